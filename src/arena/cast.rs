@@ -1,0 +1,66 @@
+//! Segments as slices of records.
+//!
+//! Invariant: a [`Typed`] was checked for alignment and length when it was made, so that reading it costs nothing.
+
+#![expect(unsafe_code, reason = "checked once, read often: the proofs are beside each use")]
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use zerocopy::{FromBytes, Immutable};
+
+use super::mapping::Bytes;
+
+/// The first `len` records of a segment.
+pub(crate) struct Typed<T> {
+    bytes: Bytes,
+    start: *const T,
+    len: usize,
+    marker: PhantomData<T>,
+}
+
+// SAFETY: a `Typed` is a shared slice of plain records in memory that `bytes` keeps alive and nobody mutates; `start`
+// points into it. `T: Send + Sync` makes the records themselves fit to be shared.
+unsafe impl<T: Send + Sync> Send for Typed<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for Typed<T> {}
+
+impl<T: FromBytes + Immutable> Typed<T> {
+    /// `len` records at the front of `bytes`; `None` if the bytes are too short or not aligned for `T`.
+    pub(crate) fn new(bytes: Bytes, len: usize) -> Option<Self> {
+        let (start, available) = {
+            let content: &[u8] = &bytes;
+            (content.as_ptr().cast::<T>(), content.len())
+        };
+        let fits = len.checked_mul(size_of::<T>()).is_some_and(|need| need <= available);
+        (fits && start.is_aligned()).then_some(Typed { bytes, start, len, marker: PhantomData })
+    }
+}
+
+impl<T> Deref for Typed<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        debug_assert_eq!(self.bytes.as_ptr().cast::<T>(), self.start);
+        // SAFETY:
+        // - `start` is aligned and `len` records fit the bytes: checked in `new`, the only constructor.
+        // - every bit pattern is a `T`: `T: FromBytes` in `new`.
+        // - alive and unchanging: `bytes` is held, and `Bytes` never moves nor changes.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_length() {
+        let mut buffer = Bytes::zeroed(10);
+        buffer.bytes_mut()[8] = 7;
+        let bytes = buffer.freeze();
+        assert!(Typed::<u64>::new(bytes.clone(), 2).is_none());
+        let halves = Typed::<u16>::new(bytes, 5).unwrap();
+        assert_eq!(&halves[..], &[0, 0, 0, 0, 7]);
+    }
+}

@@ -1,0 +1,121 @@
+//! Bytes of the file that stay where they are: read-only windows of the map, and private buffers of the same type.
+//!
+//! A window is mapped once, at most 1 GiB of address space long, and lives as long as anything refers to it. It may
+//! reach beyond the end of the file: the file grows under it, and nothing beyond the committed length is touched.
+//!
+//! Invariant: no byte inside a [`Bytes`] changes while it exists. For windows the commit protocol sees to it, because
+//! writes go only into space to which no committed version refers. Another program that writes into the file behind
+//! our back breaks this, and one that truncates it makes the kernel raise SIGBUS on access; so does every map. All
+//! records accept any bit pattern, so what such a program can cause is a wrong answer or a dead process, as with any
+//! file that is changed while it is in use. Opening a store is therefore safe in Rust's sense of the contract that
+//! the caller leaves the file alone.
+
+#![expect(unsafe_code, reason = "a map is memory that only the operating system knows of")]
+
+use std::fs::File;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use crate::error::StorageError;
+
+/// Address space per window. Segments never straddle a multiple of it.
+pub(crate) const WINDOW_BYTES: u64 = 1 << 30;
+
+/// The windows of one file, mapped as they are needed.
+#[derive(Default)]
+pub(crate) struct Windows {
+    mapped: Mutex<Vec<Option<Arc<MmapRaw>>>>,
+}
+
+impl Windows {
+    /// The bytes from `offset` on. The caller has made sure that the file is that long.
+    pub(crate) fn get(&self, file: &File, offset: u64, len: usize) -> Result<Bytes, StorageError> {
+        let window = (offset / WINDOW_BYTES) as usize;
+        let start = (offset % WINDOW_BYTES) as usize;
+        assert!(start + len <= WINDOW_BYTES as usize, "a segment straddles two windows");
+        let mut mapped = self.mapped.lock().expect("no holder panics");
+        if mapped.len() <= window {
+            mapped.resize(window + 1, None);
+        }
+        let map = match &mapped[window] {
+            Some(map) => map.clone(),
+            None => {
+                let map = MmapOptions::new()
+                    .offset(window as u64 * WINDOW_BYTES)
+                    .len(WINDOW_BYTES as usize)
+                    .map_raw_read_only(file)
+                    .map_err(|source| StorageError { operation: "map", source })?;
+                // A k-NN query jumps; read-ahead would fetch what it skips. Only advice: failure costs nothing.
+                let _ = map.advise(Advice::Random);
+                let map = Arc::new(map);
+                mapped[window] = Some(map.clone());
+                map
+            }
+        };
+        Ok(Bytes { owner: Owner::Window(map), start, len })
+    }
+}
+
+#[derive(Clone)]
+enum Owner {
+    Window(Arc<MmapRaw>),
+    /// `u64` words, so that every record is aligned.
+    Heap(Arc<[u64]>),
+}
+
+/// Immutable bytes, cheap to clone; 8-byte aligned if `start` is.
+#[derive(Clone)]
+pub(crate) struct Bytes {
+    owner: Owner,
+    start: usize,
+    len: usize,
+}
+
+impl Bytes {
+    /// A private buffer of zeros, to be filled and then frozen.
+    pub(crate) fn zeroed(len: usize) -> BytesMut {
+        BytesMut { words: vec![0; len.div_ceil(8)], len }
+    }
+
+    /// Where the bytes begin. They stay there for as long as `self` or a clone of it exists.
+    pub(crate) fn as_ptr(&self) -> *const u8 {
+        match &self.owner {
+            Owner::Window(map) => map.as_ptr().wrapping_add(self.start),
+            Owner::Heap(words) => words.as_ptr().cast::<u8>().wrapping_add(self.start),
+        }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY:
+        // - non-null, valid for `len` bytes: `start + len` is inside the window (asserted in `Windows::get`) or the
+        //   buffer (`freeze`), which `owner` keeps alive and which never moves; the file is long enough (the arena
+        //   checks the committed length before it maps).
+        // - initialised: file pages and zeroed words are.
+        // - not mutated: the invariant in the module's head.
+        // - `len` fits `isize`: at most `WINDOW_BYTES`, or the size of an allocation.
+        unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len) }
+    }
+}
+
+/// A private buffer that is still being filled.
+pub(crate) struct BytesMut {
+    words: Vec<u64>,
+    len: usize,
+}
+
+impl BytesMut {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        use zerocopy::IntoBytes;
+        &mut self.words.as_mut_slice().as_mut_bytes()[..self.len]
+    }
+
+    pub(crate) fn freeze(self) -> Bytes {
+        Bytes { owner: Owner::Heap(self.words.into()), start: 0, len: self.len }
+    }
+}

@@ -1,0 +1,177 @@
+//! One file as an arena of segments: reading verified bytes, and knowing which space is free.
+//!
+//! The arena knows nothing of trees, points, metrics or versions. It is told where something lies, how long it is and
+//! what its checksum must be, and hands out bytes that match.
+
+pub(crate) mod cast;
+pub(crate) mod free_space;
+pub(crate) mod lock;
+pub(crate) mod mapping;
+pub(crate) mod storage;
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Defect, Place, ReadError, StorageError};
+use crate::format::DATA_START;
+use crate::format::arrays::Entry;
+use crate::format::checksum::crc32;
+use mapping::Bytes;
+use storage::Storage;
+
+/// How bytes are brought in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Through the map: for data, which is never overwritten while a version that refers to it exists.
+    Mapped,
+    /// As a private copy: for store state, whose old blocks a writer may reuse after two commits.
+    Copied,
+}
+
+/// A store file, read and written by segment.
+pub(crate) struct Arena {
+    storage: Box<dyn Storage>,
+    block_bytes: u64,
+    /// Length of the file as far as the newest known commit needs it. Nothing beyond is ever read.
+    limit: AtomicU64,
+    /// What has passed its checksum already: address to birth. Birth is part of it because space is reused.
+    verified: Mutex<HashMap<u64, u64>>,
+}
+
+impl Arena {
+    pub(crate) fn new(storage: Box<dyn Storage>, block_bytes: u32) -> Self {
+        Arena {
+            storage,
+            block_bytes: block_bytes as u64,
+            limit: AtomicU64::new(0),
+            verified: Mutex::new(HashMap::new()),
+        }
+    }
+
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
+    /// Bytes that the newest known commit needs the file to have.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Acquire)
+    }
+
+    /// Makes bytes up to `limit` readable; the file must be at least that long.
+    pub(crate) fn raise_limit(&self, limit: u64) {
+        self.limit.fetch_max(limit, Ordering::AcqRel);
+    }
+
+    /// The bytes that `entry` refers to, checked against its checksum the first time they are touched. `place` names
+    /// them in an error.
+    pub(crate) fn fetch(
+        &self,
+        entry: &Entry,
+        access: Access,
+        place: impl FnOnce() -> Place,
+    ) -> Result<Bytes, ReadError> {
+        self.fetch_with(entry, access, false, place)
+    }
+
+    /// Like [`Arena::fetch`], but reads and checks the bytes even if they have passed before.
+    pub(crate) fn refetch(
+        &self,
+        entry: &Entry,
+        place: impl FnOnce() -> Place,
+    ) -> Result<Bytes, ReadError> {
+        self.fetch_with(entry, Access::Copied, true, place)
+    }
+
+    fn fetch_with(
+        &self,
+        entry: &Entry,
+        access: Access,
+        again: bool,
+        place: impl FnOnce() -> Place,
+    ) -> Result<Bytes, ReadError> {
+        let Entry { address, birth, crc, bytes } = *entry;
+        let limit = self.limit();
+        let end = address.checked_add(bytes as u64);
+        if address < DATA_START
+            || address % self.block_bytes != 0
+            || bytes == 0
+            || end.is_none_or(|end| end > limit)
+        {
+            return Err(ReadError::corrupt(place(), Defect::OutOfBounds { value: address, limit }));
+        }
+        let content = match access {
+            Access::Mapped => self.storage.map(address, bytes as usize)?,
+            Access::Copied => {
+                let mut copy = Bytes::zeroed(bytes as usize);
+                self.storage.read_at(copy.bytes_mut(), address)?;
+                copy.freeze()
+            }
+        };
+        let passed = access == Access::Mapped
+            && !again
+            && self.verified.lock().expect("no holder panics").get(&address) == Some(&birth);
+        if !passed {
+            let found = crc32(&content);
+            if found != crc {
+                let defect = Defect::Checksum { expected: crc, found };
+                return Err(ReadError::corrupt(place(), defect));
+            }
+            if access == Access::Mapped {
+                self.verified.lock().expect("no holder panics").insert(address, birth);
+            }
+        }
+        Ok(content)
+    }
+
+    /// Writes `pieces` (address, bytes, stored length) in large writes; pieces that lie side by side go out together,
+    /// the space up to the stored length as zeros.
+    pub(crate) fn write_pieces(&self, mut pieces: Vec<Piece<'_>>) -> Result<(), StorageError> {
+        use rayon::prelude::*;
+        pieces.sort_unstable_by_key(|piece| piece.address);
+        let mut batches: Vec<&[Piece<'_>]> = Vec::new();
+        let mut start = 0;
+        for i in 1..=pieces.len() {
+            let joins = i < pieces.len()
+                && pieces[i - 1].end() == pieces[i].address
+                && pieces[i].end() - pieces[start].address <= WRITE_BYTES as u64;
+            if !joins {
+                batches.push(&pieces[start..i]);
+                start = i;
+            }
+        }
+        batches.par_iter().filter(|batch| !batch.is_empty()).try_for_each_init(
+            Vec::new,
+            |buffer: &mut Vec<u8>, batch| {
+                if let [piece] = batch
+                    && piece.bytes.len() == piece.stored
+                {
+                    return self.storage.write_at(piece.bytes, piece.address);
+                }
+                buffer.clear();
+                for piece in batch.iter() {
+                    buffer.extend_from_slice(piece.bytes);
+                    buffer.resize(buffer.len() + piece.stored - piece.bytes.len(), 0);
+                }
+                self.storage.write_at(buffer, batch[0].address)
+            },
+        )
+    }
+}
+
+/// Largest single write.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// Bytes on their way to the file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece<'a> {
+    pub(crate) address: u64,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) stored: usize,
+}
+
+impl Piece<'_> {
+    fn end(&self) -> u64 {
+        self.address + self.stored as u64
+    }
+}

@@ -1,0 +1,198 @@
+//! The one seam between the store and the disk: nine operations, a real file, and memory for tests.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
+
+use super::lock;
+use super::mapping::{Bytes, Windows};
+use crate::error::StorageError;
+
+/// What a store needs of a disk. Offsets and lengths are bytes.
+pub(crate) trait Storage: Send + Sync {
+    /// Length of the file.
+    fn len(&self) -> Result<u64, StorageError>;
+    /// Fills `buffer` from `offset` on; a file that ends too early is an error.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError>;
+    /// Writes all of `bytes` at `offset`.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError>;
+    /// Makes the file at least `offset + len` long and reserves the space, so that writing there cannot run out of it.
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError>;
+    /// Gives the space back to the file system; it reads as zeros afterwards.
+    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError>;
+    /// Cuts or extends the file.
+    fn set_len(&self, len: u64) -> Result<(), StorageError>;
+    /// Returns when everything written so far is on the disk, the length included.
+    fn sync(&self) -> Result<(), StorageError>;
+    /// Bytes that will not change while the result exists.
+    fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError>;
+    /// Takes the writer's lock; `false` if another writer holds it.
+    fn lock(&self) -> Result<bool, StorageError>;
+}
+
+fn failed(operation: &'static str) -> impl Fn(io::Error) -> StorageError {
+    move |source| StorageError { operation, source }
+}
+
+/// A store in a real file.
+pub(crate) struct FileStorage {
+    file: File,
+    windows: Windows,
+}
+
+impl FileStorage {
+    pub(crate) fn new(file: File) -> Self {
+        FileStorage { file, windows: Windows::default() }
+    }
+}
+
+impl Storage for FileStorage {
+    fn len(&self) -> Result<u64, StorageError> {
+        self.file.metadata().map(|m| m.len()).map_err(failed("inspect"))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError> {
+        self.file.read_exact_at(buffer, offset).map_err(failed("read"))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
+        self.file.write_all_at(bytes, offset).map_err(failed("write"))
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        #[cfg(target_os = "linux")]
+        {
+            use nix::errno::Errno;
+            use nix::fcntl::{FallocateFlags, fallocate};
+            loop {
+                match fallocate(&self.file, FallocateFlags::empty(), offset as i64, len as i64) {
+                    Ok(()) => return Ok(()),
+                    Err(Errno::EINTR) => {}
+                    // Not every file system can reserve; the write itself will then report a full disk.
+                    Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => break,
+                    Err(errno) => return Err(failed("allocate")(errno.into())),
+                }
+            }
+        }
+        if self.len()? < offset + len {
+            self.set_len(offset + len)?;
+        }
+        Ok(())
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        #[cfg(target_os = "linux")]
+        {
+            use nix::errno::Errno;
+            use nix::fcntl::{FallocateFlags, fallocate};
+            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            match fallocate(&self.file, flags, offset as i64, len as i64) {
+                // Where holes are not possible the space stays allocated, and is reused all the same.
+                Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+                Err(errno) => Err(failed("punch a hole into")(errno.into())),
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (offset, len);
+            Ok(())
+        }
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), StorageError> {
+        self.file.set_len(len).map_err(failed("resize"))
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.file.sync_data().map_err(failed("sync"))
+    }
+
+    fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
+        self.windows.get(&self.file, offset, len)
+    }
+
+    fn lock(&self) -> Result<bool, StorageError> {
+        lock::try_lock_writer(&self.file).map_err(failed("lock"))
+    }
+}
+
+/// A store in memory. Clones share the content, as two handles of one file do.
+#[derive(Clone, Default)]
+pub(crate) struct MemoryStorage {
+    content: Arc<Mutex<Vec<u8>>>,
+}
+
+#[cfg_attr(not(test), expect(dead_code, reason = "the disk of in-crate tests"))]
+impl MemoryStorage {
+    /// A copy of what is stored.
+    pub(crate) fn image(&self) -> Vec<u8> {
+        self.content.lock().expect("no holder panics").clone()
+    }
+
+    /// A disk that holds `image`.
+    pub(crate) fn from_image(image: Vec<u8>) -> Self {
+        MemoryStorage { content: Arc::new(Mutex::new(image)) }
+    }
+}
+
+impl Storage for MemoryStorage {
+    fn len(&self) -> Result<u64, StorageError> {
+        Ok(self.content.lock().expect("no holder panics").len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError> {
+        let content = self.content.lock().expect("no holder panics");
+        let range = offset as usize..offset as usize + buffer.len();
+        let bytes = content
+            .get(range)
+            .ok_or_else(|| failed("read")(io::ErrorKind::UnexpectedEof.into()))?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
+        let mut content = self.content.lock().expect("no holder panics");
+        let end = offset as usize + bytes.len();
+        if content.len() < end {
+            content.resize(end, 0);
+        }
+        content[offset as usize..end].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        let mut content = self.content.lock().expect("no holder panics");
+        let end = (offset + len) as usize;
+        if content.len() < end {
+            content.resize(end, 0);
+        }
+        Ok(())
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        let mut content = self.content.lock().expect("no holder panics");
+        let end = content.len().min((offset + len) as usize);
+        content[offset as usize..end].fill(0);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), StorageError> {
+        self.content.lock().expect("no holder panics").resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
+        let mut copy = Bytes::zeroed(len);
+        self.read_at(copy.bytes_mut(), offset)?;
+        Ok(copy.freeze())
+    }
+
+    fn lock(&self) -> Result<bool, StorageError> {
+        Ok(true)
+    }
+}

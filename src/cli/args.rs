@@ -1,0 +1,330 @@
+//! What may be written after `treering`: verbs, options, and the checks that need no file.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+
+use crate::ingest::Format;
+use crate::{Metric, VersionId};
+
+/// An exact nearest-neighbour index on disk that keeps every version of itself.
+///
+/// Points go in by the batch; each batch makes a version; every version can be asked, at any later time, for exactly
+/// the answers it gave then.
+#[derive(Debug, Parser)]
+#[command(name = "treering", version, after_help = EXIT_CODES)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 ok; 1 failure; 2 usage; 3 corrupt, or verify failed; 4 locked by another writer;
+5 version or id not found; 6 out of memory or disk; 130 interrupted (the store stays openable).
+
+INPUT and QUERIES: .npy (n x d, float32, float64 or uint8), .csv (numbers, at most one header line),
+or - for CSV on standard input; --format overrides the ending.";
+
+/// Options of every verb.
+#[derive(Args, Debug)]
+pub(super) struct Global {
+    /// Print one JSON object on standard output
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Worker threads; 0 means one per core. No answer depends on it
+    #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+    pub(super) threads: usize,
+    /// No progress bar and no summary
+    #[arg(long, global = true)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Show the whole story on built-in data, in a temporary folder
+    Demo,
+    /// Make a new store from the rows of INPUT (version 1)
+    Build(Build),
+    /// Add the rows of INPUT as one new version
+    Insert(Insert),
+    /// Delete points by id, as one new version
+    Delete(Delete),
+    /// Nearest neighbours of each row of QUERIES, or all points within a radius
+    Query(Query),
+    /// Print points by id
+    Get(Get),
+    /// Write all live points and their ids
+    Export(Export),
+    /// List the versions, newest first
+    Log(Log),
+    /// Check checksums and, with --deep, every invariant of the tree
+    Verify(Verify),
+    /// Sizes and shape of a version
+    Stats(Stats),
+    /// Measure query speed, and compare a sample with brute force
+    Bench(Bench),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Build {
+    /// The file to make; it must not exist
+    pub(super) store: PathBuf,
+    #[command(flatten)]
+    pub(super) input: Input,
+    /// The distance, fixed for the life of the store
+    #[arg(long, value_enum, default_value_t = MetricName::Euclidean)]
+    pub(super) metric: MetricName,
+    /// Points per bucket: 1 is the textbook tree, 32 is fast
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(super) leaf_capacity: Option<u32>,
+    #[command(flatten)]
+    pub(super) message: Message,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Insert {
+    /// The store
+    pub(super) store: PathBuf,
+    #[command(flatten)]
+    pub(super) input: Input,
+    /// What to do with ids that are live already
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = OnDuplicate::Error)]
+    pub(super) on_duplicate: OnDuplicate,
+    #[command(flatten)]
+    pub(super) message: Message,
+}
+
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("which").required(true).args(["ids", "id"]))]
+pub(super) struct Delete {
+    /// The store
+    pub(super) store: PathBuf,
+    /// Ids to delete
+    #[arg(value_name = "ID")]
+    pub(super) id: Vec<u64>,
+    /// A file of ids: text, one a line, or .npy of uint64 or int64
+    #[arg(long, value_name = "FILE")]
+    pub(super) ids: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) message: Message,
+}
+
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("what").required(true).args(["k", "radius"]))]
+pub(super) struct Query {
+    /// The store
+    pub(super) store: PathBuf,
+    /// Rows to ask for
+    pub(super) queries: PathBuf,
+    /// Neighbours per query
+    #[arg(short)]
+    pub(super) k: Option<usize>,
+    /// All points within this distance, inclusive
+    #[arg(long, value_name = "R", allow_negative_numbers = true, value_parser = radius)]
+    pub(super) radius: Option<f32>,
+    #[command(flatten)]
+    pub(super) at: At,
+    /// Write to FILE instead: .csv, or .npy (ids; distances go to a second file, *_distances.npy)
+    #[arg(long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Compare with every point instead of using the tree; the answers are the same
+    #[arg(long)]
+    pub(super) brute_force: bool,
+    /// The format of QUERIES, whatever its ending
+    #[arg(long, value_enum)]
+    pub(super) format: Option<Format>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Get {
+    /// The store
+    pub(super) store: PathBuf,
+    /// Ids to print
+    #[arg(value_name = "ID", required = true)]
+    pub(super) id: Vec<u64>,
+    #[command(flatten)]
+    pub(super) at: At,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Export {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The file to write: .csv with ids, or .npy (points; ids go to a second file, *_ids.npy); - is CSV
+    pub(super) out: PathBuf,
+    #[command(flatten)]
+    pub(super) at: At,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Log {
+    /// The store
+    pub(super) store: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Verify {
+    /// The store
+    pub(super) store: PathBuf,
+    /// Check this version instead of the newest
+    #[arg(long, value_name = "WHEN", value_parser = when, conflicts_with = "all")]
+    pub(super) at: Option<VersionId>,
+    /// Check every version
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Check every invariant of the tree as well
+    #[arg(long)]
+    pub(super) deep: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Stats {
+    /// The store
+    pub(super) store: PathBuf,
+    #[command(flatten)]
+    pub(super) at: At,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Bench {
+    /// The store
+    pub(super) store: PathBuf,
+    /// Rows to ask for
+    pub(super) queries: PathBuf,
+    /// Neighbours per query
+    #[arg(short)]
+    pub(super) k: usize,
+    #[command(flatten)]
+    pub(super) at: At,
+    /// The format of QUERIES, whatever its ending
+    #[arg(long, value_enum)]
+    pub(super) format: Option<Format>,
+}
+
+/// Rows to be stored, and their ids.
+#[derive(Args, Debug)]
+pub(super) struct Input {
+    /// Rows to store
+    pub(super) input: PathBuf,
+    /// Their ids: text, one a line, or .npy of uint64 or int64. Without it they are numbered on from the last
+    #[arg(long, value_name = "FILE")]
+    pub(super) ids: Option<PathBuf>,
+    /// The format of INPUT, whatever its ending
+    #[arg(long, value_enum)]
+    pub(super) format: Option<Format>,
+}
+
+/// The note kept with a new version.
+#[derive(Args, Debug)]
+pub(super) struct Message {
+    /// A note kept with the version, at most 256 bytes
+    #[arg(long = "message", value_name = "TEXT", default_value = "", hide_default_value = true, value_parser = message)]
+    pub(super) text: String,
+}
+
+/// The version to look at.
+#[derive(Args, Debug)]
+pub(super) struct At {
+    /// The version to look at: a number; the newest if not given
+    #[arg(long = "at", value_name = "WHEN", value_parser = when)]
+    pub(super) version: Option<VersionId>,
+}
+
+/// A distance, as `--metric` names it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum MetricName {
+    /// Straight-line distance
+    Euclidean,
+}
+
+impl From<MetricName> for Metric {
+    fn from(name: MetricName) -> Metric {
+        match name {
+            MetricName::Euclidean => Metric::Euclidean,
+        }
+    }
+}
+
+/// What `insert` does with ids that are live already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum OnDuplicate {
+    /// Refuse the whole batch
+    Error,
+    /// Delete the old points and insert the new ones, in one version
+    Replace,
+}
+
+fn when(text: &str) -> Result<VersionId, String> {
+    text.parse().map(VersionId).map_err(|_| {
+        "only version numbers can be given so far, as `treering log` lists them".to_owned()
+    })
+}
+
+fn radius(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(radius) if radius >= 0.0 => Ok(radius),
+        _ => Err("a radius is a number from 0 up".to_owned()),
+    }
+}
+
+fn message(text: &str) -> Result<String, String> {
+    const LIMIT: usize = 256;
+    if text.len() > LIMIT {
+        return Err(format!(
+            "the message has {} bytes, at most {LIMIT} are kept",
+            text.len()
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    fn accepts(line: &str) -> bool {
+        Cli::try_parse_from(line.split(' ')).is_ok()
+    }
+
+    #[test]
+    fn exactly_one_of_k_and_radius() {
+        assert!(accepts("treering query s q.npy -k 3"));
+        assert!(accepts(
+            "treering query s q.npy --radius 0.5 --at 3 --json --threads 2"
+        ));
+        assert!(!accepts("treering query s q.npy"));
+        assert!(!accepts("treering query s q.npy -k 3 --radius 1"));
+        assert!(!accepts("treering query s q.npy --radius -1"));
+        assert!(!accepts("treering query s q.npy --radius nan"));
+        assert!(!accepts("treering query s q.npy -k 3 --at yesterday"));
+    }
+
+    #[test]
+    fn exactly_one_way_to_name_ids() {
+        assert!(accepts("treering delete s 1 2 3"));
+        assert!(accepts("treering delete s --ids f"));
+        assert!(!accepts("treering delete s"));
+        assert!(!accepts("treering delete s 1 --ids f"));
+        assert!(!accepts("treering get s"));
+    }
+
+    #[test]
+    fn long_messages_are_refused() {
+        assert!(accepts(&format!(
+            "treering delete s 1 --message {}",
+            "m".repeat(256)
+        )));
+        assert!(!accepts(&format!(
+            "treering delete s 1 --message {}",
+            "m".repeat(257)
+        )));
+    }
+}

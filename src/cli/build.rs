@@ -1,0 +1,63 @@
+//! `build`: a new store from one input. Interrupted or refused, it leaves nothing at STORE.
+
+use std::time::Instant;
+
+use super::args::{Build, Input};
+use super::context::Context;
+use super::failure::Failure;
+use super::made;
+use super::progress::Bar;
+use crate::ingest::{self, Rows};
+use crate::{CreateError, CreateOptions, PointId, Store};
+
+pub(super) fn run(context: &Context, args: &Build) -> Result<(), Failure> {
+    let started = Instant::now();
+    let fail = |source| Failure::Create {
+        input: args.input.name(),
+        source,
+    };
+    if args.store.symlink_metadata().is_ok() {
+        // The library says the same, but only after a long input has been read.
+        return Err(fail(CreateError::Exists {
+            path: args.store.clone(),
+        }));
+    }
+    let bar = Bar::new(context.quiet);
+    let (rows, ids) = args.input.read(&bar)?;
+    context.check_interrupt()?;
+    let mut options = CreateOptions::new(rows.dim).metric(args.metric.into());
+    if let Some(points) = args.leaf_capacity {
+        options = options.leaf_capacity(points);
+    }
+    let (store, report) = Store::build(
+        &args.store,
+        options,
+        context.open_options(&bar),
+        &rows.values,
+        ids.as_deref(),
+        &args.message.text,
+    )
+    .map_err(fail)?;
+    drop((bar, store));
+    made::print(context, &report, started)
+}
+
+impl Input {
+    /// The name of the input, for messages.
+    pub(super) fn name(&self) -> String {
+        ingest::label(&self.input)
+    }
+
+    /// Reads the rows, and the ids if a file of them was given.
+    pub(super) fn read(&self, bar: &Bar) -> Result<(Rows, Option<Vec<PointId>>), Failure> {
+        bar.stage("read", 0, 0);
+        let both = |path: &std::path::Path| path.as_os_str() == "-";
+        if both(&self.input) && self.ids.as_deref().is_some_and(both) {
+            let why = "INPUT and --ids cannot both be standard input";
+            return Err(Failure::Usage(why.to_owned()));
+        }
+        let rows = ingest::read_all(&self.input, self.format)?;
+        let ids = self.ids.as_deref().map(ingest::read_ids).transpose()?;
+        Ok((rows, ids))
+    }
+}

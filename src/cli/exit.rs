@@ -1,0 +1,271 @@
+//! Exit codes: a contract with scripts. One function, one line per kind of failure.
+
+use super::failure::Failure;
+use crate::ingest::IngestError;
+use crate::{
+    AtError, CommitError, CreateError, DeleteError, InsertError, OpenError, QueryError, ReadError,
+    StorageError,
+};
+
+/// Done.
+pub(super) const OK: u8 = 0;
+/// Any failure without a number of its own: bad input, a missing file, mismatches.
+pub(super) const FAILURE: u8 = 1;
+/// Arguments that make no sense.
+pub(super) const USAGE: u8 = 2;
+/// Damage, or not a store at all.
+pub(super) const CORRUPT: u8 = 3;
+/// Another writer has the store.
+pub(super) const LOCKED: u8 = 4;
+/// No such version or id.
+pub(super) const NOT_FOUND: u8 = 5;
+/// Out of memory or disk.
+pub(super) const FULL: u8 = 6;
+/// Ctrl-C; the store is openable, at its last version.
+pub(super) const INTERRUPTED: u8 = 130;
+
+/// The exit code for a failure.
+pub(super) fn code(failure: &Failure) -> u8 {
+    match failure {
+        Failure::Ingest(IngestError::TooLarge { .. }) => FULL,
+        Failure::Ingest(_) => FAILURE,
+        Failure::Create { source, .. } => create(source),
+        Failure::Open { source, .. } => open(source),
+        Failure::At { source, .. } => at(source),
+        Failure::Read { source, .. } => read(source),
+        Failure::Insert { source, .. } => insert(source),
+        Failure::Delete { source, .. } => delete(source),
+        Failure::Commit { source, .. } => commit(source),
+        Failure::Query {
+            source: QueryError::Read(source),
+            ..
+        } => read(source),
+        Failure::Query { .. } => FAILURE,
+        Failure::NoPoint { .. } => NOT_FOUND,
+        Failure::Output { .. } if failure.is_closed_pipe() => OK,
+        Failure::Output { source, .. } => io(source),
+        Failure::NotOk { .. } => CORRUPT,
+        Failure::Mismatches { .. } => FAILURE,
+        Failure::Usage(_) => USAGE,
+        Failure::System { .. } => FAILURE,
+        Failure::Interrupted => INTERRUPTED,
+    }
+}
+
+fn create(source: &CreateError) -> u8 {
+    match source {
+        CreateError::Exists { .. } | CreateError::Options(_) => FAILURE,
+        CreateError::Path { source, .. } => io(source),
+        CreateError::Storage(source) => storage(source),
+        CreateError::Open(source) => open(source),
+        CreateError::Insert(source) => insert(source),
+    }
+}
+
+fn open(source: &OpenError) -> u8 {
+    match source {
+        OpenError::NotTreering | OpenError::Truncated { .. } => CORRUPT,
+        OpenError::Locked => LOCKED,
+        OpenError::Read(source) => read(source),
+        OpenError::Path { .. } | OpenError::UnknownFeatures { .. } | OpenError::Options(_) => {
+            FAILURE
+        }
+    }
+}
+
+fn at(source: &AtError) -> u8 {
+    match source {
+        AtError::NoSuchVersion { .. } => NOT_FOUND,
+        AtError::Read(source) => read(source),
+    }
+}
+
+fn insert(source: &InsertError) -> u8 {
+    match source {
+        InsertError::Interrupted => INTERRUPTED,
+        InsertError::Read(source) => read(source),
+        InsertError::Commit(source) => commit(source),
+        InsertError::Points(_)
+        | InsertError::IdCount { .. }
+        | InsertError::DuplicateId { .. }
+        | InsertError::AlreadyLive { .. }
+        | InsertError::IdsExhausted { .. }
+        | InsertError::SlotsExhausted { .. } => FAILURE,
+    }
+}
+
+fn delete(source: &DeleteError) -> u8 {
+    match source {
+        DeleteError::UnknownId { .. } => NOT_FOUND,
+        DeleteError::DuplicateId { .. } => FAILURE,
+        DeleteError::Interrupted => INTERRUPTED,
+        DeleteError::Read(source) => read(source),
+        DeleteError::Commit(source) => commit(source),
+    }
+}
+
+fn commit(source: &CommitError) -> u8 {
+    match source {
+        CommitError::Interrupted => INTERRUPTED,
+        CommitError::DiskFull { .. } => FULL,
+        CommitError::Storage(source) => storage(source),
+        CommitError::Read(source) => read(source),
+        CommitError::ReadOnly
+        | CommitError::Poisoned
+        | CommitError::Broken
+        | CommitError::Message { .. }
+        | CommitError::Unknown { .. } => FAILURE,
+    }
+}
+
+fn read(source: &ReadError) -> u8 {
+    match source {
+        ReadError::Corrupt(_) => CORRUPT,
+        ReadError::Storage(source) => storage(source),
+    }
+}
+
+fn storage(source: &StorageError) -> u8 {
+    if source.is_disk_full() { FULL } else { FAILURE }
+}
+
+fn io(source: &std::io::Error) -> u8 {
+    use std::io::ErrorKind as Kind;
+    match source.kind() {
+        Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge | Kind::OutOfMemory => FULL,
+        _ => FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::VersionId;
+    use std::io::{Error, ErrorKind};
+    use std::path::PathBuf;
+
+    fn full() -> StorageError {
+        StorageError {
+            operation: "write",
+            source: ErrorKind::StorageFull.into(),
+        }
+    }
+
+    #[test]
+    fn codes_that_no_test_of_the_command_can_provoke() {
+        let store = PathBuf::from("s");
+        let corrupt = || ReadError::row("nodes", 3, "nonsense");
+        for (expected, failure) in [
+            (
+                6,
+                Failure::Commit {
+                    store: store.clone(),
+                    source: CommitError::Storage(full()),
+                },
+            ),
+            (
+                6,
+                Failure::Insert {
+                    input: String::new(),
+                    source: CommitError::DiskFull {
+                        needed: 1,
+                        source: full(),
+                    }
+                    .into(),
+                },
+            ),
+            (
+                6,
+                Failure::Create {
+                    input: String::new(),
+                    source: CreateError::Storage(full()),
+                },
+            ),
+            (
+                6,
+                Failure::Output {
+                    name: String::new(),
+                    source: ErrorKind::StorageFull.into(),
+                },
+            ),
+            (
+                0,
+                Failure::Output {
+                    name: String::new(),
+                    source: ErrorKind::BrokenPipe.into(),
+                },
+            ),
+            (
+                1,
+                Failure::Output {
+                    name: String::new(),
+                    source: Error::other("x"),
+                },
+            ),
+            (
+                130,
+                Failure::Delete {
+                    store: store.clone(),
+                    source: DeleteError::Interrupted,
+                },
+            ),
+            (
+                130,
+                Failure::Create {
+                    input: String::new(),
+                    source: InsertError::Commit(CommitError::Interrupted).into(),
+                },
+            ),
+            (
+                3,
+                Failure::Read {
+                    store: store.clone(),
+                    source: corrupt(),
+                },
+            ),
+            (
+                3,
+                Failure::Query {
+                    input: String::new(),
+                    source: corrupt().into(),
+                },
+            ),
+            (
+                3,
+                Failure::At {
+                    store: store.clone(),
+                    source: corrupt().into(),
+                },
+            ),
+            (
+                5,
+                Failure::At {
+                    store: store.clone(),
+                    source: AtError::NoSuchVersion {
+                        asked: VersionId(9),
+                        newest: VersionId(1),
+                    },
+                },
+            ),
+            (
+                4,
+                Failure::Open {
+                    store: store.clone(),
+                    source: OpenError::Locked,
+                },
+            ),
+            (
+                3,
+                Failure::Open {
+                    store,
+                    source: OpenError::Truncated {
+                        found: 1,
+                        needed: 2,
+                    },
+                },
+            ),
+        ] {
+            assert_eq!(code(&failure), expected, "{failure}");
+        }
+    }
+}

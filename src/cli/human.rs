@@ -1,0 +1,134 @@
+//! Numbers and tables as people read them.
+
+use std::time::SystemTime;
+
+/// `1234567` as `1,234,567`.
+pub(super) fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// Bytes in the largest unit that leaves at least 1: `1.3 MiB`.
+pub(super) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if n < 1024 {
+        return format!("{n} B");
+    }
+    let mut value = n as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// RFC 3339 in UTC with all nine digits, so that it can be given back exactly.
+pub(super) fn time(time: SystemTime) -> String {
+    match jiff::Timestamp::try_from(time) {
+        Ok(timestamp) => format!("{timestamp:.9}"),
+        // Beyond the year 9999: a clock that is badly wrong, and still no reason to fail.
+        Err(_) => format!("{time:?}"),
+    }
+}
+
+/// Text from a store with control characters escaped, so that it cannot disturb a terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default());
+            let plain = escaped.is_none().then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+/// Rows as aligned columns, right-justified but for those whose heading begins with `<`.
+pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let names: Vec<&str> = headings.iter().map(|h| h.trim_start_matches('<')).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([names[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..names.len()).map(width).collect();
+    let mut text = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut row = String::new();
+        for (column, cell) in cells.enumerate() {
+            let width = widths[column];
+            let gap = if column == 0 { "" } else { "  " };
+            row += &if headings[column].starts_with('<') {
+                format!("{gap}{cell:<width$}")
+            } else {
+                format!("{gap}{cell:>width$}")
+            };
+        }
+        text += row.trim_end();
+        text.push('\n');
+    };
+    line(&mut names.iter().copied());
+    for row in rows {
+        line(&mut row.iter().map(String::as_str));
+    }
+    text
+}
+
+/// `key value` lines with the values aligned.
+pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
+    pairs
+        .iter()
+        .map(|(key, value)| format!("{key:<width$}  {value}\n"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(
+            [0, 999, 1000, 1_234_567].map(count),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [0, 1023, 1024, 1_048_575, 1 << 40].map(bytes),
+            ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "1.0 TiB"]
+        );
+    }
+
+    #[test]
+    fn times_keep_every_nanosecond() {
+        let at = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 120);
+        assert_eq!(time(at), "2023-11-14T22:13:20.000000120Z");
+        let back: jiff::Timestamp = time(at).parse().unwrap();
+        assert_eq!(SystemTime::from(back), at);
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\x1b[2J\né"), "a\\u{1b}[2J\\né");
+    }
+
+    #[test]
+    fn tables_are_aligned() {
+        let rows = [
+            vec!["1".to_owned(), "x".to_owned()],
+            vec!["22".to_owned(), String::new()],
+        ];
+        assert_eq!(table(&["n", "<name"], &rows), " n  name\n 1  x\n22\n");
+        assert_eq!(
+            pairs(&[("a", "1".into()), ("bcd", "2".into())]),
+            "a    1\nbcd  2\n"
+        );
+    }
+}

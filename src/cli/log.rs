@@ -1,0 +1,57 @@
+//! `log`: the versions, newest first.
+
+use serde_json::{Value, json};
+
+use super::args::Log;
+use super::context::Context;
+use super::failure::{About, Failure};
+use super::progress::Bar;
+use super::{human, output};
+use crate::VersionInfo;
+
+pub(super) fn run(context: &Context, args: &Log) -> Result<(), Failure> {
+    let store = context.open_reader(&args.store, &Bar::new(true))?;
+    let versions = store.versions().about(&args.store)?;
+    let newest_first = versions.iter().rev();
+    if context.json {
+        let objects: Vec<Value> = newest_first.map(object).collect();
+        return output::print_json(&json!({ "versions": objects }));
+    }
+    let headings = [
+        "version", "parent", "<time", "<kind", "points", "added", "removed", "written", "<message",
+    ];
+    let rows: Vec<Vec<String>> = newest_first.map(row).collect();
+    output::print(&human::table(&headings, &rows))
+}
+
+fn object(version: &VersionInfo) -> Value {
+    json!({
+        "version": version.version.0,
+        "parent": version.parent.0,
+        "time": human::time(version.time),
+        "kind": version.kind.to_string(),
+        "points": version.points,
+        "added": version.added,
+        "removed": version.removed,
+        "bytes_written": version.bytes_written,
+        // Not told yet: it takes the comparison of segment tables that expiry needs.
+        "bytes_unique": null,
+        // There are no tags yet.
+        "tags": [],
+        "message": version.message,
+    })
+}
+
+fn row(version: &VersionInfo) -> Vec<String> {
+    vec![
+        version.version.to_string(),
+        version.parent.to_string(),
+        human::time(version.time),
+        version.kind.to_string(),
+        human::count(version.points),
+        human::count(version.added),
+        human::count(version.removed),
+        human::bytes(version.bytes_written),
+        human::printable(&version.message),
+    ]
+}

@@ -1,0 +1,78 @@
+//! The `treering` command: arguments in, text and exit codes out.
+//!
+//! Each verb is one file that reads its input with `ingest`, calls the library's public surface and prints. Data goes to
+//! standard output, messages and the progress bar to standard error. Nothing here knows how a store works, and nothing
+//! outside knows of the command: the only item in view is [`run`].
+
+mod args;
+mod context;
+mod exit;
+mod failure;
+mod human;
+mod made;
+mod output;
+mod progress;
+
+mod bench;
+mod build;
+mod delete;
+mod demo;
+mod export;
+mod get;
+mod insert;
+mod log;
+mod query;
+mod stats;
+mod verify;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Verb};
+use context::Context;
+use failure::Failure;
+
+/// Runs the command that the process was started as, and says how it ended.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version, too, come this way. A closed terminal is no reason to panic.
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() {
+                exit::USAGE
+            } else {
+                exit::OK
+            });
+        }
+    };
+    let context = Context::new(&cli.global);
+    context.catch_interrupts();
+    match dispatch(&context, &cli.verb) {
+        Ok(()) => ExitCode::from(exit::OK),
+        Err(failure) => {
+            if !failure.is_closed_pipe() {
+                let _ = writeln!(std::io::stderr(), "error: {failure}");
+            }
+            ExitCode::from(exit::code(&failure))
+        }
+    }
+}
+
+fn dispatch(context: &Context, verb: &Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Demo => demo::run(context),
+        Verb::Build(args) => build::run(context, args),
+        Verb::Insert(args) => insert::run(context, args),
+        Verb::Delete(args) => delete::run(context, args),
+        Verb::Query(args) => query::run(context, args),
+        Verb::Get(args) => get::run(context, args),
+        Verb::Export(args) => export::run(context, args),
+        Verb::Log(args) => log::run(context, args),
+        Verb::Verify(args) => verify::run(context, args),
+        Verb::Stats(args) => stats::run(context, args),
+        Verb::Bench(args) => bench::run(context, args),
+    }
+}

@@ -1,0 +1,81 @@
+//! Results out: to standard output or to files that appear whole or not at all.
+
+mod answers;
+mod npy;
+mod points;
+mod sink;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::failure::Failure;
+pub(super) use answers::{AnswerWriter, CsvAnswers, JsonAnswers, NpyAnswers, list};
+pub(super) use npy::NpyFile;
+pub(super) use points::PointRows;
+pub(super) use sink::Sink;
+
+/// The formats of an output file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OutputFormat {
+    Csv,
+    Npy,
+}
+
+impl OutputFormat {
+    /// The format that a path's ending stands for; `-` is CSV on standard output.
+    pub(super) fn of(path: &Path) -> Result<OutputFormat, Failure> {
+        if path.as_os_str() == "-" {
+            return Ok(OutputFormat::Csv);
+        }
+        let ending = path
+            .extension()
+            .map(|e| e.to_string_lossy().to_ascii_lowercase());
+        match ending.as_deref() {
+            Some("csv") => Ok(OutputFormat::Csv),
+            Some("npy") => Ok(OutputFormat::Npy),
+            _ => Err(Failure::Usage(format!(
+                "{}: unknown output format; give a name that ends in .csv or .npy, or - for CSV on standard output",
+                path.display()
+            ))),
+        }
+    }
+}
+
+/// `dir/name.npy` and `ids` make `dir/name_ids.npy`.
+pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push("_");
+    name.push(what);
+    name.push(".npy");
+    path.with_file_name(name)
+}
+
+/// Prints text on standard output.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    let mut sink = Sink::stdout();
+    sink.write(text.as_bytes())?;
+    sink.finish()
+}
+
+/// Prints one JSON object and a line feed.
+pub(super) fn print_json(object: &Value) -> Result<(), Failure> {
+    print(&format!("{object}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_file_lies_beside_the_first() {
+        assert_eq!(
+            beside(Path::new("a/b.npy"), "ids"),
+            Path::new("a/b_ids.npy")
+        );
+        assert_eq!(
+            beside(Path::new("b.NPY"), "distances"),
+            Path::new("b_distances.npy")
+        );
+    }
+}

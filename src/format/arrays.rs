@@ -1,0 +1,186 @@
+//! The logical arrays: their numbers, names, classes and rows, and how rows fall into segments.
+//!
+//! Everything in a store is a row of one of these arrays. A row never straddles two segments.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::rows;
+use super::version_row::VersionRow;
+
+/// The parts of the header that say how arrays lie in segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub(crate) dim: u32,
+    pub(crate) block_bytes: u32,
+    pub(crate) topology_segment_bytes: u32,
+    pub(crate) coordinate_segment_bytes: u32,
+}
+
+/// Which of the two segment sizes an array uses, and which chunks of the file it is carved from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    Topology,
+    Coordinates,
+}
+
+macro_rules! arrays {
+    ($($number:literal $variant:ident $name:literal $class:ident $row_bytes:expr;)*) => {
+        /// A logical array. The number is its identity in the file.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub(crate) enum Array { $($variant = $number,)* }
+
+        impl Array {
+            /// Every array, by number.
+            pub(crate) const ALL: [Array; DATA_ARRAYS + STATE_ARRAYS] = [$(Array::$variant,)*];
+
+            /// The name used in messages and in `format-spec.md`.
+            pub(crate) fn name(self) -> &'static str {
+                match self { $(Array::$variant => $name,)* }
+            }
+
+            fn class(self) -> Class {
+                match self { $(Array::$variant => Class::$class,)* }
+            }
+
+            fn row_bytes(self, dim: u32) -> usize {
+                let row_of_floats = 4 * dim as usize;
+                match self { $(Array::$variant => ($row_bytes)(row_of_floats),)* }
+            }
+        }
+    };
+}
+
+/// Bytes of a fixed record, in the form the table below wants.
+const fn fixed<T>(_row_of_floats: usize) -> usize {
+    size_of::<T>()
+}
+
+arrays! {
+    0  Coordinates  "coordinates"  Coordinates |floats| floats;
+    1  Ids          "ids"          Topology fixed::<u64>;
+    2  Tombstones   "tombstones"   Topology fixed::<u64>;
+    3  Owners       "owners"       Topology fixed::<rows::OwnerRow>;
+    4  Centers      "centers"      Coordinates |floats| floats;
+    5  Radii        "radii"        Topology fixed::<rows::RadiusRow>;
+    6  Nodes        "nodes"        Topology fixed::<rows::NodeRow>;
+    7  Links        "links"        Topology fixed::<rows::LinkRow>;
+    8  Counts       "counts"       Topology fixed::<rows::CountRow>;
+    9  Runs         "runs"         Topology fixed::<rows::RunRow>;
+    10 LevelCounts  "level_counts" Topology fixed::<u64>;
+    11 IndexRuns    "index_runs"   Topology fixed::<rows::IndexRunRow>;
+    12 IndexPieces  "index_pieces" Topology fixed::<rows::IndexPieceRow>;
+    13 IndexKeys    "index_keys"   Topology fixed::<u64>;
+    14 IndexSlots   "index_slots"  Topology fixed::<u32>;
+    15 Versions     "versions"     Topology fixed::<VersionRow>;
+    16 FreeMap      "free_map"     Topology fixed::<u64>;
+    17 Freed        "freed"        Topology fixed::<rows::FreedRow>;
+}
+
+/// Number of arrays that a version roots: 0 up to and including `IndexSlots`.
+pub(crate) const DATA_ARRAYS: usize = 15;
+
+/// Number of arrays that a commit slot roots: `Versions`, `FreeMap`, `Freed`.
+pub(crate) const STATE_ARRAYS: usize = 3;
+
+/// How one array lies in segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ArraySpec {
+    pub(crate) array: Array,
+    pub(crate) class: Class,
+    pub(crate) row_bytes: usize,
+    pub(crate) rows_per_segment: u64,
+    pub(crate) block_bytes: usize,
+}
+
+impl Geometry {
+    pub(crate) fn spec(&self, array: Array) -> ArraySpec {
+        let class = array.class();
+        let row_bytes = array.row_bytes(self.dim);
+        let segment_bytes = match class {
+            Class::Topology => self.topology_segment_bytes,
+            Class::Coordinates => self.coordinate_segment_bytes,
+        } as usize;
+        ArraySpec {
+            array,
+            class,
+            row_bytes,
+            // A row longer than the segment size gets a segment of its own.
+            rows_per_segment: (segment_bytes / row_bytes).max(1) as u64,
+            block_bytes: self.block_bytes as usize,
+        }
+    }
+}
+
+impl ArraySpec {
+    /// Segments that `rows` rows occupy.
+    pub(crate) fn segments(&self, rows: u64) -> u64 {
+        rows.div_ceil(self.rows_per_segment)
+    }
+
+    /// Rows in segment `segment` of an array of `rows` rows.
+    pub(crate) fn rows_in(&self, segment: u64, rows: u64) -> u64 {
+        rows.saturating_sub(segment * self.rows_per_segment).min(self.rows_per_segment)
+    }
+
+    /// Bytes stored for a segment with `rows` used rows: whole blocks.
+    pub(crate) fn stored_bytes(&self, rows: u64) -> usize {
+        (rows as usize * self.row_bytes).next_multiple_of(self.block_bytes)
+    }
+}
+
+/// A pointer to a segment or table node: where it lies, which commit wrote it, and what it must contain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Entry {
+    /// Byte offset in the file; 0 for "nothing".
+    pub(crate) address: u64,
+    /// Number of the commit that wrote the child.
+    pub(crate) birth: u64,
+    /// CRC-32 of the child's stored bytes.
+    pub(crate) crc: u32,
+    /// Stored bytes of the child.
+    pub(crate) bytes: u32,
+}
+
+const _: () = assert!(size_of::<Entry>() == 24);
+
+/// The root of an array's segment table: its topmost entry, and how many rows there are. The height of the table
+/// follows from the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct ArrayRoot {
+    pub(crate) entry: Entry,
+    pub(crate) rows: u64,
+}
+
+const _: () = assert!(size_of::<ArrayRoot>() == 32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_dense_and_split_into_data_and_state() {
+        for (i, array) in Array::ALL.iter().enumerate() {
+            assert_eq!(*array as usize, i);
+        }
+        assert_eq!(Array::ALL.len(), DATA_ARRAYS + STATE_ARRAYS);
+        assert_eq!(Array::Versions as usize, DATA_ARRAYS);
+    }
+
+    #[test]
+    fn long_rows_get_a_segment_of_their_own() {
+        let geometry = Geometry {
+            dim: 100,
+            block_bytes: 128,
+            topology_segment_bytes: 128,
+            coordinate_segment_bytes: 256,
+        };
+        let spec = geometry.spec(Array::Coordinates);
+        assert_eq!((spec.rows_per_segment, spec.stored_bytes(1)), (1, 512));
+        assert_eq!(geometry.spec(Array::Versions).stored_bytes(1), 1024);
+        let ids = geometry.spec(Array::Ids);
+        assert_eq!((ids.segments(17), ids.rows_in(0, 17), ids.rows_in(1, 17)), (2, 16, 1));
+    }
+}

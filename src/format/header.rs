@@ -1,0 +1,206 @@
+//! The static header: what never changes after a store is made. Two copies, each alone in its page.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::arrays::Geometry;
+use super::checksum::crc32;
+use super::{PAGE_BYTES, page};
+use crate::metric;
+use crate::options::{CreateOptions, Metric};
+
+/// First eight bytes of every store.
+pub(crate) const MAGIC: [u8; 8] = *b"TREERING";
+
+/// The only layout of the header so far.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// The header record: see `format-spec.md`, section "Header".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Header {
+    pub(crate) magic: [u8; 8],
+    pub(crate) format_version: u32,
+    pub(crate) header_bytes: u32,
+    pub(crate) features_compatible: u64,
+    pub(crate) features_read_only: u64,
+    pub(crate) features_incompatible: u64,
+    pub(crate) lineage: [u8; 16],
+    pub(crate) created_ns: u64,
+    pub(crate) seed: u64,
+    pub(crate) dim: u32,
+    pub(crate) metric: u32,
+    pub(crate) leaf_capacity: u32,
+    pub(crate) block_bytes: u32,
+    pub(crate) topology_segment_bytes: u32,
+    pub(crate) coordinate_segment_bytes: u32,
+    pub(crate) reserved: [u8; 28],
+    pub(crate) crc: u32,
+}
+
+const _: () = assert!(size_of::<Header>() == 128);
+
+/// Why a page is not a usable header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderDefect {
+    /// The magic bytes are missing.
+    Foreign,
+    /// Checksum, reserved bytes or a field outside its range.
+    Damaged(&'static str),
+    /// Bits outside the known masks, or a newer layout.
+    Unknown { mask: u64, read_only_would_do: bool },
+}
+
+impl Header {
+    pub(crate) fn new(options: &CreateOptions, lineage: [u8; 16], created_ns: u64) -> Self {
+        let mut header = Header {
+            magic: MAGIC,
+            format_version: FORMAT_VERSION,
+            header_bytes: size_of::<Header>() as u32,
+            features_compatible: 0,
+            features_read_only: 0,
+            features_incompatible: 0,
+            lineage,
+            created_ns,
+            seed: options.seed,
+            dim: options.dim as u32,
+            metric: match options.metric {
+                Metric::Euclidean => 0,
+            },
+            leaf_capacity: options.leaf_capacity,
+            block_bytes: options.block_bytes,
+            topology_segment_bytes: options.topology_segment_bytes,
+            coordinate_segment_bytes: options.coordinate_segment_bytes,
+            reserved: [0; 28],
+            crc: 0,
+        };
+        header.crc = header.checksum();
+        header
+    }
+
+    fn checksum(&self) -> u32 {
+        crc32(&self.as_bytes()[..size_of::<Header>() - 4])
+    }
+
+    /// The header's page as it is written.
+    pub(crate) fn encode(&self) -> [u8; PAGE_BYTES] {
+        page(self.as_bytes())
+    }
+
+    /// Reads and checks a header page. Unknown read-only features are refused only if `writing`.
+    pub(crate) fn decode(bytes: &[u8; PAGE_BYTES], writing: bool) -> Result<Self, HeaderDefect> {
+        let (header, rest) =
+            Header::read_from_prefix(bytes).expect("a page is longer than the header record");
+        if header.magic != MAGIC {
+            return Err(HeaderDefect::Foreign);
+        }
+        if header.crc != header.checksum() {
+            return Err(HeaderDefect::Damaged("checksum"));
+        }
+        if header.format_version != FORMAT_VERSION || header.features_incompatible != 0 {
+            return Err(HeaderDefect::Unknown {
+                mask: header.features_incompatible,
+                read_only_would_do: false,
+            });
+        }
+        if header.features_read_only != 0 && writing {
+            return Err(HeaderDefect::Unknown {
+                mask: header.features_read_only,
+                read_only_would_do: true,
+            });
+        }
+        if header.header_bytes != size_of::<Header>() as u32 {
+            return Err(HeaderDefect::Damaged("header_bytes"));
+        }
+        if header.reserved != [0; 28] || rest.iter().any(|&b| b != 0) {
+            return Err(HeaderDefect::Damaged("reserved bytes are not zero"));
+        }
+        if header.dim as usize > metric::MAX_DIM || header.options().is_none() {
+            return Err(HeaderDefect::Damaged("geometry is out of range"));
+        }
+        Ok(header)
+    }
+
+    /// The options that the header records; `None` if one is out of range.
+    fn options(&self) -> Option<CreateOptions> {
+        if self.metric != 0 {
+            return None;
+        }
+        let options = CreateOptions::new(self.dim as usize)
+            .leaf_capacity(self.leaf_capacity)
+            .block_bytes(self.block_bytes)
+            .topology_segment_bytes(self.topology_segment_bytes)
+            .coordinate_segment_bytes(self.coordinate_segment_bytes)
+            .seed(self.seed);
+        options.check().ok().map(|()| options)
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        Geometry {
+            dim: self.dim,
+            block_bytes: self.block_bytes,
+            topology_segment_bytes: self.topology_segment_bytes,
+            coordinate_segment_bytes: self.coordinate_segment_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header::new(&CreateOptions::new(3), [7; 16], 1)
+    }
+
+    fn resealed(change: impl FnOnce(&mut Header)) -> [u8; PAGE_BYTES] {
+        let mut header = header();
+        change(&mut header);
+        header.crc = header.checksum();
+        header.encode()
+    }
+
+    #[test]
+    fn round_trip() {
+        assert_eq!(Header::decode(&header().encode(), true), Ok(header()));
+    }
+
+    #[test]
+    fn each_rejection() {
+        let mut foreign = header().encode();
+        foreign[0] = b'X';
+        assert_eq!(Header::decode(&foreign, false), Err(HeaderDefect::Foreign));
+        let mut flipped = header().encode();
+        flipped[60] ^= 1;
+        assert_eq!(Header::decode(&flipped, false), Err(HeaderDefect::Damaged("checksum")));
+        let mut tail = header().encode();
+        tail[4000] = 1;
+        assert!(matches!(Header::decode(&tail, false), Err(HeaderDefect::Damaged(_))));
+        for page in [
+            resealed(|h| h.reserved[3] = 1),
+            resealed(|h| h.dim = 0),
+            resealed(|h| h.dim = 70_000),
+            resealed(|h| h.metric = 9),
+            resealed(|h| h.leaf_capacity = 0),
+            resealed(|h| h.block_bytes = 100),
+            resealed(|h| h.topology_segment_bytes = 5),
+            resealed(|h| h.coordinate_segment_bytes = 0),
+            resealed(|h| h.header_bytes = 64),
+        ] {
+            assert!(matches!(Header::decode(&page, false), Err(HeaderDefect::Damaged(_))));
+        }
+        let newer = resealed(|h| h.format_version = 2);
+        assert!(matches!(Header::decode(&newer, false), Err(HeaderDefect::Unknown { .. })));
+        let incompatible = resealed(|h| h.features_incompatible = 4);
+        assert_eq!(
+            Header::decode(&incompatible, false),
+            Err(HeaderDefect::Unknown { mask: 4, read_only_would_do: false })
+        );
+        let read_only = resealed(|h| h.features_read_only = 2);
+        assert!(Header::decode(&read_only, false).is_ok());
+        assert_eq!(
+            Header::decode(&read_only, true),
+            Err(HeaderDefect::Unknown { mask: 2, read_only_would_do: true })
+        );
+        assert!(Header::decode(&resealed(|h| h.features_compatible = 1), true).is_ok());
+    }
+}

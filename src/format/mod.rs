@@ -1,0 +1,43 @@
+//! The bytes of the file as plain records, described in `format-spec.md`.
+//!
+//! No I/O and no unsafe code. Every record is a `repr(C)` struct without padding in which any bit pattern is a value,
+//! so reading one cannot fail; the functions that accept a record check its fields and never panic. Integers are
+//! little-endian, which is also the only byte order of the machines that this crate builds on.
+
+#[cfg(target_endian = "big")]
+compile_error!("treering maps little-endian records directly and needs a little-endian machine");
+
+pub(crate) mod arrays;
+pub(crate) mod checksum;
+pub(crate) mod header;
+pub(crate) mod rows;
+pub(crate) mod slot;
+pub(crate) mod table_node;
+pub(crate) mod version_row;
+
+/// Size of the header, slot and hint blocks, whatever the store's own block size.
+pub(crate) const PAGE_BYTES: usize = 4096;
+
+/// Where segments and table nodes begin: the preamble's two halves of eight pages each come before.
+pub(crate) const DATA_START: u64 = 65_536;
+
+/// Distance between the two copies of the header and of each slot.
+pub(crate) const COPY_DISTANCE: u64 = 32_768;
+
+/// Number of commits whose slots are kept: commit `c` lies in place `c % SLOT_RING`.
+pub(crate) const SLOT_RING: u64 = 4;
+
+/// Offset of the hint block, behind the first copies of the slots.
+pub(crate) const HINT_OFFSET: u64 = (1 + SLOT_RING) * PAGE_BYTES as u64;
+
+/// Offset of copy 0 or 1 of the slot of a commit.
+pub(crate) fn slot_offset(commit: u64, copy: u64) -> u64 {
+    copy * COPY_DISTANCE + (1 + commit % SLOT_RING) * PAGE_BYTES as u64
+}
+
+/// A record padded with zeros to a whole page.
+pub(crate) fn page(record: &[u8]) -> [u8; PAGE_BYTES] {
+    let mut page = [0; PAGE_BYTES];
+    page[..record.len()].copy_from_slice(record);
+    page
+}

@@ -1,0 +1,132 @@
+//! The row of a version: what it holds and where its arrays begin.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::arrays::{ArrayRoot, DATA_ARRAYS};
+
+/// Bytes kept of a version's message.
+pub(crate) const MESSAGE_BYTES: usize = 256;
+
+/// Number of counters kept with a version, in the order of [`crate::Counters`].
+pub(crate) const COUNTERS: usize = 15;
+
+/// `VersionRow::kind`: only inserts.
+pub(crate) const KIND_INSERT: u8 = 1;
+/// `VersionRow::kind`: only deletes.
+pub(crate) const KIND_DELETE: u8 = 2;
+/// `VersionRow::kind`: inserts and deletes.
+pub(crate) const KIND_MIXED: u8 = 3;
+
+/// The version record: see `format-spec.md`, section "Version row".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct VersionRow {
+    pub(crate) version: u64,
+    pub(crate) parent: u64,
+    pub(crate) commit: u64,
+    pub(crate) commit_lineage: [u8; 16],
+    pub(crate) time_ns: u64,
+    /// Live points.
+    pub(crate) points: u64,
+    /// Points held, deleted ones included.
+    pub(crate) held: u64,
+    pub(crate) added: u64,
+    pub(crate) removed: u64,
+    pub(crate) bytes_written: u64,
+    /// The next automatic id.
+    pub(crate) next_id: u64,
+    /// 1 if `next_id` has passed the end of `u64`.
+    pub(crate) ids_exhausted: u8,
+    pub(crate) kind: u8,
+    pub(crate) message_bytes: u16,
+    pub(crate) reserved: [u8; 4],
+    pub(crate) counters: [u64; COUNTERS],
+    pub(crate) message: [u8; MESSAGE_BYTES],
+    pub(crate) roots: [ArrayRoot; DATA_ARRAYS],
+    pub(crate) reserved_tail: [u8; 64],
+}
+
+const _: () = assert!(size_of::<VersionRow>() == 1024);
+
+impl VersionRow {
+    /// The row of version 0: no points, no arrays.
+    pub(crate) fn empty() -> Self {
+        VersionRow {
+            version: 0,
+            parent: 0,
+            commit: 0,
+            commit_lineage: [0; 16],
+            time_ns: 0,
+            points: 0,
+            held: 0,
+            added: 0,
+            removed: 0,
+            bytes_written: 0,
+            next_id: 0,
+            ids_exhausted: 0,
+            kind: 0,
+            message_bytes: 0,
+            reserved: [0; 4],
+            counters: [0; COUNTERS],
+            message: [0; MESSAGE_BYTES],
+            roots: [ArrayRoot::default(); DATA_ARRAYS],
+            reserved_tail: [0; 64],
+        }
+    }
+
+    /// Checks what does not depend on other records.
+    pub(crate) fn check(&self, version: u64) -> Result<(), &'static str> {
+        if self.version != version {
+            return Err("version row of another version");
+        }
+        if self.parent >= version {
+            return Err("parent is not an older version");
+        }
+        if !(KIND_INSERT..=KIND_MIXED).contains(&self.kind) {
+            return Err("unknown kind of version");
+        }
+        if self.ids_exhausted > 1 || self.reserved != [0; 4] || self.reserved_tail != [0; 64] {
+            return Err("reserved bytes of a version row are not zero");
+        }
+        let bytes = self.message_bytes as usize;
+        if bytes > MESSAGE_BYTES || std::str::from_utf8(&self.message[..bytes]).is_err() {
+            return Err("message of a version is not text");
+        }
+        Ok(())
+    }
+
+    /// The message; empty if it is not text, which [`VersionRow::check`] reports.
+    pub(crate) fn message(&self) -> &str {
+        let bytes = (self.message_bytes as usize).min(MESSAGE_BYTES);
+        std::str::from_utf8(&self.message[..bytes]).unwrap_or("")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rejection() {
+        let good = VersionRow { version: 3, parent: 2, kind: KIND_INSERT, ..VersionRow::empty() };
+        assert_eq!(good.check(3), Ok(()));
+        assert!(good.check(2).is_err());
+        for change in [
+            |row: &mut VersionRow| row.parent = 3,
+            |row: &mut VersionRow| row.kind = 0,
+            |row: &mut VersionRow| row.kind = 9,
+            |row: &mut VersionRow| row.reserved[0] = 1,
+            |row: &mut VersionRow| row.reserved_tail[63] = 1,
+            |row: &mut VersionRow| row.ids_exhausted = 2,
+            |row: &mut VersionRow| row.message_bytes = 300,
+            |row: &mut VersionRow| {
+                row.message_bytes = 1;
+                row.message[0] = 0xFF;
+            },
+        ] {
+            let mut row = good;
+            change(&mut row);
+            assert!(row.check(3).is_err());
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Checking a batch: rows finite and inside the domain, ids distinct and not live. A batch is refused whole.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+
+use crate::error::{InsertError, PointsError, ReadError};
+use crate::ids::PointId;
+use crate::metric;
+use crate::tree::columns::Tree;
+use crate::tree::id_index;
+
+/// A checked batch.
+pub(crate) struct Batch<'a> {
+    /// Row-major `[n x dim]`.
+    pub(crate) points: &'a [f32],
+    /// One per row, distinct, none live.
+    pub(crate) ids: Vec<PointId>,
+}
+
+/// The next automatic id; `None` after `u64::MAX` was used.
+pub(crate) type NextId = Option<PointId>;
+
+/// Checks that `points` are whole rows of `dim` values that the metric can take. Returns the number of rows.
+pub(crate) fn check_points(points: &[f32], dim: usize) -> Result<usize, PointsError> {
+    if points.len() % dim != 0 {
+        return Err(PointsError::Ragged { values: points.len(), dim });
+    }
+    let limit = metric::domain_limit(dim);
+    // NaN fails the comparison too.
+    let outside = |x: &f32| !(x.abs() <= limit);
+    if let Some(at) = points.par_iter().with_min_len(1 << 16).position_first(outside) {
+        let (row, column, value) = (at / dim, at % dim, points[at]);
+        return Err(match value.is_finite() {
+            true => PointsError::OutOfDomain { row, column, value, limit },
+            false => PointsError::NotFinite { row, column, value },
+        });
+    }
+    Ok(points.len() / dim)
+}
+
+/// Checks a batch against a tree, and names its points: with `ids`, or automatically from `next` on. `next` moves
+/// beyond every id used.
+pub(crate) fn check<'a>(
+    tree: &Tree,
+    points: &'a [f32],
+    ids: Option<&[PointId]>,
+    next: &mut NextId,
+) -> Result<Batch<'a>, InsertError> {
+    let rows = check_points(points, tree.dim)?;
+    let limit = u32::MAX as u64 - 1;
+    let needed = tree.slots() as u64 + rows as u64;
+    if needed > limit {
+        return Err(InsertError::SlotsExhausted { needed, limit });
+    }
+    let ids = match ids {
+        None => automatic(rows, next)?,
+        Some(ids) => {
+            if ids.len() != rows {
+                return Err(InsertError::IdCount { ids: ids.len(), points: rows });
+            }
+            if let Some((first, row)) = first_duplicate(ids) {
+                return Err(InsertError::DuplicateId { row, first, id: ids[row] });
+            }
+            let live: Result<Vec<bool>, ReadError> = ids
+                .par_iter()
+                .map(|&id| id_index::find_live(tree, id).map(|slot| slot.is_some()))
+                .collect();
+            if let Some(row) = live?.iter().position(|&live| live) {
+                return Err(InsertError::AlreadyLive { row, id: ids[row] });
+            }
+            let last = ids.iter().max();
+            *next = last.map_or(*next, |&last| next.and_then(|n| n.max(last).checked_add((n <= last) as u64)));
+            ids.to_vec()
+        }
+    };
+    Ok(Batch { points, ids })
+}
+
+fn automatic(rows: usize, next: &mut NextId) -> Result<Vec<PointId>, InsertError> {
+    if rows == 0 {
+        return Ok(Vec::new());
+    }
+    let first = next.ok_or(InsertError::IdsExhausted { last: PointId::MAX })?;
+    let last = first
+        .checked_add(rows as u64 - 1)
+        .ok_or(InsertError::IdsExhausted { last: first.saturating_sub(1) })?;
+    *next = last.checked_add(1);
+    Ok((first..=last).collect())
+}
+
+/// The earliest position whose id stands at an earlier one too, with that earlier one first.
+pub(crate) fn first_duplicate(ids: &[PointId]) -> Option<(usize, usize)> {
+    if ids.windows(2).all(|pair| pair[0] < pair[1]) {
+        return None;
+    }
+    let mut seen = HashMap::with_capacity(ids.len());
+    ids.iter().enumerate().find_map(|(row, id)| seen.insert(*id, row).map(|first| (first, row)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_are_refused_with_row_and_column() {
+        assert_eq!(check_points(&[1.0, 2.0, 3.0, 4.0], 2), Ok(2));
+        assert_eq!(check_points(&[1.0; 5], 2), Err(PointsError::Ragged { values: 5, dim: 2 }));
+        assert!(matches!(
+            check_points(&[0.0, 1.0, 2.0, f32::NAN], 2),
+            Err(PointsError::NotFinite { row: 1, column: 1, .. })
+        ));
+        assert!(matches!(
+            check_points(&[0.0, 1.0, f32::NEG_INFINITY, 0.0], 2),
+            Err(PointsError::NotFinite { row: 1, column: 0, .. })
+        ));
+        let limit = metric::domain_limit(2);
+        assert_eq!(check_points(&[limit, -limit], 2), Ok(1));
+        assert!(matches!(
+            check_points(&[0.0, limit.next_up()], 2),
+            Err(PointsError::OutOfDomain { row: 0, column: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn automatic_ids_end_at_the_largest() {
+        let mut next = Some(u64::MAX - 1);
+        assert_eq!(automatic(2, &mut next).unwrap(), [u64::MAX - 1, u64::MAX]);
+        assert_eq!(next, None);
+        assert!(matches!(automatic(1, &mut next), Err(InsertError::IdsExhausted { .. })));
+        assert!(automatic(0, &mut next).unwrap().is_empty());
+        let mut next = Some(u64::MAX - 1);
+        assert!(automatic(3, &mut next).is_err());
+    }
+
+    #[test]
+    fn duplicates_are_found_in_any_order() {
+        assert_eq!(first_duplicate(&[1, 2, 3]), None);
+        assert_eq!(first_duplicate(&[3, 1, 2]), None);
+        assert_eq!(first_duplicate(&[3, 1, 3, 1]), Some((0, 2)));
+        assert_eq!(first_duplicate(&[5, 5]), Some((0, 1)));
+    }
+}

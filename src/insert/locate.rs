@@ -1,0 +1,143 @@
+//! Stage: the node that each new point belongs to, found against the tree as it is.
+//!
+//! From the root: among the children that cover the point take the nearest (the smaller number if two are equally
+//! near); if it is nearer than the node itself, descend, else stop. In a bulk-built tree this finds every point where
+//! it lies, because splitting hands points out by the same rule.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use super::batch::Batch;
+use super::report::Work;
+use super::{Context, Stop};
+use crate::error::ReadError;
+use crate::metric::{self, Level};
+use crate::tree::columns::{ROOT, Tree};
+
+/// Where each point of a batch goes.
+pub(crate) struct Placements {
+    /// Target node of each row; empty if the tree is.
+    pub(crate) nodes: Vec<u32>,
+    /// Sum of squares to that node's center.
+    pub(crate) sums: Vec<f32>,
+    /// Radii that must grow, because a new point below is farther away (T5): node to distance.
+    pub(crate) radii: BTreeMap<u32, f32>,
+    /// Level that the root needs to cover the batch (T1).
+    pub(crate) root_level: Level,
+}
+
+/// Rows located by one task.
+const ROWS_PER_TASK: usize = 256;
+
+/// Locates every row of a batch.
+pub(crate) fn locate(
+    tree: &Tree,
+    context: &Context<'_>,
+    batch: &Batch<'_>,
+    work: &mut Work,
+) -> Result<Placements, Stop> {
+    let mut placements = Placements {
+        nodes: Vec::new(),
+        sums: Vec::new(),
+        radii: BTreeMap::new(),
+        root_level: Level::MIN,
+    };
+    if tree.node_rows() == 0 {
+        return Ok(placements);
+    }
+    let rows = batch.ids.len();
+    placements.nodes.reserve_exact(rows);
+    placements.sums.reserve_exact(rows);
+    let parts: Vec<Part> = batch
+        .points
+        .par_chunks(ROWS_PER_TASK * tree.dim)
+        .map(|points| {
+            context.check()?;
+            let mut part = Part::default();
+            for point in points.chunks_exact(tree.dim) {
+                part.locate(tree, point)?;
+            }
+            Ok(part)
+        })
+        .collect::<Result<_, Stop>>()?;
+    let mut root_sum: f32 = 0.0;
+    for part in parts {
+        for (node, sum) in part.found {
+            placements.nodes.push(node);
+            placements.sums.push(sum);
+        }
+        for (node, distance) in part.radii {
+            let radius = placements.radii.entry(node).or_insert(0.0);
+            *radius = radius.max(distance);
+        }
+        root_sum = root_sum.max(part.root_sum);
+        work.counters.distance_evaluations += part.evaluations;
+    }
+    placements.root_level = Level::of_sum(root_sum).next_up();
+    context.options.report("locate", rows as u64, rows as u64);
+    Ok(placements)
+}
+
+#[derive(Default)]
+struct Part {
+    found: Vec<(u32, f32)>,
+    radii: BTreeMap<u32, f32>,
+    root_sum: f32,
+    evaluations: u64,
+    sums: Vec<f32>,
+}
+
+impl Part {
+    fn locate(&mut self, tree: &Tree, point: &[f32]) -> Result<(), ReadError> {
+        let mut node = ROOT;
+        let mut sum = tree.kernel.sum(point, tree.centers.row(ROOT as u64)?);
+        self.evaluations += 1;
+        self.root_sum = self.root_sum.max(sum);
+        loop {
+            let distance = metric::distance(sum);
+            if distance > tree.radii.get(node as u64)?.radius {
+                let radius = self.radii.entry(node).or_insert(0.0);
+                *radius = radius.max(distance);
+            }
+            // Nothing is nearer than a center that the point coincides with.
+            let next = if sum > 0.0 { self.nearest_child(tree, node, point, sum)? } else { None };
+            match next {
+                Some((child, nearer)) => (node, sum) = (child, nearer),
+                None => break,
+            }
+        }
+        self.found.push((node, sum));
+        Ok(())
+    }
+
+    /// The nearest child that covers the point and is nearer than `sum`.
+    fn nearest_child(
+        &mut self,
+        tree: &Tree,
+        node: u32,
+        point: &[f32],
+        sum: f32,
+    ) -> Result<Option<(u32, f32)>, ReadError> {
+        let mut best = None;
+        let mut best_sum = sum;
+        let link = tree.link(node)?;
+        tree.for_children(node, &link, |block| {
+            tree.sums(&tree.centers, block, point, &mut self.sums)?;
+            self.evaluations += block.count as u64;
+            let mut i = 0;
+            tree.nodes.for_chunks(block.start as u64, block.count as u64, |_, rows| {
+                for row in rows {
+                    let sum = self.sums[i];
+                    // Blocks come in ascending order, so that "<" leaves ties to the smaller number.
+                    if sum < best_sum && Level::new(row.level).covers(sum) {
+                        best_sum = sum;
+                        best = Some(block.start + i as u32);
+                    }
+                    i += 1;
+                }
+            })
+        })?;
+        Ok(best.map(|child| (child, best_sum)))
+    }
+}

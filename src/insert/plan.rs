@@ -1,0 +1,429 @@
+//! Stage: what becomes of each node that receives points.
+//!
+//! The batch is grouped by target node. A group that fits the bucket is appended as a run; one that does not is split
+//! together with the bucket. A subtree that has grown too much since it was built is built anew, the topmost one
+//! first, because many small batches leave a worse tree than one large one. Groups are independent of each other, hence
+//! planned in parallel, the largest first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::batch::Batch;
+use super::locate::Placements;
+use super::report::Work;
+use super::source::{Moved, Point, Source};
+use super::split::{Body, Branch, Share, Splitter};
+use super::{Context, Stop};
+use crate::error::ReadError;
+use crate::format::rows::{LinkRow, RUN_BUCKET, RUN_CHILDREN, RUN_TWINS, RunRow};
+use crate::metric::{self, Level};
+use crate::tree::columns::{Range, Tree, too_many_nodes};
+
+/// A subtree is rebuilt when it holds more than this many times the points it was built with.
+const REBUILD_GROWTH: u64 = 2;
+
+/// What becomes of a node's present rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// They stay; the body is appended.
+    All,
+    /// Twins and children stay; the bucket is replaced by the body's.
+    TwinsAndChildren,
+    /// The body replaces the whole subtree.
+    Nothing,
+}
+
+/// The change of one node.
+pub(crate) struct Change {
+    pub(crate) node: u32,
+    pub(crate) keep: Keep,
+    /// Points of the batch that it takes in.
+    pub(crate) added: u32,
+    /// Later ranges that stay, oldest first.
+    pub(crate) kept_runs: Vec<RunRow>,
+    /// Slots whose live points are in `moved`.
+    pub(crate) retired: Vec<Range>,
+    pub(crate) moved: Moved,
+    pub(crate) body: Body,
+    /// Radius of a rebuilt node.
+    pub(crate) radius: Option<f32>,
+    /// Levels of the nodes that a rebuild drops.
+    pub(crate) dropped: Vec<i16>,
+}
+
+/// The plan for a batch.
+pub(crate) enum Changes {
+    /// The tree was empty: its root.
+    Root(Branch),
+    /// Ascending by node; none is below another.
+    Nodes(Vec<Change>),
+}
+
+/// Points of the batch for one node, or for one subtree that is rebuilt.
+struct Group {
+    node: u32,
+    rebuild: bool,
+    points: Vec<Point>,
+}
+
+pub(crate) fn plan(
+    tree: &Tree,
+    context: &Context<'_>,
+    batch: &Batch<'_>,
+    placements: &Placements,
+    work: &mut Work,
+) -> Result<Changes, Stop> {
+    let nothing = Moved::default();
+    let source = Source { dim: tree.dim, seed: tree.seed, batch, moved: &nothing };
+    let mut split = Work::default();
+    let start = Instant::now();
+    let changes = if tree.node_rows() == 0 {
+        split.counters.groups = 1;
+        let splitter = Splitter::new(tree, context, source);
+        let points = 0..batch.ids.len() as Point;
+        let center = points.clone().into_par_iter().min_by_key(|&p| source.priority(p));
+        let center = center.expect("the batch is not empty");
+        let share = splitter.share(source.row(center), points.collect(), &mut split);
+        let farthest = share.sums.iter().copied().fold(0.0, f32::max);
+        let level = Level::of_sum(farthest).next_up();
+        Changes::Root(splitter.branch(center, level, share, &mut split)?)
+    } else {
+        let groups = group(tree, placements)?;
+        work.times.group += start.elapsed();
+        Changes::Nodes(plan_groups(tree, context, batch, placements, groups, &mut split)?)
+    };
+    share_wall_time(&mut split, start.elapsed().saturating_sub(work.times.group));
+    work.add(&split);
+    Ok(changes)
+}
+
+/// Turns processor time per stage into shares of the wall time of the whole section.
+fn share_wall_time(work: &mut Work, wall: std::time::Duration) {
+    let times = &mut work.times;
+    let total = (times.conflict + times.mis + times.redistribute).as_secs_f64();
+    if total > 0.0 {
+        let scale = wall.as_secs_f64() / total;
+        for time in [&mut times.conflict, &mut times.mis, &mut times.redistribute] {
+            *time = time.mul_f64(scale);
+        }
+    } else {
+        times.group += wall;
+    }
+}
+
+/// Groups the batch by node, and merges the groups below each node that is to be rebuilt.
+fn group(tree: &Tree, placements: &Placements) -> Result<Vec<Group>, ReadError> {
+    let mut by_node: BTreeMap<u32, Vec<Point>> = BTreeMap::new();
+    for (point, &node) in placements.nodes.iter().enumerate() {
+        by_node.entry(node).or_default().push(point as Point);
+    }
+    let mut gained: BTreeMap<u32, u64> = BTreeMap::new();
+    for (&target, points) in &by_node {
+        let mut node = Some(target);
+        while let Some(n) = node {
+            *gained.entry(n).or_insert(0) += points.len() as u64;
+            node = tree.parent(n)?;
+        }
+    }
+    let mut overgrown = BTreeSet::new();
+    for (&node, &gain) in &gained {
+        let live = tree.counts.get(node as u64)?.live as u64 + gain;
+        let built = tree.nodes.get(node as u64)?.built as u64;
+        let link = tree.link(node)?;
+        let mut has_children = false;
+        tree.for_children(node, &link, |_| {
+            has_children = true;
+            Ok(())
+        })?;
+        if has_children
+            && live > REBUILD_GROWTH * built
+            && live >= 2 * tree.leaf_capacity as u64
+        {
+            overgrown.insert(node);
+        }
+    }
+    let mut groups: BTreeMap<u32, Group> = BTreeMap::new();
+    for (target, points) in by_node {
+        let mut topmost = None;
+        let mut node = Some(target);
+        while let Some(n) = node.filter(|_| !overgrown.is_empty()) {
+            if overgrown.contains(&n) {
+                topmost = Some(n);
+            }
+            node = tree.parent(n)?;
+        }
+        let node = topmost.unwrap_or(target);
+        let rebuild = topmost.is_some();
+        let group = groups.entry(node).or_insert(Group { node, rebuild, points: Vec::new() });
+        group.points.extend(points);
+    }
+    Ok(groups.into_values().collect())
+}
+
+fn plan_groups(
+    tree: &Tree,
+    context: &Context<'_>,
+    batch: &Batch<'_>,
+    placements: &Placements,
+    groups: Vec<Group>,
+    work: &mut Work,
+) -> Result<Vec<Change>, Stop> {
+    work.counters.groups += groups.len() as u64;
+    let mut groups = groups;
+    groups.sort_by_key(|group| std::cmp::Reverse((group.rebuild, group.points.len())));
+    let parts: Vec<(Change, Work)> = groups
+        .into_par_iter()
+        .map(|group| {
+            context.check()?;
+            let mut work = Work::default();
+            let planner = Planner { tree, context, batch, placements };
+            let change = match group.rebuild {
+                true => planner.rebuild(group, &mut work)?,
+                false => planner.add(group, &mut work)?,
+            };
+            Ok((change, work))
+        })
+        .collect::<Result<_, Stop>>()?;
+    let mut changes = Vec::with_capacity(parts.len());
+    for (change, part) in parts {
+        work.add(&part);
+        changes.push(change);
+    }
+    changes.sort_unstable_by_key(|change| change.node);
+    Ok(changes)
+}
+
+#[derive(Clone, Copy)]
+struct Planner<'a> {
+    tree: &'a Tree,
+    context: &'a Context<'a>,
+    batch: &'a Batch<'a>,
+    placements: &'a Placements,
+}
+
+impl Planner<'_> {
+    /// Appends a group to its node, or splits the bucket together with it.
+    fn add(&self, group: Group, work: &mut Work) -> Result<Change, Stop> {
+        let tree = self.tree;
+        let node = group.node;
+        let link = tree.link(node)?;
+        let mut runs = tree.later_runs(&link)?;
+        let sums = |&point: &Point| self.placements.sums[point as usize];
+        let added = group.points.len() as u32;
+        let (far, twins): (Vec<Point>, Vec<Point>) =
+            group.points.into_iter().partition(|p| sums(p) > 0.0);
+        let of_kind = |runs: &[RunRow], kind| -> u64 {
+            runs.iter().filter(|r| r.kind == kind).map(|r| r.count as u64).sum()
+        };
+        let in_bucket = link.bucket_count as u64 + of_kind(&runs, RUN_BUCKET);
+        let flat = tree.nodes.get(node as u64)?.flat_capacity as u64;
+        let capacity = flat.max(tree.leaf_capacity as u64 - 1);
+        let splits = !far.is_empty() && in_bucket + far.len() as u64 > capacity;
+
+        let mut retired = Vec::new();
+        let moved_twins = absorb(&mut runs, RUN_TWINS, twins.len(), &mut retired);
+        let twin_ranges = retired.len();
+        debug_assert_eq!(moved_twins, twin_ranges);
+        if splits {
+            if link.bucket_count > 0 {
+                let start = link.slot_start.wrapping_add(link.twin_count);
+                retired.push(Range { start, count: link.bucket_count });
+            }
+            retired.extend(bucket_ranges(&runs));
+            runs.retain(|run| run.kind != RUN_BUCKET);
+        } else {
+            absorb(&mut runs, RUN_BUCKET, far.len(), &mut retired);
+        }
+        let mut moved = Moved::default();
+        for &range in &retired[..twin_ranges] {
+            gather_live(tree, range, &mut moved)?;
+        }
+        let old_twins = moved.ids.len();
+        for &range in &retired[twin_ranges..] {
+            gather_live(tree, range, &mut moved)?;
+        }
+
+        let source = Source { dim: tree.dim, seed: tree.seed, batch: self.batch, moved: &moved };
+        let splitter = Splitter::new(tree, self.context, source);
+        let center = tree.centers.row(node as u64)?;
+        let first_moved = self.batch.ids.len();
+        let old = |range: std::ops::Range<usize>| {
+            range.map(|i| (first_moved + i) as Point).collect::<Vec<Point>>()
+        };
+        // The rest of the bucket, old and new, with its sums.
+        let mut share = splitter.share(center, old(old_twins..moved.ids.len()), work);
+        for point in far {
+            share.push(point, sums(&point));
+        }
+        let mut body = match splits {
+            true => splitter.body(center, share, work)?,
+            false => {
+                let farthest = share.sums.iter().copied().fold(0.0, f32::max);
+                Body {
+                    own_radius: metric::distance(farthest),
+                    bucket: splitter.bucket_order(share),
+                    twins_equal: true,
+                    ..Body::default()
+                }
+            }
+        };
+        let mut all_twins = old(0..old_twins);
+        all_twins.extend(twins);
+        body.twins_equal &= all_twins.iter().all(|&twin| source.row(twin) == center);
+        body.twins.extend(all_twins);
+        body.twins.sort_unstable_by_key(|&twin| source.id(twin));
+        let keep = if splits { Keep::TwinsAndChildren } else { Keep::All };
+        Ok(Change {
+            node,
+            keep,
+            added,
+            kept_runs: runs,
+            retired,
+            body,
+            moved,
+            radius: None,
+            dropped: Vec::new(),
+        })
+    }
+
+    /// Splits everything below a node anew, under the same center and level.
+    fn rebuild(&self, group: Group, work: &mut Work) -> Result<Change, Stop> {
+        let tree = self.tree;
+        let mut moved = Moved::default();
+        let mut retired = Vec::new();
+        let mut dropped = Vec::new();
+        let mut pending = vec![group.node];
+        let mut budget = tree.node_rows();
+        while let Some(node) = pending.pop() {
+            budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(node))?;
+            let link = tree.link(node)?;
+            tree.for_twins(node, &link, |range| {
+                retired.push(range);
+                Ok(())
+            })?;
+            tree.for_bucket(node, &link, |range| {
+                retired.push(range);
+                Ok(())
+            })?;
+            tree.for_children(node, &link, |block| {
+                for child in block.start..block.start + block.count {
+                    dropped.push(tree.nodes.get(child as u64)?.level);
+                    pending.push(child);
+                }
+                Ok(())
+            })?;
+        }
+        for &range in &retired {
+            gather_live(tree, range, &mut moved)?;
+        }
+        let source = Source { dim: tree.dim, seed: tree.seed, batch: self.batch, moved: &moved };
+        let splitter = Splitter::new(tree, self.context, source);
+        let first_moved = self.batch.ids.len() as Point;
+        let added = group.points.len() as u32;
+        let mut points = group.points;
+        points.extend(first_moved..first_moved + moved.ids.len() as Point);
+        let center = tree.centers.row(group.node as u64)?;
+        let share: Share = splitter.share(center, points, work);
+        let farthest = share.sums.iter().copied().fold(0.0, f32::max);
+        let body = splitter.body(center, share, work)?;
+        Ok(Change {
+            node: group.node,
+            keep: Keep::Nothing,
+            added,
+            kept_runs: Vec::new(),
+            retired,
+            body,
+            moved,
+            radius: Some(metric::distance(farthest)),
+            dropped,
+        })
+    }
+}
+
+/// Takes the newest runs of a kind out of `runs` while they are not longer than what has been gathered already, so that
+/// a node links few runs and a row is rewritten O(log n) times. Returns how many were taken.
+fn absorb(runs: &mut Vec<RunRow>, kind: u32, new: usize, retired: &mut Vec<Range>) -> usize {
+    if new == 0 {
+        return 0;
+    }
+    let mut gathered = new as u64;
+    let mut taken = 0;
+    while let Some(at) = runs.iter().rposition(|run| run.kind == kind)
+        && runs[at].count as u64 <= gathered
+    {
+        let run = runs.remove(at);
+        gathered += run.count as u64;
+        retired.push(Range { start: run.start, count: run.count });
+        taken += 1;
+    }
+    taken
+}
+
+fn bucket_ranges(runs: &[RunRow]) -> impl Iterator<Item = Range> {
+    let bucket = runs.iter().filter(|run| run.kind == RUN_BUCKET);
+    bucket.map(|run| Range { start: run.start, count: run.count })
+}
+
+/// Reads the live rows of a range of slots.
+fn gather_live(tree: &Tree, range: Range, moved: &mut Moved) -> Result<(), ReadError> {
+    let first = range.start as u64;
+    let mut live = Vec::with_capacity(range.count.min(tree.slots()) as usize);
+    for slot in range.start..range.start.saturating_add(range.count) {
+        live.push(tree.is_live(slot)?);
+    }
+    tree.ids.for_chunks(first, range.count as u64, |row, chunk| {
+        let at = (row - first) as usize;
+        moved.ids.extend(chunk.iter().zip(&live[at..]).filter(|(_, live)| **live).map(|(id, _)| id));
+    })?;
+    tree.coordinates.for_chunks(first, range.count as u64, |row, chunk| {
+        let at = (row - first) as usize;
+        for (point, _) in chunk.chunks_exact(tree.dim).zip(&live[at..]).filter(|(_, live)| **live) {
+            moved.rows.extend_from_slice(point);
+        }
+    })
+}
+
+/// The links of a node after a change, given where the change's own rows and children went.
+pub(crate) fn new_link(
+    old: &LinkRow,
+    change: &Change,
+    slots: Range,
+    children: Range,
+    runs: &mut Vec<RunRow>,
+) -> LinkRow {
+    let twins = change.body.twins.len() as u32;
+    let mut link = match change.keep {
+        Keep::All => *old,
+        Keep::TwinsAndChildren => LinkRow { bucket_count: 0, ..*old },
+        Keep::Nothing => LinkRow {
+            child_start: children.start,
+            child_count: children.count,
+            slot_start: slots.start,
+            twin_count: twins,
+            bucket_count: slots.count - twins,
+            ..LinkRow::default()
+        },
+    };
+    if change.keep != Keep::Nothing {
+        runs.extend_from_slice(&change.kept_runs);
+        let mut add = |start: u32, count: u32, kind: u32| {
+            if count > 0 {
+                runs.push(RunRow { start, count, kind });
+            }
+        };
+        add(slots.start, twins, RUN_TWINS);
+        add(slots.start + twins, slots.count - twins, RUN_BUCKET);
+        if link.child_count == 0 {
+            link.child_start = children.start;
+            link.child_count = children.count;
+        } else {
+            add(children.start, children.count, RUN_CHILDREN);
+        }
+    }
+    if !change.body.twins_equal {
+        link.flags |= crate::format::rows::LINK_UNEQUAL_TWINS;
+    }
+    link
+}

@@ -1,0 +1,67 @@
+//! The points that a stage works on: rows of the batch, and rows already in the tree that are moved.
+
+use super::batch::Batch;
+use crate::ids::PointId;
+
+/// Rows read from the tree because their node changes.
+#[derive(Default)]
+pub(crate) struct Moved {
+    /// Row-major.
+    pub(crate) rows: Vec<f32>,
+    pub(crate) ids: Vec<PointId>,
+}
+
+/// A point of a [`Source`]: first the batch's rows, then the moved ones.
+pub(crate) type Point = u32;
+
+/// Batch and moved rows under one numbering.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) dim: usize,
+    pub(crate) seed: u64,
+    pub(crate) batch: &'a Batch<'a>,
+    pub(crate) moved: &'a Moved,
+}
+
+impl<'a> Source<'a> {
+    /// The coordinates of a point.
+    #[inline]
+    pub(crate) fn row(&self, point: Point) -> &'a [f32] {
+        let point = point as usize;
+        let batch = self.batch.ids.len();
+        let (rows, at): (&'a [f32], usize) = match point < batch {
+            true => (self.batch.points, point),
+            false => (&self.moved.rows, point - batch),
+        };
+        &rows[at * self.dim..(at + 1) * self.dim]
+    }
+
+    /// The id of a point.
+    #[inline]
+    pub(crate) fn id(&self, point: Point) -> PointId {
+        let point = point as usize;
+        let batch = self.batch.ids.len();
+        match point < batch {
+            true => self.batch.ids[point],
+            false => self.moved.ids[point - batch],
+        }
+    }
+
+    /// The point's place in the order in which centers are chosen: a seeded permutation of the ids (SplitMix64's
+    /// finaliser, Steele, Lea & Flood, OOPSLA 2014), so that it depends neither on arrival nor on threads.
+    #[inline]
+    pub(crate) fn priority(&self, point: Point) -> u64 {
+        let mut z = self.id(point).wrapping_add(self.seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Copies the rows of `points` side by side.
+    pub(crate) fn gather(&self, points: &[Point], out: &mut Vec<f32>) {
+        out.clear();
+        for &point in points {
+            out.extend_from_slice(self.row(point));
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Stage: a group of points that does not fit a bucket becomes a node with children, recursively.
+//!
+//! At a node p with share S: k is the level of the farthest point of the *own share*, the part of S that no child has
+//! taken. The candidates, own points farther than 2^k, are taken in seeded order, a prefix at a time; a maximal
+//! independent set of each prefix become children at level k, and every point of S that is nearer to one of them (and
+//! within 2^k) moves there. When no candidate is left k is taken anew; it strictly falls. The split ends when the own
+//! share fits the bucket, or when nearly every candidate wins: then there is no structure at this scale, as in high
+//! intrinsic dimension, and the node stays *flat*.
+//!
+//! T2: winners lie in (2^k, 2^(k+1)] from p. T3: a winner is not within 2^k of another of its level by the independent
+//! set; nor of an earlier, higher child, because it would have moved there, or is nearer to p, which is farther than
+//! 2^k. T4: what stays in the own share was offered to every child.
+
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::conflict::conflicts;
+use super::mis::maximal_independent_set;
+use super::redistribute::{Child, Shares, redistribute};
+use super::report::Work;
+use super::source::{Point, Source};
+use super::{Context, Stop};
+use crate::metric::{self, Kernel, Level, Slack};
+use crate::tree::columns::Tree;
+
+/// Points and their sums of squares to one center.
+#[derive(Default)]
+pub(crate) struct Share {
+    pub(crate) members: Vec<Point>,
+    pub(crate) sums: Vec<f32>,
+}
+
+impl Share {
+    pub(crate) fn push(&mut self, point: Point, sum: f32) {
+        self.members.push(point);
+        self.sums.push(sum);
+    }
+
+    fn farthest(&self) -> f32 {
+        self.sums.iter().copied().fold(0.0, f32::max)
+    }
+}
+
+/// What a node holds after a split.
+#[derive(Default)]
+pub(crate) struct Body {
+    /// Sorted by id.
+    pub(crate) twins: Vec<Point>,
+    /// Every twin equals the center in value.
+    pub(crate) twins_equal: bool,
+    /// Sorted by distance from the center, then id.
+    pub(crate) bucket: Vec<Point>,
+    /// Distance of the farthest of the bucket.
+    pub(crate) own_radius: f32,
+    /// 0 unless flat.
+    pub(crate) flat_capacity: u32,
+    pub(crate) children: Vec<Branch>,
+}
+
+/// A new node and all below it.
+pub(crate) struct Branch {
+    pub(crate) center: Point,
+    pub(crate) level: Level,
+    pub(crate) radius: f32,
+    pub(crate) body: Body,
+}
+
+impl Body {
+    /// Points in the node and below.
+    pub(crate) fn points(&self) -> u32 {
+        let own = (self.twins.len() + self.bucket.len()) as u32;
+        own + self.children.iter().map(|child| child.body.points()).sum::<u32>()
+    }
+
+    /// Nodes below.
+    pub(crate) fn nodes(&self) -> u32 {
+        self.children.iter().map(|child| 1 + child.body.nodes()).sum()
+    }
+}
+
+/// Candidates examined at once, and the fewest that say anything about structure.
+const PREFIX: std::ops::RangeInclusive<usize> = 64..=1024;
+const FLAT_SAMPLE: usize = 8;
+
+/// Shares above this size are split on several threads.
+const PARALLEL_MEMBERS: usize = 2048;
+
+/// Splits shares of one source.
+pub(crate) struct Splitter<'a> {
+    pub(crate) source: Source<'a>,
+    pub(crate) kernel: Kernel,
+    pub(crate) slack: Slack,
+    pub(crate) context: &'a Context<'a>,
+    /// Rows with s > 0 that a bucket holds.
+    bucket_rows: usize,
+}
+
+impl<'a> Splitter<'a> {
+    pub(crate) fn new(tree: &Tree, context: &'a Context<'a>, source: Source<'a>) -> Self {
+        Splitter {
+            source,
+            kernel: tree.kernel,
+            slack: tree.slack,
+            context,
+            bucket_rows: tree.leaf_capacity as usize - 1,
+        }
+    }
+
+    /// The share of `center` made of `points`.
+    pub(crate) fn share(&self, center: &[f32], points: Vec<Point>, work: &mut Work) -> Share {
+        const ROWS: usize = 1024;
+        let mut sums = vec![0.0; points.len()];
+        points.par_chunks(ROWS).zip(sums.par_chunks_mut(ROWS)).for_each(|(points, sums)| {
+            self.context.scratch.with(|scratch| {
+                self.source.gather(points, &mut scratch.rows);
+                self.kernel.sums(center, &scratch.rows, sums);
+            });
+        });
+        work.counters.distance_evaluations += points.len() as u64;
+        Share { members: points, sums }
+    }
+
+    /// A new node around `center` with all of `share`.
+    pub(crate) fn branch(
+        &self,
+        center: Point,
+        level: Level,
+        share: Share,
+        work: &mut Work,
+    ) -> Result<Branch, Stop> {
+        let radius = metric::distance(share.farthest());
+        let body = self.body(self.source.row(center), share, work)?;
+        Ok(Branch { center, level, radius, body })
+    }
+
+    /// What a node around `center` holds when `share` is all that belongs to it and its new children.
+    pub(crate) fn body(
+        &self,
+        center: &[f32],
+        share: Share,
+        work: &mut Work,
+    ) -> Result<Body, Stop> {
+        self.context.check()?;
+        let mut twins = Vec::new();
+        let mut own = Share::default();
+        for (point, sum) in share.members.into_iter().zip(share.sums) {
+            match sum > 0.0 {
+                true => own.push(point, sum),
+                false => twins.push(point),
+            }
+        }
+        let twins_equal = twins.iter().all(|&twin| self.source.row(twin) == center);
+        twins.sort_unstable_by_key(|&twin| self.source.id(twin));
+        let mut shares = Shares { own, children: Vec::new() };
+        let flat = self.win_children(&mut shares, work)?;
+        let own_radius = metric::distance(shares.own.farthest());
+        let flat_capacity = if flat { 2 * shares.own.members.len() as u32 } else { 0 };
+        let bucket = self.bucket_order(shares.own);
+        let children = self.branches(shares.children, work)?;
+        Ok(Body { twins, twins_equal, bucket, own_radius, flat_capacity, children })
+    }
+
+    /// Rows of a bucket as they are stored: by distance from the center, then by id.
+    pub(crate) fn bucket_order(&self, share: Share) -> Vec<Point> {
+        let mut order: Vec<(f32, Point)> = share.sums.into_iter().zip(share.members).collect();
+        order.sort_unstable_by(|a, b| {
+            a.0.total_cmp(&b.0).then_with(|| self.source.id(a.1).cmp(&self.source.id(b.1)))
+        });
+        order.into_iter().map(|(_, point)| point).collect()
+    }
+
+    /// Rounds of candidates until the own share fits the bucket. True if the node is left flat.
+    fn win_children(&self, shares: &mut Shares, work: &mut Work) -> Result<bool, Stop> {
+        if shares.own.members.len() > self.bucket_rows {
+            work.counters.splits += 1;
+        }
+        while shares.own.members.len() > self.bucket_rows {
+            let level = Level::of_sum(shares.own.farthest());
+            let mut first_round = true;
+            loop {
+                self.context.check()?;
+                let candidates = self.candidates(&shares.own, level);
+                if candidates.is_empty() {
+                    break;
+                }
+                let winners = self.winners(&candidates, level, work);
+                let structureless = first_round
+                    && self.bucket_rows > 0
+                    && candidates.len() >= FLAT_SAMPLE
+                    && winners.len() * 16 >= candidates.len() * 15;
+                if structureless {
+                    return Ok(true);
+                }
+                let start = Instant::now();
+                redistribute(self, shares, level, &winners, work);
+                work.times.redistribute += start.elapsed();
+                first_round = false;
+            }
+        }
+        Ok(false)
+    }
+
+    /// The first own points in seeded order that are farther than 2^k from the center.
+    fn candidates(&self, own: &Share, level: Level) -> Vec<Point> {
+        let reach = level.pow4();
+        let far = |(&point, &sum): (&Point, &f32)| {
+            (sum > reach).then(|| (self.source.priority(point), point))
+        };
+        let mut far: Vec<(u64, Point)> = match own.members.len() > PARALLEL_MEMBERS {
+            true => own.members.par_iter().zip(&own.sums).filter_map(far).collect(),
+            false => own.members.iter().zip(&own.sums).filter_map(far).collect(),
+        };
+        let prefix = (far.len() / 16).clamp(*PREFIX.start(), *PREFIX.end());
+        if far.len() > prefix {
+            far.select_nth_unstable(prefix);
+            far.truncate(prefix);
+        }
+        far.sort_unstable();
+        far.into_iter().map(|(_, point)| point).collect()
+    }
+
+    fn winners(&self, candidates: &[Point], level: Level, work: &mut Work) -> Vec<Point> {
+        self.context.scratch.with(|scratch| {
+            let start = Instant::now();
+            self.source.gather(candidates, &mut scratch.rows);
+            let graph = conflicts(self.kernel, self.source.dim, level, scratch);
+            work.times.conflict += start.elapsed();
+            let pairs = candidates.len() * (candidates.len() - 1) / 2;
+            work.counters.distance_evaluations += pairs as u64;
+            work.counters.conflict_edges += graph.edges();
+            work.counters.mis_rounds += 1;
+            let start = Instant::now();
+            let winners = maximal_independent_set(candidates.len(), &graph);
+            work.times.mis += start.elapsed();
+            winners.into_iter().map(|i| candidates[i as usize]).collect()
+        })
+    }
+
+    /// Splits the children's shares in their turn, the largest first.
+    fn branches(&self, children: Vec<Child>, work: &mut Work) -> Result<Vec<Branch>, Stop> {
+        let members: usize = children.iter().map(|child| child.share.members.len()).sum();
+        let branch = |child: Child, work: &mut Work| {
+            self.branch(child.center, child.level, child.share, work)
+        };
+        if members <= PARALLEL_MEMBERS {
+            return children.into_iter().map(|child| branch(child, work)).collect();
+        }
+        let mut order: Vec<(usize, Child)> = children.into_iter().enumerate().collect();
+        order.sort_by_key(|(_, child)| std::cmp::Reverse(child.share.members.len()));
+        let done: Vec<(usize, Branch, Work)> = order
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|(i, child)| {
+                let mut work = Work::default();
+                branch(child, &mut work).map(|branch| (i, branch, work))
+            })
+            .collect::<Result<_, Stop>>()?;
+        let mut done = done;
+        done.sort_unstable_by_key(|(i, ..)| *i);
+        Ok(done
+            .into_iter()
+            .map(|(_, branch, part)| {
+                work.add(&part);
+                branch
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,60 @@
+//! `treering`: an exact k-nearest-neighbour index that lives on disk and keeps every version of itself.
+//!
+//! Points go in by the batch; each batch becomes a version; any version can be opened read-only and asked, at any later
+//! time, for exactly the answers it gave then. The index is a compressed cover tree whose arrays lie in checksummed
+//! segments of one memory-mapped file. A batch copies only the segments it touches.
+//!
+//! *Exact* means: [`Snapshot::knn`] returns the first k of all live points in the total order (distance, id), where the
+//! distance is one scalar function of f32 arithmetic, the same on every instruction set. The answer is the same, bit
+//! for bit, for any number of threads, any way of filling the store, and any later history.
+//!
+//! ```
+//! use treering::{CreateOptions, Store, VersionId};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("points.tre");
+//! let mut store = Store::create(&path, CreateOptions::new(3))?;
+//! store.insert(&[0.0, 0.0, 0.0, /* */ 1.0, 0.0, 0.0, /* */ 0.0, 2.0, 0.0])?;
+//! store.delete(&[1])?;
+//!
+//! for neighbor in store.latest()?.knn(&[0.9, 0.0, 0.0], 2)? {
+//!     println!("{} at {}", neighbor.id, neighbor.distance);
+//! }
+//! assert_eq!(store.at(VersionId(1))?.knn(&[0.9, 0.0, 0.0], 1)?[0].id, 1);
+//! # Ok(())
+//! # }
+//! ```
+
+mod arena;
+mod error;
+mod format;
+mod ids;
+#[cfg(feature = "cli")]
+mod ingest;
+mod insert;
+mod maintain;
+mod metric;
+mod options;
+mod query;
+mod snapshot;
+mod store;
+mod tree;
+mod version;
+
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
+
+pub use error::{
+    AtError, CommitError, Corruption, CreateError, Defect, DeleteError, InsertError, OpenError,
+    OptionsError, Place, PointsError, QueryError, ReadError, StorageError,
+};
+pub use ids::{PointId, VersionId};
+pub use insert::report::{Counters, Report, StageTimes};
+pub use maintain::stats::Stats;
+pub use maintain::verify::{Problem, VerifyOptions, VerifyReport};
+pub use options::{CancelToken, CreateOptions, Metric, OpenOptions, Progress, Provenance};
+pub use query::Neighbor;
+pub use snapshot::{NeighborTable, Searcher, Snapshot, VersionInfo, VersionKind};
+pub use store::{Store, Transaction};

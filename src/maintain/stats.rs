@@ -1,0 +1,85 @@
+//! What a version holds and what the file spends on it.
+
+use std::collections::HashSet;
+
+use crate::error::ReadError;
+use crate::format::arrays::{Array, DATA_ARRAYS};
+use crate::format::version_row::VersionRow;
+use crate::ids::VersionId;
+use crate::options::Metric;
+use crate::tree::columns::Tree;
+use crate::version::database::Database;
+
+/// Figures of one version and of the file. `live_bytes + pinned_bytes + reclaimable_bytes = file_bytes`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The version asked about.
+    pub version: VersionId,
+    /// Points held, deleted ones included.
+    pub points: u64,
+    /// Points not deleted.
+    pub live: u64,
+    /// The dimension.
+    pub dim: usize,
+    /// The distance.
+    pub metric: Metric,
+    /// Levels that have nodes.
+    pub height: u64,
+    /// Nodes of the tree.
+    pub nodes: u64,
+    /// Length of the file that the newest commit needs.
+    pub file_bytes: u64,
+    /// Bytes of the version, of the store state and of the file's preamble.
+    pub live_bytes: u64,
+    /// Bytes that only other versions refer to. They are kept because those versions are.
+    pub pinned_bytes: u64,
+    /// Bytes inside the file that nothing refers to; later commits use them.
+    pub reclaimable_bytes: u64,
+}
+
+/// Figures of the version described by `row`. Reads the version's segment tables, not its segments.
+pub(crate) fn stats(db: &Database, row: &VersionRow, tree: &Tree) -> Result<Stats, ReadError> {
+    let mut nodes = 0;
+    let mut height = 0;
+    for level in 0..tree.level_counts.len() {
+        let count = tree.level_counts.get(level)?;
+        nodes += count;
+        height += (count > 0) as u64;
+    }
+    let slot = db.newest()?;
+    let mut live_bytes = crate::format::DATA_START;
+    let mut met = HashSet::new();
+    let mut problem = None;
+    let state = Array::ALL[DATA_ARRAYS..].iter().map(|&array| db.state_table(&slot, array));
+    let data = Array::ALL[..DATA_ARRAYS].iter().map(|&array| db.data_table(array, &row.roots));
+    for table in state.chain(data) {
+        table.walk(
+            &mut |entry, _| {
+                let new = met.insert(entry.address);
+                if new {
+                    live_bytes += entry.bytes as u64;
+                }
+                new
+            },
+            &mut |e| problem = Some(e),
+        );
+    }
+    if let Some(e) = problem {
+        return Err(e);
+    }
+    let (used, reclaimable_bytes) = db.space()?;
+    Ok(Stats {
+        version: VersionId(row.version),
+        points: row.held,
+        live: row.points,
+        dim: tree.dim,
+        metric: Metric::Euclidean,
+        height,
+        nodes,
+        file_bytes: used + reclaimable_bytes,
+        live_bytes,
+        pinned_bytes: used.saturating_sub(live_bytes),
+        reclaimable_bytes,
+    })
+}

@@ -1,0 +1,270 @@
+//! Checking what the file holds against its checksums, and, if asked, every tree against its invariants.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use rayon::prelude::*;
+
+use crate::error::{AtError, Corruption, Defect, Place, ReadError};
+use crate::format::arrays::{Array, DATA_ARRAYS, Entry};
+use crate::format::version_row::VersionRow;
+use crate::ids::VersionId;
+use crate::options::OpenOptions;
+use crate::query::{brute, knn};
+use crate::tree::check;
+use crate::tree::columns::Tree;
+use crate::version::database::Database;
+use crate::version::table::{Table, Visit};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Newest,
+    All,
+    One(VersionId),
+}
+
+/// What to verify.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct VerifyOptions {
+    scope: Scope,
+    deep: bool,
+}
+
+impl VerifyOptions {
+    /// The newest version and the store state.
+    pub fn latest() -> Self {
+        VerifyOptions { scope: Scope::Newest, deep: false }
+    }
+
+    /// Every version; a segment that several share is read once.
+    pub fn all() -> Self {
+        VerifyOptions { scope: Scope::All, deep: false }
+    }
+
+    /// One version and the store state.
+    pub fn version(version: VersionId) -> Self {
+        VerifyOptions { scope: Scope::One(version), deep: false }
+    }
+
+    /// Also checks the tree's invariants and a sample of answers against a full scan.
+    pub fn deep(mut self, deep: bool) -> Self {
+        self.deep = deep;
+        self
+    }
+}
+
+/// One defect, and the versions that it hits; none if it hits only the store state.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The defect and its place.
+    pub what: Corruption,
+    /// Versions that refer to the place, oldest first.
+    pub versions: Vec<VersionId>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what.at, self.what.what)?;
+        match &self.versions[..] {
+            [] => write!(f, " (store state)"),
+            [one] => write!(f, " (version {one})"),
+            [first, .., last] => {
+                write!(f, " ({} versions, {first} to {last})", self.versions.len())
+            }
+        }
+    }
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Versions checked.
+    pub versions_checked: u64,
+    /// Distinct segments read and compared with their checksums.
+    pub segments_checked: u64,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+impl VerifyReport {
+    /// True if nothing is wrong.
+    pub fn is_ok(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// Queries compared per version by a deep verification, and neighbours of each.
+const SAMPLE_QUERIES: u64 = 16;
+const SAMPLE_K: usize = 10;
+
+pub(crate) fn verify(
+    db: &Database,
+    options: VerifyOptions,
+    open: &OpenOptions,
+) -> Result<VerifyReport, AtError> {
+    let mut verifier = Verifier {
+        db,
+        report: VerifyReport::default(),
+        checked: HashMap::new(),
+        bad: BTreeMap::new(),
+    };
+    let slot = db.newest()?;
+    for &array in &Array::ALL[DATA_ARRAYS..] {
+        verifier.table(&db.state_table(&slot, array), None)?;
+    }
+    let versions: Vec<u64> = match options.scope {
+        Scope::Newest => Vec::from_iter((slot.newest_version > 0).then_some(slot.newest_version)),
+        Scope::All => (1..=slot.newest_version).collect(),
+        Scope::One(version) => vec![version.0],
+    };
+    let total = versions.len() as u64;
+    for (done, &version) in versions.iter().enumerate() {
+        if open.cancel.is_cancelled() {
+            break;
+        }
+        open.report("verify", done as u64, total);
+        match db.version(VersionId(version)) {
+            Ok(row) => verifier.version(&row, options.deep)?,
+            Err(AtError::Read(e)) => verifier.problem(e, Some(version))?,
+            Err(other) => return Err(other),
+        }
+        verifier.report.versions_checked += 1;
+    }
+    open.report("verify", total, total);
+    verifier.blame(&versions)?;
+    Ok(verifier.report)
+}
+
+struct Verifier<'a> {
+    db: &'a Database,
+    report: VerifyReport,
+    /// Address to birth of what was compared with its checksum.
+    checked: HashMap<u64, u64>,
+    /// Address of something bad to its problem.
+    bad: BTreeMap<u64, usize>,
+}
+
+impl Verifier<'_> {
+    fn problem(&mut self, e: ReadError, version: Option<u64>) -> Result<(), ReadError> {
+        match e {
+            ReadError::Corrupt(what) => {
+                let address = match what.at {
+                    Place::Segment { address, .. } | Place::TableNode { address, .. } => {
+                        Some(address)
+                    }
+                    _ => None,
+                };
+                if address.is_some_and(|address| self.bad.contains_key(&address)) {
+                    return Ok(());
+                }
+                if let Some(address) = address {
+                    self.bad.insert(address, self.report.problems.len());
+                }
+                let versions = version.map(VersionId).into_iter().collect();
+                self.report.problems.push(Problem { what: *what, versions });
+                Ok(())
+            }
+            other => Err(other),
+        }
+    }
+
+    fn version(&mut self, row: &VersionRow, deep: bool) -> Result<(), ReadError> {
+        let problems = self.report.problems.len();
+        for &array in &Array::ALL[..DATA_ARRAYS] {
+            self.table(&self.db.data_table(array, &row.roots), Some(row.version))?;
+        }
+        if !deep || self.report.problems.len() > problems {
+            return Ok(());
+        }
+        match deep_check(self.db, row) {
+            Ok(violations) => {
+                let versions = vec![VersionId(row.version)];
+                self.report.problems.extend(
+                    violations.into_iter().map(|what| Problem { what, versions: versions.clone() }),
+                );
+                Ok(())
+            }
+            Err(e) => self.problem(e, Some(row.version)),
+        }
+    }
+
+    /// Compares everything in a table that has not been compared yet with its checksum.
+    fn table(&mut self, table: &Table, version: Option<u64>) -> Result<(), ReadError> {
+        let mut new: Vec<(Entry, Visit)> = Vec::new();
+        let mut problems = Vec::new();
+        let checked = &mut self.checked;
+        table.walk(
+            &mut |entry, visit| {
+                let fresh = checked.insert(entry.address, entry.birth) != Some(entry.birth);
+                if fresh {
+                    new.push((*entry, visit));
+                }
+                fresh
+            },
+            &mut |e| problems.push(e),
+        );
+        self.report.segments_checked += new.iter().filter(|(_, v)| v.is_segment()).count() as u64;
+        problems.extend(
+            new.par_iter()
+                .filter_map(|(entry, visit)| table.recheck(entry, *visit).err())
+                .collect::<Vec<_>>(),
+        );
+        problems.into_iter().try_for_each(|e| self.problem(e, version))
+    }
+
+    /// Names, for every bad place, all checked versions that refer to it.
+    fn blame(&mut self, versions: &[u64]) -> Result<(), AtError> {
+        if self.bad.is_empty() {
+            return Ok(());
+        }
+        for problem in self.bad.values() {
+            self.report.problems[*problem].versions.clear();
+        }
+        for &version in versions {
+            let Ok(row) = self.db.version(VersionId(version)) else { continue };
+            for &array in &Array::ALL[..DATA_ARRAYS] {
+                let mut hit = |entry: &Entry, _| {
+                    if let Some(&problem) = self.bad.get(&entry.address) {
+                        let versions = &mut self.report.problems[problem].versions;
+                        if versions.last() != Some(&VersionId(version)) {
+                            versions.push(VersionId(version));
+                        }
+                    }
+                    true
+                };
+                self.db.data_table(array, &row.roots).walk(&mut hit, &mut |_| {});
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tree's invariants, its row's counts, and a sample of answers against a full scan.
+fn deep_check(db: &Database, row: &VersionRow) -> Result<Vec<Corruption>, ReadError> {
+    let tree = Tree::open(db, &row.roots)?;
+    let mut violations = check::check(&tree)?;
+    let mut expect = |holds: bool, what: &str| {
+        if !holds {
+            violations.push(Corruption {
+                at: Place::Version(VersionId(row.version)),
+                what: Defect::Invariant(what.to_string()),
+            });
+        }
+    };
+    expect(tree.live()? == row.points, "live count of the row differs from the tree's");
+    let slots = tree.slots() as u64;
+    let mut scratch = knn::Scratch::default();
+    for i in 0..SAMPLE_QUERIES.min(slots) {
+        let query = tree.coordinates.row(i * slots / SAMPLE_QUERIES.min(slots))?;
+        knn::knn(&tree, query, SAMPLE_K, &mut scratch)?;
+        let answer = scratch.best.sorted();
+        expect(
+            answer == brute::knn_batch(&tree, query, SAMPLE_K)?,
+            "an answer differs from that of a full scan",
+        );
+    }
+    Ok(violations)
+}

@@ -1,0 +1,588 @@
+//! The blocked kernels: canonical sums of one query or many against many rows, written once over [`Lanes`].
+//!
+//! No unsafe and no instruction set here; `x86_64.rs` supplies those. Nothing here decides anything by a distance
+//! except [`Within`], which may stop early.
+//!
+//! Two shapes keep the canonical order (M1) while using every lane:
+//!
+//! - **across**: a row's sixteen lanes are a vector's sixteen lanes. Several rows go side by side, and their halving
+//!   trees are run together, two rows to a vector after the first halving, four after the second, and so on.
+//! - **down**: sixteen rows are transposed, a vector holds one component of all of them, and the halving tree is plain
+//!   additions. It costs a transposition, so it pays where many queries meet the same rows.
+//!
+//! Where a count is no multiple of the block, the last block is moved back to overlap the one before it: the same bits
+//! are written twice.
+
+use super::STRIDE;
+use super::lanes::{Job, Lanes, group};
+use super::scalar::LANES;
+
+/// Bytes of rows that a tile going across passes all queries over: a share of a small L2 cache.
+const ROW_BLOCK_BYTES: usize = 192 << 10;
+
+/// A row, and its whole vectors.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    all: &'a [f32],
+    whole: &'a [[f32; LANES]],
+}
+
+impl<'a> Row<'a> {
+    #[inline(always)]
+    fn new(all: &'a [f32]) -> Self {
+        let (whole, _) = all.as_chunks();
+        Self { all, whole }
+    }
+
+    /// Row `i` of row-major `rows`.
+    #[inline(always)]
+    fn of(rows: &'a [f32], dim: usize, i: usize) -> Self {
+        Self::new(&rows[i * dim..][..dim])
+    }
+
+    /// Rows `i` to `i + 3`.
+    #[inline(always)]
+    fn four_of(rows: &'a [f32], dim: usize, i: usize) -> [Self; 4] {
+        let rows = &rows[i * dim..][..4 * dim];
+        [
+            Self::of(rows, dim, 0),
+            Self::of(rows, dim, 1),
+            Self::of(rows, dim, 2),
+            Self::of(rows, dim, 3),
+        ]
+    }
+}
+
+/// Evaluates an expression with a dimension of 1 to 16 as the constant `$n`, so that each has its own compiled body.
+macro_rules! with_dim {
+    ($dim:expr, $n:ident => $body:expr) => {
+        with_dim!(@ $dim, $n => $body, 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
+    };
+    (@ $dim:expr, $n:ident => $body:expr, $($literal:literal)*) => {
+        match $dim {
+            $($literal => {
+                const $n: usize = $literal;
+                $body
+            })*
+            _ => unreachable!("the caller has checked that the dimension is at most 16"),
+        }
+    };
+}
+
+/// `out[i]` = s(query, row i). The caller has checked that the lengths agree, and that nothing is empty.
+#[inline(always)]
+pub(super) fn sums<L: Lanes>(lanes: L, query: &[f32], rows: &[f32], out: &mut [f32]) {
+    match query.len() {
+        1..=LANES => {
+            with_dim!(query.len(), N => lanes.vectorize(NarrowSums::<N> { query, rows, out }))
+        }
+        _ => lanes.vectorize(WideSums { query, rows, out }),
+    }
+}
+
+/// `out[i * b + j]` = s(query i, row j), for b rows. The caller has checked that the lengths agree, and that nothing is
+/// empty.
+#[inline(always)]
+pub(super) fn tile<L: Lanes>(lanes: L, queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
+    /// Fewer queries than this do not repay a transposition, and fewer queries or rows do not fill a register block.
+    const FEW: usize = 4;
+    let row_count = rows.len() / dim;
+    if queries.len() / dim < FEW || row_count < FEW {
+        for (query, out) in queries
+            .chunks_exact(dim)
+            .zip(out.chunks_exact_mut(row_count))
+        {
+            sums(lanes, query, rows, out);
+        }
+        return;
+    }
+    match dim {
+        1..=LANES => {
+            with_dim!(dim, N => lanes.vectorize(DownTile::<N> { queries, rows, dim, out }));
+        }
+        17..=20 => lanes.vectorize(DownTile::<20> {
+            queries,
+            rows,
+            dim,
+            out,
+        }),
+        21..=24 => lanes.vectorize(DownTile::<24> {
+            queries,
+            rows,
+            dim,
+            out,
+        }),
+        25..=28 => lanes.vectorize(DownTile::<28> {
+            queries,
+            rows,
+            dim,
+            out,
+        }),
+        _ => lanes.vectorize(AcrossTile {
+            queries,
+            rows,
+            dim,
+            out,
+        }),
+    }
+}
+
+/// s of one pair.
+pub(super) struct Sum<'a> {
+    pub(super) a: &'a [f32],
+    pub(super) b: &'a [f32],
+}
+
+impl Job for Sum<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) -> f32 {
+        if self.a.len() < LANES {
+            return short(lanes, self.a, self.b);
+        }
+        let [[total]] = block(lanes, [Row::new(self.a)], [Row::new(self.b)]);
+        lanes.total(total)
+    }
+}
+
+/// s of two rows of fewer than 16 components.
+#[inline(always)]
+fn short<L: Lanes>(lanes: L, a: &[f32], b: &[f32]) -> f32 {
+    lanes.total(lanes.square(lanes.load_part(a), lanes.load_part(b)))
+}
+
+/// s of one pair of at least 16 components if it is at most `bound`.
+///
+/// Every [`STRIDE`] components the lanes so far are put through the tree on the side. That partial sum is never above
+/// s: all terms are >= +0 and rounding is monotone, so fl(x + y) >= fl(x) = x whenever y >= 0; a lane total therefore
+/// never falls as terms are added, and by the same monotonicity neither does any node of the tree when its inputs do
+/// not (M4). So partial > bound implies s > bound, and the lanes themselves go on untouched: a sum that is returned has
+/// the canonical bits.
+pub(super) struct Within<'a> {
+    pub(super) a: &'a [f32],
+    pub(super) b: &'a [f32],
+    pub(super) bound: f32,
+}
+
+impl Job for Within<'_> {
+    type Output = Option<f32>;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) -> Option<f32> {
+        let (a, b) = (Row::new(self.a), Row::new(self.b));
+        let mut acc = lanes.zero();
+        let strides = a
+            .whole
+            .chunks(STRIDE / LANES)
+            .zip(b.whole.chunks(STRIDE / LANES));
+        for (a, b) in strides {
+            if lanes.total(acc) > self.bound {
+                return None;
+            }
+            for (a, b) in a.iter().zip(b) {
+                acc = lanes.add(acc, lanes.square(lanes.load(a), lanes.load(b)));
+            }
+        }
+        let rest = a.all.len() % LANES;
+        if rest > 0 {
+            let (a, b) = (lanes.load_tail(a.all, rest), lanes.load_tail(b.all, rest));
+            acc = lanes.add(acc, lanes.square(a, b));
+        }
+        let s = lanes.total(acc);
+        (s <= self.bound).then_some(s)
+    }
+}
+
+/// The lanes, before the halving tree, of Q queries against R rows of one length, at least 16. Q * R accumulators stay
+/// in registers.
+#[inline(always)]
+fn block<L: Lanes, const Q: usize, const R: usize>(
+    lanes: L,
+    queries: [Row<'_>; Q],
+    rows: [Row<'_>; R],
+) -> [[L::Vector; R]; Q] {
+    // Slices of one common length let the compiler drop the bounds checks in the loop.
+    let count = queries[0].whole.len();
+    let q = queries.map(|row| &row.whole[..count]);
+    let r = rows.map(|row| &row.whole[..count]);
+    let mut acc = [[lanes.zero(); R]; Q];
+    for i in 0..count {
+        let mut row = [lanes.zero(); R];
+        for (row, r) in row.iter_mut().zip(&r) {
+            *row = lanes.load(&r[i]);
+        }
+        for (acc, q) in acc.iter_mut().zip(&q) {
+            let query = lanes.load(&q[i]);
+            for (acc, &row) in acc.iter_mut().zip(&row) {
+                *acc = lanes.add(*acc, lanes.square(query, row));
+            }
+        }
+    }
+    let rest = queries[0].all.len() % LANES;
+    if rest > 0 {
+        let mut row = [lanes.zero(); R];
+        for (row, r) in row.iter_mut().zip(&rows) {
+            *row = lanes.load_tail(r.all, rest);
+        }
+        for (acc, q) in acc.iter_mut().zip(&queries) {
+            let query = lanes.load_tail(q.all, rest);
+            for (acc, &row) in acc.iter_mut().zip(&row) {
+                *acc = lanes.add(*acc, lanes.square(query, row));
+            }
+        }
+    }
+    acc
+}
+
+/// Four rows halved to four lanes each.
+#[inline(always)]
+fn fold_four<L: Lanes>(lanes: L, [a, b, c, d]: [L::Vector; 4]) -> L::Vector {
+    lanes.fold4(lanes.fold8(a, b), lanes.fold8(c, d))
+}
+
+/// The sums of four rows that [`fold_four`] has begun.
+#[inline(always)]
+fn finish_four<L: Lanes>(lanes: L, v: L::Vector) -> [f32; 4] {
+    let mut out = [0.0; LANES];
+    lanes.store(lanes.fold2([v; 4]), &mut out);
+    [out[0], out[1], out[2], out[3]]
+}
+
+/// Stores the first `to.len()` <= 16 lanes.
+#[inline(always)]
+fn store_part<L: Lanes>(lanes: L, v: L::Vector, to: &mut [f32]) {
+    if let Ok(to) = to.try_into() {
+        lanes.store(v, to);
+    } else {
+        let mut all = [0.0; LANES];
+        lanes.store(v, &mut all);
+        to.copy_from_slice(&all[..to.len()]);
+    }
+}
+
+/// One query of N <= 16 components, across: `16 / group(N)` rows to a vector, sixteen rows to a block.
+struct NarrowSums<'a, const N: usize> {
+    query: &'a [f32],
+    rows: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl<const N: usize> NarrowSums<'_, N> {
+    /// The squared differences of vector `i` of a block.
+    #[inline(always)]
+    fn one<L: Lanes>(lanes: L, query: L::Vector, rows: &[f32], i: usize) -> L::Vector {
+        lanes.spread_square::<N>(rows, i, query)
+    }
+
+    /// Four rows of at most 8 lanes, from vector `i` on, halved to 4.
+    #[inline(always)]
+    fn two<L: Lanes>(lanes: L, query: L::Vector, rows: &[f32], i: usize) -> L::Vector {
+        let a = Self::one(lanes, query, rows, i);
+        lanes.fold4(a, Self::one(lanes, query, rows, i + 1))
+    }
+
+    /// Four rows of at most 16 lanes, from vector `i` on, halved to 4.
+    #[inline(always)]
+    fn four<L: Lanes>(lanes: L, query: L::Vector, rows: &[f32], i: usize) -> L::Vector {
+        let a = Self::one(lanes, query, rows, i);
+        let b = Self::one(lanes, query, rows, i + 1);
+        let c = Self::one(lanes, query, rows, i + 2);
+        fold_four(lanes, [a, b, c, Self::one(lanes, query, rows, i + 3)])
+    }
+
+    /// The sums of sixteen rows.
+    #[inline(always)]
+    fn sixteen<L: Lanes>(lanes: L, query: L::Vector, rows: &[f32]) -> L::Vector {
+        let rows = &rows[..LANES * N];
+        let mut quarters = [lanes.zero(); 4];
+        match const { group(N) } {
+            1 => return Self::one(lanes, query, rows, 0),
+            2 => {
+                let first = Self::one(lanes, query, rows, 0);
+                return lanes.fold1(first, Self::one(lanes, query, rows, 1));
+            }
+            4 => {
+                for (i, quarter) in quarters.iter_mut().enumerate() {
+                    *quarter = Self::one(lanes, query, rows, i);
+                }
+            }
+            8 => {
+                for (i, quarter) in quarters.iter_mut().enumerate() {
+                    *quarter = Self::two(lanes, query, rows, 2 * i);
+                }
+            }
+            _ => {
+                for (i, quarter) in quarters.iter_mut().enumerate() {
+                    *quarter = Self::four(lanes, query, rows, 4 * i);
+                }
+            }
+        }
+        lanes.fold2(quarters)
+    }
+}
+
+impl<const N: usize> Job for NarrowSums<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Self { query, rows, out } = self;
+        let mut repeated = [0.0; LANES];
+        for lanes_of_row in repeated.chunks_exact_mut(const { group(N) }) {
+            lanes_of_row[..N].copy_from_slice(query);
+        }
+        let query = lanes.load(&repeated);
+        let count = out.len();
+        if count < LANES {
+            let mut padded = [0.0; LANES * LANES];
+            padded[..count * N].copy_from_slice(rows);
+            return store_part(
+                lanes,
+                Self::sixteen(lanes, query, &padded[..LANES * N]),
+                out,
+            );
+        }
+        let (blocks, rest) = out.as_chunks_mut::<LANES>();
+        for (out, rows) in blocks.iter_mut().zip(rows.chunks_exact(LANES * N)) {
+            lanes.store(Self::sixteen(lanes, query, rows), out);
+        }
+        if !rest.is_empty() {
+            let v = Self::sixteen(lanes, query, &rows[(count - LANES) * N..]);
+            store_part(lanes, v, &mut out[count - LANES..]);
+        }
+    }
+}
+
+/// One query of more than 16 components, across: four rows at a time, trees of sixteen rows together.
+struct WideSums<'a> {
+    query: &'a [f32],
+    rows: &'a [f32],
+    out: &'a mut [f32],
+}
+
+/// Rows `i` to `i + 3` against one query, halved to four lanes each.
+#[inline(always)]
+fn four<L: Lanes>(lanes: L, query: Row<'_>, rows: &[f32], dim: usize, i: usize) -> L::Vector {
+    let [lanes_of_rows] = block(lanes, [query], Row::four_of(rows, dim, i));
+    fold_four(lanes, lanes_of_rows)
+}
+
+impl Job for WideSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Self { query, rows, out } = self;
+        let dim = query.len();
+        let query = Row::new(query);
+        let count = out.len();
+        let (blocks, rest) = out.as_chunks_mut::<LANES>();
+        let mut first = 0;
+        for out in blocks {
+            let mut begun = [lanes.zero(); 4];
+            for v in &mut begun {
+                *v = four(lanes, query, rows, dim, first);
+                first += 4;
+            }
+            lanes.store(lanes.fold2(begun), out);
+        }
+        let (fours, rest) = rest.as_chunks_mut::<4>();
+        for out in fours {
+            *out = finish_four(lanes, four(lanes, query, rows, dim, first));
+            first += 4;
+        }
+        if count >= 4 && !rest.is_empty() {
+            let sums = finish_four(lanes, four(lanes, query, rows, dim, count - 4));
+            out[count - 4..].copy_from_slice(&sums);
+        } else {
+            for (i, out) in rest.iter_mut().enumerate() {
+                let [[v]] = block(lanes, [query], [Row::of(rows, dim, i)]);
+                *out = lanes.total(v);
+            }
+        }
+    }
+}
+
+/// Rows transposed by sixteens: panel p holds, for each component, that component of rows 16 p to 16 p + 15. All
+/// queries of a tile pass over them before the next rows are brought in.
+#[repr(align(64))]
+struct Panels([[f32; LANES]; Panels::COLUMNS]);
+
+impl Panels {
+    /// A few panels even of the longest rows, and still a small part of a first-level cache: 8 KiB.
+    const COLUMNS: usize = 128;
+}
+
+/// Many queries of `dim` <= N components, down. Every lane of the canonical sum has one term or, from 17 components on,
+/// two. Rows and queries are padded with zeros up to N (M3).
+struct DownTile<'a, const N: usize> {
+    queries: &'a [f32],
+    rows: &'a [f32],
+    dim: usize,
+    out: &'a mut [f32],
+}
+
+impl<const N: usize> Job for DownTile<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Self {
+            queries,
+            rows,
+            dim,
+            out,
+        } = self;
+        // Known to the compiler where nothing is padded.
+        let dim = if N <= LANES { N } else { dim };
+        let row_count = rows.len() / dim;
+        let capacity = const { Panels::COLUMNS / N * LANES };
+        let mut panels = Panels([[0.0; LANES]; Panels::COLUMNS]);
+        for (block, rows) in rows.chunks(capacity * dim).enumerate() {
+            let (panels, _) = panels.0.as_chunks_mut::<N>();
+            for (panel, rows) in panels.iter_mut().zip(rows.chunks(LANES * dim)) {
+                transpose(rows, dim, panel);
+            }
+            let first = block * capacity;
+            let end = first + rows.len() / dim;
+            for (i, out) in out.chunks_exact_mut(row_count).enumerate() {
+                let query = padded(&queries[i * dim..], dim);
+                for (out, panel) in out[first..end].chunks_mut(LANES).zip(&*panels) {
+                    store_part(lanes, down(lanes, &query, panel), out);
+                }
+            }
+        }
+    }
+}
+
+/// The first `dim` <= N values, then zeros.
+#[inline(always)]
+fn padded<const N: usize>(values: &[f32], dim: usize) -> [f32; N] {
+    let mut query = [0.0; N];
+    // A copy of a length that the compiler knows is a few moves, and the last query alone may lack it.
+    if let Some(more) = values.first_chunk() {
+        query = *more;
+        query[dim..].fill(0.0);
+    } else {
+        query[..dim].copy_from_slice(&values[..dim]);
+    }
+    query
+}
+
+/// Up to sixteen rows into the first `dim` columns of a panel. What stands for missing rows is left: it only reaches
+/// lanes that are not stored.
+#[inline(always)]
+fn transpose<const N: usize>(rows: &[f32], dim: usize, panel: &mut [[f32; LANES]; N]) {
+    for (lane, row) in rows.chunks_exact(dim).enumerate() {
+        for (column, x) in panel.iter_mut().zip(row) {
+            column[lane] = *x;
+        }
+    }
+}
+
+/// The sums of one query against the sixteen rows of a panel: N terms, then the halving tree, from which lanes past the
+/// N-th are left out (M3).
+#[inline(always)]
+fn down<L: Lanes, const N: usize>(
+    lanes: L,
+    query: &[f32; N],
+    panel: &[[f32; LANES]; N],
+) -> L::Vector {
+    let mut v = [lanes.zero(); LANES];
+    // Two short loops, because the compiler must unroll both for v to live in registers.
+    for (v, (&query, column)) in v.iter_mut().zip(query.iter().zip(panel)) {
+        *v = lanes.square(lanes.splat(query), lanes.load(column));
+    }
+    for (v, c) in v.iter_mut().zip(LANES..N) {
+        *v = lanes.add(
+            *v,
+            lanes.square(lanes.splat(query[c]), lanes.load(&panel[c])),
+        );
+    }
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            if i + half < N {
+                v[i] = lanes.add(v[i], v[i + half]);
+            }
+        }
+    }
+    v[0]
+}
+
+/// Four or more long queries against four or more rows, across: a register block of each at a time.
+struct AcrossTile<'a> {
+    queries: &'a [f32],
+    rows: &'a [f32],
+    dim: usize,
+    out: &'a mut [f32],
+}
+
+impl Job for AcrossTile<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Self {
+            queries,
+            rows,
+            dim,
+            out,
+        } = self;
+        let row_count = rows.len() / dim;
+        let query_count = queries.len() / dim;
+        // A multiple of four, so that the overlapping last block of rows appears once.
+        let step = (ROW_BLOCK_BYTES / 4 / dim / 4 * 4).max(4);
+        for first in (0..row_count).step_by(step) {
+            let end = (first + step).min(row_count);
+            for q in (0..query_count).step_by(4) {
+                let q = q.min(query_count - 4);
+                for r in (first..end).step_by(4) {
+                    across_block(lanes, queries, rows, dim, q, r.min(row_count - 4), out);
+                }
+            }
+        }
+    }
+}
+
+/// Four queries against four rows, into their sixteen places of `out`.
+#[inline(always)]
+fn across_block<L: Lanes>(
+    lanes: L,
+    queries: &[f32],
+    rows: &[f32],
+    dim: usize,
+    q: usize,
+    r: usize,
+    out: &mut [f32],
+) {
+    let row_count = rows.len() / dim;
+    let (q_cut, r_cut) = (Row::four_of(queries, dim, q), Row::four_of(rows, dim, r));
+    let begun = if L::WIDE_BLOCK {
+        let [a, b, c, d] = block(lanes, q_cut, r_cut);
+        [
+            fold_four(lanes, a),
+            fold_four(lanes, b),
+            fold_four(lanes, c),
+            fold_four(lanes, d),
+        ]
+    } else {
+        // Two by two, four times: sixteen accumulators would not stay in registers.
+        let [q0, q1, q2, q3] = q_cut;
+        let [r0, r1, r2, r3] = r_cut;
+        let mut begun = [lanes.zero(); 4];
+        for (begun, q) in begun.chunks_exact_mut(2).zip([[q0, q1], [q2, q3]]) {
+            let left = block(lanes, q, [r0, r1]);
+            let right = block(lanes, q, [r2, r3]);
+            for ((begun, left), right) in begun.iter_mut().zip(left).zip(right) {
+                *begun = fold_four(lanes, [left[0], left[1], right[0], right[1]]);
+            }
+        }
+        begun
+    };
+    let mut sums = [0.0; LANES];
+    lanes.store(lanes.fold2(begun), &mut sums);
+    for (k, sums) in sums.chunks_exact(4).enumerate() {
+        out[(q + k) * row_count + r..][..4].copy_from_slice(sums);
+    }
+}

@@ -1,0 +1,141 @@
+//! Sixteen f32 lanes: what an instruction set must offer for the kernels to be written once.
+//!
+//! Not a general vector library: only the operations of the canonical sum, and the few shuffles that run its halving
+//! tree for many rows at once.
+//!
+//! Invariants:
+//!
+//! - **L1 token**: a value of a type that implements [`Lanes`] exists only where its instructions can run, so every
+//!   method is safe to call.
+//! - **L2 bounds**: no method touches memory outside the slices it is given.
+//! - **L3 same bits**: every method does the arithmetic its documentation says, each operation rounded on its own (M2).
+
+use super::scalar::LANES;
+
+/// Work to be compiled for one instruction set. `run` must be `#[inline(always)]`, as must all it calls that takes a
+/// [`Lanes`]: that is what carries the instruction set into the body.
+pub(super) trait Job {
+    type Output;
+    fn run<L: Lanes>(self, lanes: L) -> Self::Output;
+}
+
+/// An instruction set that works on sixteen lanes at a time.
+pub(super) trait Lanes: Copy {
+    type Vector: Copy;
+
+    /// Whether registers hold the sixteen accumulators of a block of four queries by four rows.
+    const WIDE_BLOCK: bool;
+
+    /// Runs `job` in a function compiled for this instruction set.
+    fn vectorize<J: Job>(self, job: J) -> J::Output;
+
+    fn zero(self) -> Self::Vector;
+    fn splat(self, x: f32) -> Self::Vector;
+    fn load(self, from: &[f32; LANES]) -> Self::Vector;
+    fn store(self, v: Self::Vector, to: &mut [f32; LANES]);
+
+    /// At most sixteen values; the lanes past them are +0. Meant for short rows: see [`Self::load_tail`].
+    ///
+    /// # Panics
+    ///
+    /// If there are more than sixteen.
+    fn load_part(self, from: &[f32]) -> Self::Vector;
+
+    /// The last `count` < 16 values of a row of at least sixteen; the lanes past them are +0.
+    ///
+    /// Whole vectors are read and shifted, here and in [`Self::spread_square`], because loads under a mask cost a
+    /// factor of three where rows come from memory rather than from cache (measured on Zen 5).
+    ///
+    /// # Panics
+    ///
+    /// If the row is shorter than sixteen.
+    fn load_tail(self, row: &[f32], count: usize) -> Self::Vector;
+
+    /// The squared differences of `16 / p` rows of `N` components and the query, each row in a group of p lanes, p the
+    /// least power of two not below `N`; the lanes of a group past its row are +0.
+    ///
+    /// `block`: sixteen rows end to end, of which vector `i` < p takes the i-th `16 / p`. `query`: repeated in every
+    /// group.
+    ///
+    /// # Panics
+    ///
+    /// If `block` is not exactly `[16 x N]`, or `i` is out of range.
+    fn spread_square<const N: usize>(
+        self,
+        block: &[f32],
+        i: usize,
+        query: Self::Vector,
+    ) -> Self::Vector;
+
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// (a - b)^2, difference and square rounded.
+    fn square(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// One row in each argument: a and b, halved from 16 lanes to 8, side by side.
+    fn fold8(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// Two rows of 8 lanes in each argument: all four, halved to 4 lanes, in order.
+    fn fold4(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// Four rows of 4 lanes in each argument: the last two halvings of all sixteen, in order.
+    fn fold2(self, rows: [Self::Vector; 4]) -> Self::Vector;
+
+    /// Eight rows of 2 lanes in each argument: the last halving of all sixteen, in order.
+    fn fold1(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// The whole halving tree of one row.
+    fn total(self, v: Self::Vector) -> f32;
+}
+
+/// Number of lanes a row of `dim` <= 16 components takes in [`Lanes::spread_square`].
+pub(super) const fn group(dim: usize) -> usize {
+    assert!(1 <= dim && dim <= LANES);
+    dim.next_power_of_two()
+}
+
+/// Where the lanes of [`Lanes::spread_square`] come from, for rows of `N` components.
+pub(super) struct Spread<const N: usize>;
+
+impl<const N: usize> Spread<N> {
+    /// Number of floats that one vector takes.
+    pub(super) const STEP: usize = LANES / group(N) * N;
+
+    /// Number of vectors that sixteen rows take.
+    pub(super) const VECTORS: usize = group(N);
+
+    /// For each lane, the place of its component among the floats of the vector; 0 for the lanes past a row.
+    pub(super) const INDEX: [i32; LANES] = {
+        let mut index = [0; LANES];
+        let mut i = 0;
+        while i < LANES {
+            if i % group(N) < N {
+                index[i] = (i / group(N) * N + i % group(N)) as i32;
+            }
+            i += 1;
+        }
+        index
+    };
+
+    /// All ones in the lanes that hold a component, zero in those past a row.
+    pub(super) const KEEP: [i32; LANES] = {
+        let mut keep = [0; LANES];
+        let mut i = 0;
+        while i < LANES {
+            keep[i] = if i % group(N) < N { -1 } else { 0 };
+            i += 1;
+        }
+        keep
+    };
+
+    /// [`Self::KEEP`] as one bit a lane.
+    pub(super) const MASK: u16 = {
+        let mut mask = 0;
+        let mut i = 0;
+        while i < LANES {
+            mask |= ((Self::KEEP[i] & 1) as u16) << i;
+            i += 1;
+        }
+        mask
+    };
+}

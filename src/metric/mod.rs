@@ -1,0 +1,459 @@
+//! Distances: the canonical sum, the kernels that compute it fast, and what rounding does to bounds on it.
+//!
+//! Depends on nothing but slices: it knows of no tree, no file and no thread. Euclidean only; whatever reduces to it
+//! (chords of normalised rows) is reduced by the caller.
+//!
+//! Invariants: M1 to M4 in `scalar.rs` define the sum; every method of [`Kernel`] returns those bits on every
+//! instruction set, for all finite rows whose components are at most [`domain_limit`]. L1 to L3 (`lanes.rs`) and X1 to
+//! X3 (`x86_64.rs`) say why the vector code is sound, B1 to B3 (`bounds.rs`) why pruning is exact, V1 and V2
+//! (`level.rs`) what a level is.
+
+mod bounds;
+#[cfg(target_arch = "x86_64")]
+mod kernel;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
+mod level;
+mod portable;
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+pub(crate) use bounds::{MAX_DIM, Slack, domain_limit};
+pub(crate) use level::Level;
+pub(crate) use scalar::{distance, sum as scalar_sum};
+
+#[cfg(target_arch = "x86_64")]
+use lanes::Lanes;
+
+/// Components between two tests of a sum that may stop early: rare enough to cost little, and a whole number of turns
+/// of the lanes, so that each stretch starts at lane 0.
+const STRIDE: usize = 8 * scalar::LANES;
+
+/// An instruction set that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isa {
+    /// What the build's target guarantees.
+    Portable,
+    /// 256-bit x86 vectors.
+    Avx2,
+    /// 512-bit x86 vectors (only the foundation subset is needed).
+    Avx512,
+}
+
+/// The kernels of one instruction set that this processor has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kernel {
+    chosen: Chosen,
+}
+
+/// The tokens are the proof that the processor has the instructions (L1).
+#[derive(Clone, Copy, Debug)]
+enum Chosen {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(x86_64::Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(x86_64::Avx512),
+}
+
+/// Evaluates one expression for plain Rust, and another with the token of a vector instruction set.
+macro_rules! dispatch {
+    ($kernel:expr, $portable:expr, $lanes:ident => $vector:expr) => {
+        match $kernel.chosen {
+            Chosen::Portable => $portable,
+            #[cfg(target_arch = "x86_64")]
+            Chosen::Avx2($lanes) => $vector,
+            #[cfg(target_arch = "x86_64")]
+            Chosen::Avx512($lanes) => $vector,
+        }
+    };
+}
+
+impl Kernel {
+    /// The widest instruction set of this processor. The standard library caches what it detects.
+    pub(crate) fn best() -> Self {
+        [Isa::Avx512, Isa::Avx2]
+            .into_iter()
+            .find_map(Self::with)
+            .unwrap_or(Self {
+                chosen: Chosen::Portable,
+            })
+    }
+
+    /// The kernels of one instruction set; `None` if this processor lacks it.
+    pub(crate) fn with(isa: Isa) -> Option<Self> {
+        let chosen = match isa {
+            Isa::Portable => Chosen::Portable,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Chosen::Avx2(x86_64::Avx2::detect()?),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Chosen::Avx512(x86_64::Avx512::detect()?),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => return None,
+        };
+        Some(Self { chosen })
+    }
+
+    /// Every instruction set that this processor has, narrowest first.
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
+        [Isa::Portable, Isa::Avx2, Isa::Avx512]
+            .into_iter()
+            .filter_map(Self::with)
+    }
+
+    pub(crate) fn isa(self) -> Isa {
+        match self.chosen {
+            Chosen::Portable => Isa::Portable,
+            #[cfg(target_arch = "x86_64")]
+            Chosen::Avx2(_) => Isa::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Chosen::Avx512(_) => Isa::Avx512,
+        }
+    }
+
+    /// The canonical sums of one query against many rows: `out[i]` = s(query, row i).
+    ///
+    /// `query`: `[dim]`. `rows`: row-major `[m x dim]`. `out`: `[m]`.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths do not agree.
+    pub(crate) fn sums(self, query: &[f32], rows: &[f32], out: &mut [f32]) {
+        assert_eq!(query.len() * out.len(), rows.len(), "rows are [out x dim]");
+        if out.is_empty() || query.is_empty() {
+            return out.fill(0.0);
+        }
+        dispatch!(self, portable::tile(query, rows, query.len(), out), lanes => {
+            kernel::sums(lanes, query, rows, out)
+        });
+    }
+
+    /// The canonical sums of every query against every row: `out[i * b + j]` = s(query i, row j).
+    ///
+    /// `queries`: row-major `[a x dim]`. `rows`: row-major `[b x dim]`. `out`: row-major `[a x b]`.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths do not agree, or `dim` is 0.
+    pub(crate) fn tile(self, queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
+        assert!(dim > 0, "rows have components");
+        assert_eq!(queries.len() % dim, 0, "queries are [a x dim]");
+        assert_eq!(rows.len() % dim, 0, "rows are [b x dim]");
+        assert_eq!(
+            (queries.len() / dim) * (rows.len() / dim),
+            out.len(),
+            "out is [a x b]"
+        );
+        if out.is_empty() {
+            return;
+        }
+        dispatch!(self, portable::tile(queries, rows, dim, out), lanes => {
+            kernel::tile(lanes, queries, rows, dim, out)
+        });
+    }
+
+    /// The canonical sum of one pair of rows.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths differ.
+    pub(crate) fn sum(self, a: &[f32], b: &[f32]) -> f32 {
+        assert_eq!(a.len(), b.len(), "rows of one sum have one length");
+        dispatch!(self, portable::sum(a, b), lanes => lanes.vectorize(kernel::Sum { a, b }))
+    }
+
+    /// The canonical sum of one pair of rows if it is at most `bound`, else `None`, in long rows often before the end.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths differ.
+    pub(crate) fn sum_within(self, a: &[f32], b: &[f32], bound: f32) -> Option<f32> {
+        assert_eq!(a.len(), b.len(), "rows of one sum have one length");
+        if a.len() <= STRIDE {
+            let s = self.sum(a, b);
+            return (s <= bound).then_some(s);
+        }
+        dispatch!(self, portable::sum_within(a, b, bound), lanes => {
+            lanes.vectorize(kernel::Within { a, b, bound })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// splitmix64: tests need repeatable numbers, not good ones.
+    pub(super) struct Random(pub(super) u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            z ^ (z >> 31)
+        }
+
+        /// Values in [-scale, scale).
+        pub(super) fn uniform(&mut self, count: usize, scale: f64) -> Vec<f32> {
+            (0..count)
+                .map(|_| (((self.next() >> 11) as f64 * 2.0_f64.powi(-52) - 1.0) * scale) as f32)
+                .collect()
+        }
+
+        /// Values of one of the kinds that have broken kernels.
+        fn values(&mut self, kind: Kind, count: usize) -> Vec<f32> {
+            match kind {
+                Kind::Scale(scale) => self.uniform(count, scale),
+                Kind::Subnormal => (0..count)
+                    .map(|_| {
+                        let bits = self.next();
+                        match bits >> 62 {
+                            // A subnormal, a signed zero, a number whose square is subnormal, an ordinary one.
+                            0 => f32::from_bits((bits as u32) & 0x807F_FFFF),
+                            1 => f32::from_bits((bits as u32) & 0x8000_0000),
+                            2 => f32::from_bits((bits as u32) & 0x807F_FFFF | 0x1A80_0000),
+                            _ => f32::from_bits((bits as u32) & 0x807F_FFFF | 0x1F80_0000),
+                        }
+                    })
+                    .collect(),
+                Kind::Lattice => (0..count).map(|_| (self.next() % 7) as f32 - 3.0).collect(),
+                Kind::Equal => vec![0.1; count],
+            }
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Kind {
+        Scale(f64),
+        Subnormal,
+        Lattice,
+        Equal,
+    }
+
+    const KINDS: [Kind; 7] = [
+        Kind::Scale(1.0),
+        Kind::Scale(1e-30),
+        Kind::Scale(1e-22),
+        Kind::Scale(1e15),
+        Kind::Subnormal,
+        Kind::Lattice,
+        Kind::Equal,
+    ];
+
+    fn dims() -> impl Iterator<Item = usize> {
+        (1..=70).chain([
+            96, 100, 127, 128, 129, 255, 256, 257, 300, 784, 960, 1024, 1536,
+        ])
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|x| x.to_bits()).collect()
+    }
+
+    /// Every pair, by the definition.
+    fn oracle(queries: &[f32], rows: &[f32], dim: usize) -> Vec<f32> {
+        let pairs = queries
+            .chunks_exact(dim)
+            .flat_map(|q| rows.chunks_exact(dim).map(move |r| (q, r)));
+        pairs.map(|(q, r)| scalar_sum(q, r)).collect()
+    }
+
+    fn sums_are_canonical(kernel: Kernel) {
+        let mut random = Random(11);
+        for dim in dims() {
+            for kind in KINDS {
+                let query = random.values(kind, dim);
+                for count in [0, 1, 2, 3, 4, 5, 7, 15, 16, 17, 31, 33, 50] {
+                    // Exact allocations, so that a read past the end is a read past the allocation.
+                    let rows = random.values(kind, count * dim).into_boxed_slice();
+                    let mut out = vec![f32::NAN; count];
+                    kernel.sums(&query, &rows, &mut out);
+                    let expected = oracle(&query, &rows, dim);
+                    assert_eq!(
+                        bits(&out),
+                        bits(&expected),
+                        "dim {dim}, {count} rows, {kind:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn tiles_are_canonical(kernel: Kernel) {
+        let mut random = Random(12);
+        for dim in dims() {
+            for (i, kind) in KINDS.into_iter().enumerate() {
+                let counts: &[usize] = if dim > 300 {
+                    &[0, 1, 3, 5, 17]
+                } else {
+                    &[0, 1, 3, 4, 17, 33]
+                };
+                let queries = random.values(kind, 33 * dim);
+                let rows = random.values(kind, 33 * dim);
+                for &a in counts {
+                    for &b in counts {
+                        let (queries, rows) = (&queries[..a * dim], &rows[(33 - b) * dim..]);
+                        let mut out = vec![f32::NAN; a * b];
+                        kernel.tile(queries, rows, dim, &mut out);
+                        let expected = oracle(queries, rows, dim);
+                        assert_eq!(
+                            bits(&out),
+                            bits(&expected),
+                            "dim {dim}, {a} x {b}, {kind:?}"
+                        );
+                        if i > 1 && dim > 300 {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn tiles_of_many_rows_are_canonical(kernel: Kernel) {
+        let mut random = Random(13);
+        // More rows than one cache block of each kind of tile, and not a whole number of blocks.
+        for (dim, a, b) in [
+            (1, 5, 9001),
+            (3, 7, 3001),
+            (16, 6, 555),
+            (17, 5, 515),
+            (64, 6, 201),
+            (65, 5, 1603),
+            (1536, 5, 75),
+        ] {
+            let queries = random.uniform(a * dim, 1.0);
+            let rows = random.uniform(b * dim, 1.0);
+            let mut out = vec![f32::NAN; a * b];
+            kernel.tile(&queries, &rows, dim, &mut out);
+            assert_eq!(
+                bits(&out),
+                bits(&oracle(&queries, &rows, dim)),
+                "dim {dim}, {a} x {b}"
+            );
+        }
+    }
+
+    fn single_sums_are_canonical(kernel: Kernel) {
+        let mut random = Random(14);
+        for dim in (0..1).chain(dims()) {
+            for kind in KINDS {
+                for _ in 0..5 {
+                    let (a, b) = (random.values(kind, dim), random.values(kind, dim));
+                    let s = scalar_sum(&a, &b);
+                    assert_eq!(
+                        kernel.sum(&a, &b).to_bits(),
+                        s.to_bits(),
+                        "dim {dim}, {kind:?}"
+                    );
+                    assert_eq!(
+                        kernel.sum(&b, &a).to_bits(),
+                        s.to_bits(),
+                        "dim {dim}, {kind:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn bounded_sums_are_canonical(kernel: Kernel) {
+        let mut random = Random(15);
+        for dim in (0..1).chain(dims()) {
+            for kind in KINDS {
+                let (a, b) = (random.values(kind, dim), random.values(kind, dim));
+                let s = scalar_sum(&a, &b);
+                let below = if s > 0.0 { s.next_down() } else { -1.0 };
+                for bound in [
+                    s,
+                    s.next_up(),
+                    below,
+                    0.0,
+                    s * 0.01,
+                    s * 0.5,
+                    f32::MAX,
+                    f32::INFINITY,
+                ] {
+                    let expected = (s <= bound).then_some(s.to_bits());
+                    let found = kernel.sum_within(&a, &b, bound).map(f32::to_bits);
+                    assert_eq!(
+                        found, expected,
+                        "dim {dim}, {kind:?}, s {s:e}, bound {bound:e}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Each check against each instruction set; one that the processor lacks is skipped, and says so.
+    macro_rules! every_isa {
+        ($($isa:ident: $variant:ident),* $(,)?) => {$(
+            mod $isa {
+                use super::super::{Isa, Kernel};
+
+                fn run(check: fn(Kernel)) {
+                    match Kernel::with(Isa::$variant) {
+                        Some(kernel) => {
+                            assert_eq!(kernel.isa(), Isa::$variant);
+                            check(kernel);
+                        }
+                        None => eprintln!("skipped: no {:?} here", Isa::$variant),
+                    }
+                }
+
+                #[test]
+                fn sums() {
+                    run(super::sums_are_canonical);
+                }
+
+                #[test]
+                fn tiles() {
+                    run(super::tiles_are_canonical);
+                }
+
+                #[test]
+                fn tiles_of_many_rows() {
+                    run(super::tiles_of_many_rows_are_canonical);
+                }
+
+                #[test]
+                fn single_sums() {
+                    run(super::single_sums_are_canonical);
+                }
+
+                #[test]
+                fn bounded_sums() {
+                    run(super::bounded_sums_are_canonical);
+                }
+            }
+        )*};
+    }
+
+    every_isa! { portable: Portable, avx2: Avx2, avx512: Avx512 }
+
+    #[test]
+    fn best_is_the_last_available() {
+        assert_eq!(
+            Kernel::available().last().map(Kernel::isa),
+            Some(Kernel::best().isa())
+        );
+        assert_eq!(
+            Kernel::available().next().map(Kernel::isa),
+            Some(Isa::Portable)
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "rows are [out x dim]")]
+    fn sums_refuse_lengths_that_disagree() {
+        Kernel::best().sums(&[0.0; 3], &[0.0; 7], &mut [0.0; 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "out is [a x b]")]
+    fn tiles_refuse_lengths_that_disagree() {
+        Kernel::best().tile(&[0.0; 6], &[0.0; 9], 3, &mut [0.0; 5]);
+    }
+}

@@ -1,0 +1,104 @@
+//! The canonical sum in plain Rust, laid out so that a compiler can vectorise it for any processor.
+//!
+//! Not the definition (`scalar.rs` is) and not tuned: it serves processors for which there is no ISA file. It keeps M1
+//! and M2 by doing the same additions in the same order, sixteen at a time.
+
+use super::STRIDE;
+use super::scalar::{LANES, tree};
+
+/// `out[i * b + j]` = s(query i, row j), for b rows. The caller has checked that the lengths agree, and dim > 0.
+pub(super) fn tile(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
+    /// Rows of a long dimension that are passed over all queries while they are in cache.
+    const BLOCK: usize = 32;
+    let row_count = rows.len() / dim;
+    let block = if dim <= LANES { LANES } else { BLOCK };
+    let mut panel = [[0.0; LANES]; LANES];
+    for first in (0..row_count).step_by(block) {
+        let end = (first + block).min(row_count);
+        let rows = &rows[first * dim..end * dim];
+        if dim <= LANES {
+            transpose(rows, dim, &mut panel);
+        }
+        for (query, out) in queries
+            .chunks_exact(dim)
+            .zip(out.chunks_exact_mut(row_count))
+        {
+            let out = &mut out[first..end];
+            if dim <= LANES {
+                out.copy_from_slice(&down(query, &panel)[..out.len()]);
+            } else {
+                for (out, row) in out.iter_mut().zip(rows.chunks_exact(dim)) {
+                    *out = sum(query, row);
+                }
+            }
+        }
+    }
+}
+
+/// `panel[c][i]` = component c of row i, for at most sixteen rows. Columns of missing rows keep what they held.
+fn transpose(rows: &[f32], dim: usize, panel: &mut [[f32; LANES]; LANES]) {
+    for (i, row) in rows.chunks_exact(dim).enumerate() {
+        for (column, x) in panel.iter_mut().zip(row) {
+            column[i] = *x;
+        }
+    }
+}
+
+/// The sums of one query of at most sixteen components against the rows of a panel. Lanes without a component are
+/// skipped (M3).
+fn down(query: &[f32], panel: &[[f32; LANES]; LANES]) -> [f32; LANES] {
+    let mut lanes = [[0.0_f32; LANES]; LANES];
+    for ((lane, column), q) in lanes.iter_mut().zip(panel).zip(query) {
+        for (term, x) in lane.iter_mut().zip(column) {
+            let difference = q - x;
+            *term = difference * difference;
+        }
+    }
+    for half in [8, 4, 2, 1] {
+        if half < query.len() {
+            let (low, high) = lanes.split_at_mut(half);
+            for (low, high) in low.iter_mut().zip(&high[..half.min(query.len() - half)]) {
+                for (low, high) in low.iter_mut().zip(high) {
+                    *low += high;
+                }
+            }
+        }
+    }
+    lanes[0]
+}
+
+/// s of one pair.
+pub(super) fn sum(a: &[f32], b: &[f32]) -> f32 {
+    tree(accumulate([0.0; LANES], a, b))
+}
+
+/// s of one pair if it is at most `bound`. Why it may stop early: M4, as for the vector kernels.
+pub(super) fn sum_within(a: &[f32], b: &[f32], bound: f32) -> Option<f32> {
+    let mut lanes = [0.0; LANES];
+    let mut strides = a.chunks(STRIDE).zip(b.chunks(STRIDE)).peekable();
+    while let Some((a, b)) = strides.next() {
+        lanes = accumulate(lanes, a, b);
+        if strides.peek().is_some() && tree(lanes) > bound {
+            return None;
+        }
+    }
+    let s = tree(lanes);
+    (s <= bound).then_some(s)
+}
+
+/// Adds the terms of a and b, of one length, to the lanes, from lane 0.
+#[inline(always)]
+fn accumulate(mut lanes: [f32; LANES], a: &[f32], b: &[f32]) -> [f32; LANES] {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            let difference = a - b;
+            *lane += difference * difference;
+        }
+    }
+    for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+        let difference = a - b;
+        *lane += difference * difference;
+    }
+    lanes
+}

@@ -1,0 +1,259 @@
+//! What a caller may choose: the geometry that is written into the file once, and the settings of one opening.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use crate::error::OptionsError;
+use crate::metric;
+
+/// The distance of a store. Persisted; cannot be changed later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Metric {
+    /// The canonical Euclidean distance: the f32 root of a sum of f32 squares, added in a fixed order.
+    #[default]
+    Euclidean,
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Metric::Euclidean => "euclidean",
+        })
+    }
+}
+
+/// The persisted geometry of a new store.
+///
+/// # Examples
+///
+/// ```
+/// use treering::CreateOptions;
+/// let options = CreateOptions::new(3).leaf_capacity(16);
+/// assert_eq!(options.dim(), 3);
+/// ```
+#[derive(Clone, Debug)]
+pub struct CreateOptions {
+    pub(crate) dim: usize,
+    pub(crate) metric: Metric,
+    pub(crate) leaf_capacity: u32,
+    pub(crate) block_bytes: u32,
+    pub(crate) topology_segment_bytes: u32,
+    pub(crate) coordinate_segment_bytes: u32,
+    pub(crate) seed: u64,
+}
+
+impl CreateOptions {
+    /// A store of `dim`-dimensional points with the defaults: Euclidean, buckets of 32, blocks and topology segments of
+    /// 4 KiB, coordinate segments of 64 KiB.
+    pub fn new(dim: usize) -> Self {
+        CreateOptions {
+            dim,
+            metric: Metric::Euclidean,
+            leaf_capacity: 32,
+            block_bytes: 4096,
+            topology_segment_bytes: 4096,
+            coordinate_segment_bytes: 65_536,
+            seed: 0x7265_6972_6E67_0001,
+        }
+    }
+
+    /// The dimension.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The distance.
+    pub fn metric(mut self, metric: Metric) -> Self {
+        self.metric = metric;
+        self
+    }
+
+    /// Points per bucket, the one under the node's center included: 1 to 65,536. 1 gives the textbook tree with one
+    /// point per node; 32 is fast.
+    pub fn leaf_capacity(mut self, points: u32) -> Self {
+        self.leaf_capacity = points;
+        self
+    }
+
+    /// Bytes per segment of small rows (links, counts, ids): a multiple of the block.
+    pub fn topology_segment_bytes(mut self, bytes: u32) -> Self {
+        self.topology_segment_bytes = bytes;
+        self
+    }
+
+    /// Bytes per segment of coordinates: a multiple of the block. A row longer than this gets a segment of its own.
+    pub fn coordinate_segment_bytes(mut self, bytes: u32) -> Self {
+        self.coordinate_segment_bytes = bytes;
+        self
+    }
+
+    /// The unit of space and the size of a table node: a power of two from 128 to 65,536. Small values are for tests.
+    pub fn block_bytes(mut self, bytes: u32) -> Self {
+        self.block_bytes = bytes;
+        self
+    }
+
+    /// The seed of the insertion order inside a batch. Any value gives exact answers.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), OptionsError> {
+        let refuse = |option, why: String| Err(OptionsError { option, why });
+        if self.dim == 0 || self.dim > metric::MAX_DIM {
+            return refuse("dim", format!("{} is not from 1 to {}", self.dim, metric::MAX_DIM));
+        }
+        if !(1..=65_536).contains(&self.leaf_capacity) {
+            return refuse("leaf_capacity", format!("{} is not from 1 to 65536", self.leaf_capacity));
+        }
+        let block = self.block_bytes;
+        if !block.is_power_of_two() || !(128..=65_536).contains(&block) {
+            return refuse("block_bytes", format!("{block} is not a power of two from 128 to 65536"));
+        }
+        for (option, bytes) in [
+            ("topology_segment_bytes", self.topology_segment_bytes),
+            ("coordinate_segment_bytes", self.coordinate_segment_bytes),
+        ] {
+            if bytes == 0 || bytes % block != 0 || bytes > 1 << 20 {
+                return refuse(
+                    option,
+                    format!("{bytes} is not a multiple of the block ({block}) up to 1 MiB"),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How far a long operation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done: "locate", "split", "write", "verify", ...
+    pub stage: &'static str,
+    /// Units done.
+    pub done: u64,
+    /// Units in all; 0 if not known.
+    pub total: u64,
+}
+
+/// Asks a running operation to stop at the next safe point. Cheap to clone; all clones are one token.
+///
+/// # Examples
+///
+/// ```
+/// let token = treering::CancelToken::default();
+/// assert!(!token.is_cancelled());
+/// token.clone().cancel();
+/// assert!(token.is_cancelled());
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// Asks for the stop.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// True once [`CancelToken::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Where time stamps and lineage ids come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provenance {
+    /// The system's clock and random source.
+    System,
+    /// A clock that starts here and advances one second per commit, and ids derived from the seed: the same calls give
+    /// the same bytes, for tests and reproducible artefacts.
+    Fixed {
+        /// The first time stamp.
+        start: SystemTime,
+        /// Seed of the lineage ids.
+        seed: u64,
+    },
+}
+
+type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// The settings of one opening; none is persisted.
+#[derive(Clone)]
+pub struct OpenOptions {
+    pub(crate) threads: usize,
+    pub(crate) read_only: bool,
+    pub(crate) cancel: CancelToken,
+    pub(crate) progress: Option<ProgressFn>,
+    pub(crate) provenance: Provenance,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        OpenOptions {
+            threads: 0,
+            read_only: false,
+            cancel: CancelToken::default(),
+            progress: None,
+            provenance: Provenance::System,
+        }
+    }
+}
+
+impl fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenOptions")
+            .field("threads", &self.threads)
+            .field("read_only", &self.read_only)
+            .field("provenance", &self.provenance)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OpenOptions {
+    /// The defaults: one thread per core, reading and writing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Threads of the store's pool; 0 means one per core. No answer and no byte of the file depends on it.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Opens for reading only: takes no lock, and sees versions that another process commits later.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// A token that stops inserts, deletes and verification cleanly.
+    pub fn cancel(mut self, token: CancelToken) -> Self {
+        self.cancel = token;
+        self
+    }
+
+    /// A function that is told how far long operations are. It is called from worker threads, some hundred times at most
+    /// per operation.
+    pub fn progress(mut self, f: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(f));
+        self
+    }
+
+    /// Where time stamps and lineage ids come from.
+    pub fn provenance(mut self, provenance: Provenance) -> Self {
+        self.provenance = provenance;
+        self
+    }
+
+    pub(crate) fn report(&self, stage: &'static str, done: u64, total: u64) {
+        if let Some(f) = &self.progress {
+            f(Progress { stage, done, total });
+        }
+    }
+}

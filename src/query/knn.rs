@@ -1,0 +1,163 @@
+//! The k nearest neighbours: best-first descent by lower bound, with the slack that makes pruning exact.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use super::Neighbor;
+use super::heap::KBest;
+use crate::error::ReadError;
+use crate::format::rows::LINK_UNEQUAL_TWINS;
+
+use crate::metric;
+use crate::tree::columns::{ROOT, Range, Tree, too_many_nodes};
+
+/// Subtrees of at most this many slots are scanned flat while they are packed.
+const FLAT_SCAN: u32 = 64;
+
+/// A node to visit.
+#[derive(Clone, Copy)]
+struct Pending {
+    /// No point below is nearer.
+    bound: f64,
+    /// Canonical distance from the query to the center.
+    distance: f32,
+    node: u32,
+}
+
+impl PartialEq for Pending {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Pending {}
+
+impl PartialOrd for Pending {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Pending {
+    /// The smallest bound is the greatest, for a heap that pops the greatest.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.bound.total_cmp(&self.bound).then(other.node.cmp(&self.node))
+    }
+}
+
+/// Buffers of a query, reused from one to the next.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) best: KBest,
+    pending: BinaryHeap<Pending>,
+    sums: Vec<f32>,
+    /// Canonical distances computed since the scratch was made.
+    pub(crate) evaluations: u64,
+}
+
+/// Finds the first min(k, live) points in the order (distance, id); they are left in `scratch.best`.
+pub(crate) fn knn(
+    tree: &Tree,
+    query: &[f32],
+    k: usize,
+    scratch: &mut Scratch,
+) -> Result<(), ReadError> {
+    let live = tree.live()?;
+    scratch.best.reset(k, live);
+    if k == 0 || live == 0 {
+        return Ok(());
+    }
+    scratch.pending.clear();
+    let sum = tree.kernel.sum(query, tree.centers.row(ROOT as u64)?);
+    scratch.evaluations += 1;
+    scratch.pending.push(Pending { bound: 0.0, distance: metric::distance(sum), node: ROOT });
+    let mut budget = tree.node_rows();
+    while let Some(next) = scratch.pending.pop() {
+        if next.bound > scratch.best.radius() as f64 {
+            break;
+        }
+        budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(next.node))?;
+        visit(tree, query, next, scratch)?;
+    }
+    Ok(())
+}
+
+fn visit(
+    tree: &Tree,
+    query: &[f32],
+    Pending { distance, node, .. }: Pending,
+    scratch: &mut Scratch,
+) -> Result<(), ReadError> {
+    let link = tree.link(node)?;
+    let span = tree.counts.get(node as u64)?.span;
+    if span > 0 && span <= FLAT_SCAN {
+        return scan(tree, query, Range { start: link.slot_start, count: span }, scratch);
+    }
+    if link.flags & LINK_UNEQUAL_TWINS != 0 {
+        tree.for_twins(node, &link, |range| scan(tree, query, range, scratch))?;
+    } else if distance <= scratch.best.radius() {
+        tree.for_twins(node, &link, |range| offer_twins(tree, distance, range, &mut scratch.best))?;
+    }
+    let own_radius = tree.radii.get(node as u64)?.own_radius;
+    if !tree.slack.excludes(distance, own_radius, scratch.best.radius()) {
+        tree.for_bucket(node, &link, |range| scan(tree, query, range, scratch))?;
+    }
+    tree.for_children(node, &link, |block| {
+        tree.sums(&tree.centers, block, query, &mut scratch.sums)?;
+        scratch.evaluations += block.count as u64;
+        let radius = scratch.best.radius() as f64;
+        let mut child = block.start;
+        let (sums, pending) = (&scratch.sums, &mut scratch.pending);
+        tree.radii.for_chunks(block.start as u64, block.count as u64, |_, rows| {
+            for row in rows {
+                let distance = metric::distance(sums[(child - block.start) as usize]);
+                let bound = tree.slack.lower_bound(distance, row.radius);
+                // A radius that is not a number must not hide a subtree.
+                if !(bound > radius) {
+                    pending.push(Pending { bound, distance, node: child });
+                }
+                child += 1;
+            }
+        })
+    })
+}
+
+/// Offers every live point of a range of slots.
+fn scan(
+    tree: &Tree,
+    query: &[f32],
+    range: Range,
+    scratch: &mut Scratch,
+) -> Result<(), ReadError> {
+    tree.sums(&tree.coordinates, range, query, &mut scratch.sums)?;
+    scratch.evaluations += range.count as u64;
+    for (i, &sum) in scratch.sums.iter().enumerate() {
+        if sum <= scratch.best.sum_limit() {
+            let distance = metric::distance(sum);
+            let slot = range.start + i as u32;
+            if distance <= scratch.best.radius() && tree.is_live(slot)? {
+                scratch.best.offer(Neighbor { id: tree.ids.get(slot as u64)?, distance });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Offers the live twins of a range, which all are at the same distance and are sorted by id.
+fn offer_twins(
+    tree: &Tree,
+    distance: f32,
+    range: Range,
+    best: &mut KBest,
+) -> Result<(), ReadError> {
+    for slot in range.start..range.start + range.count {
+        if tree.is_live(slot)? {
+            let twin = Neighbor { id: tree.ids.get(slot as u64)?, distance };
+            if !best.admits(&twin) {
+                break;
+            }
+            best.offer(twin);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,474 @@
+//! One version, pinned: everything that can be asked of it.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rayon::prelude::*;
+
+use crate::error::{PointsError, QueryError, ReadError};
+use crate::format::version_row::{KIND_DELETE, KIND_INSERT, VersionRow};
+use crate::ids::{PointId, VersionId};
+use crate::insert::batch::check_points;
+use crate::insert::report::Counters;
+use crate::options::Metric;
+use crate::query::{Neighbor, brute, knn, range};
+use crate::store::Core;
+use crate::tree::columns::Tree;
+use crate::tree::id_index;
+
+/// What made a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum VersionKind {
+    /// Inserts only.
+    Insert,
+    /// Deletes only.
+    Delete,
+    /// Inserts and deletes in one transaction.
+    Mixed,
+}
+
+impl std::fmt::Display for VersionKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            VersionKind::Insert => "insert",
+            VersionKind::Delete => "delete",
+            VersionKind::Mixed => "mixed",
+        })
+    }
+}
+
+/// The record of a version.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct VersionInfo {
+    /// Its number.
+    pub version: VersionId,
+    /// The version it was made from.
+    pub parent: VersionId,
+    /// When; strictly later than the version before, even if the clock was not.
+    pub time: SystemTime,
+    /// What made it.
+    pub kind: VersionKind,
+    /// Live points.
+    pub points: u64,
+    /// Points inserted.
+    pub added: u64,
+    /// Points deleted.
+    pub removed: u64,
+    /// Bytes that making it wrote to the file.
+    pub bytes_written: u64,
+    /// The caller's message; may be empty.
+    pub message: String,
+    /// Counts of the work that making it took.
+    pub counters: Counters,
+}
+
+impl VersionInfo {
+    pub(crate) fn from_row(row: &VersionRow) -> Self {
+        VersionInfo {
+            version: VersionId(row.version),
+            parent: VersionId(row.parent),
+            time: UNIX_EPOCH + Duration::from_nanos(row.time_ns),
+            kind: match row.kind {
+                KIND_INSERT => VersionKind::Insert,
+                KIND_DELETE => VersionKind::Delete,
+                _ => VersionKind::Mixed,
+            },
+            points: row.points,
+            added: row.added,
+            removed: row.removed,
+            bytes_written: row.bytes_written,
+            message: row.message().to_string(),
+            counters: Counters {
+                bytes_written: row.bytes_written,
+                ..Counters::from_array(row.counters)
+            },
+        }
+    }
+}
+
+/// One version of a store, read-only. Cheap to clone, usable from any thread; it neither blocks the writer nor sees
+/// anything that is committed later.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let mut store = treering::Store::create(dir.path().join("s.tre"), treering::CreateOptions::new(2))?;
+/// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+/// let snapshot = store.latest()?;
+/// let nearest = snapshot.knn(&[0.0, 1.0], 1)?;
+/// assert_eq!((nearest[0].id, nearest[0].distance), (0, 1.0));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Snapshot {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    core: Arc<Core>,
+    row: VersionRow,
+    info: Option<VersionInfo>,
+    tree: Tree,
+    /// Searchers not in use, so that single queries reuse scratch.
+    idle: Mutex<Vec<Buffers>>,
+}
+
+#[derive(Default)]
+struct Buffers {
+    knn: knn::Scratch,
+    range: range::Scratch,
+    found: Vec<Neighbor>,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("version", &self.version()).finish_non_exhaustive()
+    }
+}
+
+impl Snapshot {
+    pub(crate) fn open(core: Arc<Core>, row: VersionRow) -> Result<Self, ReadError> {
+        let tree = Tree::open(&core.db, &row.roots)?;
+        if tree.live()? != row.points {
+            return Err(ReadError::row("counts", 0, "the root counts other points than the version"));
+        }
+        let info = (row.version > 0).then(|| VersionInfo::from_row(&row));
+        let idle = Mutex::new(Vec::new());
+        Ok(Snapshot { inner: Arc::new(Inner { core, row, info, tree, idle }) })
+    }
+
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.inner.tree
+    }
+
+    pub(crate) fn row(&self) -> &VersionRow {
+        &self.inner.row
+    }
+
+    /// The version's number.
+    pub fn version(&self) -> VersionId {
+        VersionId(self.inner.row.version)
+    }
+
+    /// The version's record; `None` for version 0, the empty store.
+    pub fn info(&self) -> Option<&VersionInfo> {
+        self.inner.info.as_ref()
+    }
+
+    /// Live points.
+    pub fn len(&self) -> u64 {
+        self.inner.row.points
+    }
+
+    /// True if there are no live points.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The dimension.
+    pub fn dim(&self) -> usize {
+        self.inner.tree.dim
+    }
+
+    /// The distance.
+    pub fn metric(&self) -> Metric {
+        Metric::Euclidean
+    }
+
+    fn check(&self, queries: &[f32]) -> Result<usize, QueryError> {
+        Ok(check_points(queries, self.dim())?)
+    }
+
+    fn check_one(&self, query: &[f32]) -> Result<(), QueryError> {
+        if query.len() != self.dim() {
+            let (expected, found) = (self.dim(), query.len());
+            return Err(PointsError::Dimension { expected, found }.into());
+        }
+        self.check(query).map(drop)
+    }
+
+    /// The first min(`k`, live points) of all live points, in the order (distance, id).
+    ///
+    /// `query`: one row of `dim` values. Exact: equal, bit for bit, to sorting all canonical distances.
+    ///
+    /// # Errors
+    ///
+    /// A query of another dimension, not finite, or outside the domain; damage or I/O failure on the path read.
+    pub fn knn(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
+        let mut searcher = self.searcher();
+        searcher.knn(query, k).map(<[_]>::to_vec)
+    }
+
+    /// All live points with distance at most `radius` (the metric's own unit, inclusive), in the order (distance, id).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::knn`]; also a radius that is negative or NaN. Infinity finds everything.
+    pub fn within(&self, query: &[f32], radius: f32) -> Result<Vec<Neighbor>, QueryError> {
+        let mut searcher = self.searcher();
+        searcher.within(query, radius).map(<[_]>::to_vec)
+    }
+
+    /// How many live points have distance at most `radius`. Does not visit subtrees that lie wholly inside.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::within`].
+    pub fn count_within(&self, query: &[f32], radius: f32) -> Result<u64, QueryError> {
+        self.check_one(query)?;
+        check_radius(radius)?;
+        let mut searcher = self.searcher();
+        Ok(range::count_within(self.tree(), query, radius, &mut searcher.buffers.range)?)
+    }
+
+    /// [`Snapshot::knn`] for many queries, on all threads of the store's pool.
+    ///
+    /// `queries`: row-major `[m x dim]`. The answer does not depend on the number of threads.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::knn`]; the first offending query is named.
+    pub fn knn_batch(&self, queries: &[f32], k: usize) -> Result<NeighborTable, QueryError> {
+        const QUERIES_PER_TASK: usize = 32;
+        let count = self.check(queries)?;
+        let dim = self.dim();
+        let parts: Vec<(Vec<Neighbor>, u64)> = self.inner.core.pool.install(|| {
+            queries
+                .par_chunks(QUERIES_PER_TASK * dim)
+                .map(|queries| {
+                    let mut searcher = self.searcher();
+                    let mut found = Vec::new();
+                    for query in queries.chunks_exact(dim) {
+                        knn::knn(self.tree(), query, k, &mut searcher.buffers.knn)?;
+                        found.extend_from_slice(searcher.buffers.knn.best.sorted());
+                    }
+                    Ok((found, searcher.distance_evaluations()))
+                })
+                .collect::<Result<_, ReadError>>()
+        })?;
+        let evaluations = parts.iter().map(|part| part.1).sum();
+        let neighbors = parts.into_iter().flat_map(|part| part.0).collect();
+        self.neighbor_table(count, k, neighbors, evaluations)
+    }
+
+    /// [`Snapshot::knn`] by a scan of all rows, without the tree: the same bits, and the same cost for any data.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::knn`].
+    pub fn brute_knn(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
+        self.check_one(query)?;
+        Ok(brute::knn_batch(self.tree(), query, k)?)
+    }
+
+    /// [`Snapshot::knn_batch`] by scans of all rows, several queries to a scan.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::knn_batch`].
+    pub fn brute_knn_batch(&self, queries: &[f32], k: usize) -> Result<NeighborTable, QueryError> {
+        let count = self.check(queries)?;
+        let neighbors =
+            self.inner.core.pool.install(|| brute::knn_batch(self.tree(), queries, k))?;
+        let evaluations = count as u64 * self.tree().slots() as u64;
+        self.neighbor_table(count, k, neighbors, evaluations)
+    }
+
+    fn neighbor_table(
+        &self,
+        queries: usize,
+        k: usize,
+        neighbors: Vec<Neighbor>,
+        evaluations: u64,
+    ) -> Result<NeighborTable, QueryError> {
+        let per_query = usize::try_from(self.len()).unwrap_or(usize::MAX).min(k);
+        if neighbors.len() != queries * per_query {
+            let what = "the tree holds fewer points than it counts";
+            return Err(ReadError::row("counts", 0, what).into());
+        }
+        Ok(NeighborTable { queries, per_query, neighbors, evaluations })
+    }
+
+    /// [`Snapshot::within`] by a scan of all rows, without the tree.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::within`].
+    pub fn brute_within(&self, query: &[f32], radius: f32) -> Result<Vec<Neighbor>, QueryError> {
+        self.check_one(query)?;
+        check_radius(radius)?;
+        Ok(brute::within(self.tree(), query, radius)?)
+    }
+
+    /// A searcher with scratch of its own, for many queries from one thread.
+    pub fn searcher(&self) -> Searcher {
+        let idle = self.inner.idle.lock().expect("no holder panics").pop();
+        let buffers = idle.unwrap_or_default();
+        let before = buffers.knn.evaluations + buffers.range.evaluations;
+        Searcher { snapshot: self.clone(), buffers, before }
+    }
+
+    /// The coordinates of the live point with this id; `None` if there is none. O(log n).
+    ///
+    /// # Errors
+    ///
+    /// Damage or I/O failure on the path read.
+    pub fn get(&self, id: PointId) -> Result<Option<Vec<f32>>, ReadError> {
+        match id_index::find_live(self.tree(), id)? {
+            Some(slot) => Ok(Some(self.tree().coordinates.row(slot as u64)?.to_vec())),
+            None => Ok(None),
+        }
+    }
+
+    /// True if a live point has this id. O(log n).
+    ///
+    /// # Errors
+    ///
+    /// Damage or I/O failure on the path read.
+    pub fn contains(&self, id: PointId) -> Result<bool, ReadError> {
+        Ok(id_index::find_live(self.tree(), id)?.is_some())
+    }
+
+    /// Calls `f` with the id and the coordinates of every live point, by ascending id. Needs 12 bytes of memory per
+    /// point.
+    ///
+    /// # Errors
+    ///
+    /// Damage or I/O failure.
+    pub fn for_each(&self, mut f: impl FnMut(PointId, &[f32])) -> Result<(), ReadError> {
+        let tree = self.tree();
+        let mut live: Vec<(PointId, u32)> = Vec::new();
+        for slot in 0..tree.slots() {
+            if tree.is_live(slot)? {
+                live.push((tree.ids.get(slot as u64)?, slot));
+            }
+        }
+        live.par_sort_unstable();
+        for (id, slot) in live {
+            f(id, tree.coordinates.row(slot as u64)?);
+        }
+        Ok(())
+    }
+}
+
+fn check_radius(radius: f32) -> Result<(), QueryError> {
+    match radius >= 0.0 {
+        true => Ok(()),
+        false => Err(QueryError::Radius(radius)),
+    }
+}
+
+/// Queries on one snapshot with reused buffers: after the first few, a query allocates nothing.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let mut store = treering::Store::create(dir.path().join("s.tre"), treering::CreateOptions::new(1))?;
+/// store.insert(&[1.0, 2.0, 4.0])?;
+/// let mut searcher = store.latest()?.searcher();
+/// for query in [[0.0], [5.0]] {
+///     println!("{:?}", searcher.knn(&query, 2)?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Searcher {
+    snapshot: Snapshot,
+    buffers: Buffers,
+    /// Evaluations that the buffers had counted before.
+    before: u64,
+}
+
+impl std::fmt::Debug for Searcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Searcher").field("snapshot", &self.snapshot).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Searcher {
+    fn drop(&mut self) {
+        let buffers = std::mem::take(&mut self.buffers);
+        if let Ok(mut idle) = self.snapshot.inner.idle.lock() {
+            idle.push(buffers);
+        }
+    }
+}
+
+impl Searcher {
+    /// As [`Snapshot::knn`], into a buffer of the searcher.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::knn`].
+    pub fn knn(&mut self, query: &[f32], k: usize) -> Result<&[Neighbor], QueryError> {
+        self.snapshot.check_one(query)?;
+        knn::knn(self.snapshot.tree(), query, k, &mut self.buffers.knn)?;
+        Ok(self.buffers.knn.best.sorted())
+    }
+
+    /// As [`Snapshot::within`], into a buffer of the searcher.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::within`].
+    pub fn within(&mut self, query: &[f32], radius: f32) -> Result<&[Neighbor], QueryError> {
+        self.snapshot.check_one(query)?;
+        check_radius(radius)?;
+        let Buffers { range: scratch, found, .. } = &mut self.buffers;
+        range::within(self.snapshot.tree(), query, radius, scratch, found)?;
+        Ok(found)
+    }
+
+    /// Canonical distances computed since the searcher was made.
+    pub fn distance_evaluations(&self) -> u64 {
+        self.buffers.knn.evaluations + self.buffers.range.evaluations - self.before
+    }
+}
+
+/// The neighbours of many queries: one row each, all of the same length min(k, live points).
+#[derive(Clone, Debug, PartialEq)]
+pub struct NeighborTable {
+    queries: usize,
+    per_query: usize,
+    neighbors: Vec<Neighbor>,
+    evaluations: u64,
+}
+
+impl NeighborTable {
+    /// Number of queries.
+    pub fn queries(&self) -> usize {
+        self.queries
+    }
+
+    /// Neighbours of each query.
+    pub fn per_query(&self) -> usize {
+        self.per_query
+    }
+
+    /// The neighbours of query `query`, in the order (distance, id).
+    ///
+    /// # Panics
+    ///
+    /// If there is no such query.
+    pub fn row(&self, query: usize) -> &[Neighbor] {
+        assert!(query < self.queries, "there are {} queries", self.queries);
+        &self.neighbors[query * self.per_query..(query + 1) * self.per_query]
+    }
+
+    /// The rows, query by query.
+    pub fn iter(&self) -> impl Iterator<Item = &[Neighbor]> {
+        (0..self.queries).map(|query| self.row(query))
+    }
+
+    /// Canonical distances computed for the whole table.
+    pub fn distance_evaluations(&self) -> u64 {
+        self.evaluations
+    }
+}

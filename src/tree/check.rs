@@ -1,0 +1,341 @@
+//! A walk over a whole tree that checks the invariants T1 to T7 of [`crate::tree`] and everything that refers to slots
+//! and nodes from outside: owners, the id index, level counts. Costs O(n x depth) distance evaluations.
+
+use std::collections::BTreeMap;
+
+use super::columns::{ROOT, Range, Tree, too_many_nodes};
+use super::id_index;
+use super::level_row;
+use crate::error::{Corruption, Defect, Place, ReadError};
+use crate::format::rows::{CountRow, LINK_UNEQUAL_TWINS, NodeRow};
+use crate::metric::{self, Level};
+
+/// More violations than this are not listed.
+const LISTED: usize = 20;
+
+/// Checks a tree. An error means that it could not be read; violations are listed.
+pub(crate) fn check(tree: &Tree) -> Result<Vec<Corruption>, ReadError> {
+    let mut checker = Checker {
+        tree,
+        violations: Vec::new(),
+        seen: vec![false; tree.slots() as usize],
+        levels: BTreeMap::new(),
+        budget: tree.node_rows(),
+        sums: Vec::new(),
+    };
+    if tree.node_rows() > 0 {
+        checker.node(ROOT, &mut Vec::new())?;
+    }
+    checker.slots()?;
+    checker.level_counts()?;
+    Ok(checker.violations)
+}
+
+/// A node on the path from the root: what points below it are measured against.
+struct Ancestor {
+    node: u32,
+    center: Vec<f32>,
+    radius: f32,
+}
+
+/// What a subtree turned out to hold.
+struct Found {
+    live: u64,
+    /// Slots, dead ones included, if they are one range.
+    range: Option<Range>,
+}
+
+struct Checker<'a> {
+    tree: &'a Tree,
+    violations: Vec<Corruption>,
+    /// Slots that a bucket or twin list holds.
+    seen: Vec<bool>,
+    levels: BTreeMap<i16, u64>,
+    budget: u32,
+    sums: Vec<f32>,
+}
+
+impl Checker<'_> {
+    fn expect(&mut self, holds: bool, node: u32, what: impl FnOnce() -> String) {
+        if !holds && self.violations.len() < LISTED {
+            self.violations.push(Corruption {
+                at: Place::Row { array: "links", row: node as u64 },
+                what: Defect::Invariant(what()),
+            });
+        }
+    }
+
+    fn node(&mut self, node: u32, path: &mut Vec<Ancestor>) -> Result<Found, ReadError> {
+        let tree = self.tree;
+        self.budget = self.budget.checked_sub(1).ok_or_else(|| too_many_nodes(node))?;
+        let NodeRow { level, flat_capacity, .. } = tree.nodes.get(node as u64)?;
+        *self.levels.entry(level).or_insert(0) += 1;
+        let link = tree.link(node)?;
+        let radii = tree.radii.get(node as u64)?;
+        let center = tree.centers.row(node as u64)?.to_vec();
+        path.push(Ancestor { node, center: center.clone(), radius: radii.radius });
+
+        let mut ranges = Vec::new();
+        let mut twins = Vec::new();
+        tree.for_twins(node, &link, |range| {
+            twins.push(range);
+            Ok(())
+        })?;
+        let mut bucket = Vec::new();
+        tree.for_bucket(node, &link, |range| {
+            bucket.push(range);
+            Ok(())
+        })?;
+        let mut children = Vec::new();
+        tree.for_children(node, &link, |block| {
+            children.extend(block.start..block.start + block.count);
+            Ok(())
+        })?;
+
+        let mut live = 0;
+        for &range in &twins {
+            live += self.twins(node, &center, link.flags & LINK_UNEQUAL_TWINS == 0, range)?;
+            self.rows_below(path, range)?;
+            ranges.push(range);
+        }
+        for &range in &bucket {
+            live += self.bucket(node, Level::new(level), radii.own_radius, &center, range)?;
+            self.nearest(node, &center, range, &children)?;
+            self.rows_below(path, range)?;
+            ranges.push(range);
+        }
+        let rows: u64 = bucket.iter().map(|range| range.count as u64).sum();
+        let capacity = (tree.leaf_capacity as u64 - 1).max(flat_capacity as u64);
+        self.expect(rows <= capacity, node, || {
+            format!("T6: {rows} rows in a bucket of node {node}, which may hold {capacity}")
+        });
+        self.children(node, level, &center, &children)?;
+
+        for &child in &children {
+            let found = self.node(child, path)?;
+            live += found.live;
+            match found.range {
+                Some(range) => ranges.push(range),
+                // Not one range: neither is this node's.
+                None => ranges.push(Range { start: u32::MAX, count: 1 }),
+            }
+        }
+        path.pop();
+        let range = one_range(ranges);
+        let CountRow { live: counted, span } = tree.counts.get(node as u64)?;
+        self.expect(counted as u64 == live, node, || {
+            format!("T7: node {node} counts {counted} live points, {live} are there")
+        });
+        let spans = span == 0
+            || range.is_some_and(|range| range.count == span && range.start == link.slot_start);
+        self.expect(spans, node, || format!("node {node} claims a range of {span} slots"));
+        Ok(Found { live, range: if span > 0 { range } else { None } })
+    }
+
+    /// T2 and T3 for the children of a node.
+    fn children(
+        &mut self,
+        node: u32,
+        level: i16,
+        center: &[f32],
+        children: &[u32],
+    ) -> Result<(), ReadError> {
+        let tree = self.tree;
+        let mut rows = Vec::with_capacity(children.len() * tree.dim);
+        let mut levels = Vec::with_capacity(children.len());
+        for &child in children {
+            rows.extend_from_slice(tree.centers.row(child as u64)?);
+            let row = tree.nodes.get(child as u64)?;
+            self.expect(row.parent == node, child, || {
+                format!("node {child} is a child of {node} and names parent {}", row.parent)
+            });
+            levels.push(row.level);
+        }
+        let mut sums = vec![0.0; children.len()];
+        tree.kernel.sums(center, &rows, &mut sums);
+        for ((&child, &child_level), &sum) in children.iter().zip(&levels).zip(&sums) {
+            let l = Level::new(child_level);
+            self.expect(child_level < level && l.covers_child(sum), child, || {
+                format!("T2: node {child} of level {child_level} is not covered by its parent")
+            });
+            self.expect(!l.covers(sum), child, || {
+                format!("T3: node {child} is not separated from its parent")
+            });
+        }
+        for i in 1..children.len() {
+            let row = &rows[i * tree.dim..(i + 1) * tree.dim];
+            tree.kernel.sums(row, &rows[..i * tree.dim], &mut sums[..i]);
+            for j in 0..i {
+                let l = Level::new(levels[i].min(levels[j]));
+                let (a, b) = (children[i], children[j]);
+                self.expect(!l.covers(sums[j]), a, || {
+                    format!("T3: siblings {a} and {b} are not separated")
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Twins are at s = 0, sorted by id, and equal if the node says so. Returns how many are live.
+    fn twins(
+        &mut self,
+        node: u32,
+        center: &[f32],
+        equal: bool,
+        range: Range,
+    ) -> Result<u64, ReadError> {
+        let tree = self.tree;
+        let mut before = None;
+        for slot in range.start..range.start + range.count {
+            let row = tree.coordinates.row(slot as u64)?;
+            let zero = tree.kernel.sum(row, center) == 0.0;
+            self.expect(zero, node, || format!("T6: slot {slot} is no twin of node {node}"));
+            self.expect(!equal || row == center, node, || {
+                format!("slot {slot} differs from the center of node {node}")
+            });
+            let id = tree.ids.get(slot as u64)?;
+            self.expect(before < Some(id), node, || {
+                format!("twins of node {node} are not sorted by id at slot {slot}")
+            });
+            before = Some(id);
+        }
+        self.visit(node, range)
+    }
+
+    /// T2, T5 (own radius) and T6 for a range of a bucket. Returns how many are live.
+    fn bucket(
+        &mut self,
+        node: u32,
+        level: Level,
+        own_radius: f32,
+        center: &[f32],
+        range: Range,
+    ) -> Result<u64, ReadError> {
+        let tree = self.tree;
+        let mut sums = std::mem::take(&mut self.sums);
+        tree.sums(&tree.coordinates, range, center, &mut sums)?;
+        for (slot, &sum) in (range.start..).zip(&sums) {
+            if tree.is_live(slot)? {
+                self.expect(sum > 0.0, node, || {
+                    format!("T6: slot {slot} is a twin in the bucket of node {node}")
+                });
+                self.expect(level.covers(sum), node, || {
+                    format!("T2: slot {slot} is not covered by its node {node}")
+                });
+                self.expect(metric::distance(sum) <= own_radius, node, || {
+                    format!("T5: slot {slot} is outside the own radius of node {node}")
+                });
+            }
+        }
+        self.sums = sums;
+        self.visit(node, range)
+    }
+
+    /// T4 for a range of a bucket.
+    fn nearest(
+        &mut self,
+        node: u32,
+        center: &[f32],
+        range: Range,
+        children: &[u32],
+    ) -> Result<(), ReadError> {
+        let tree = self.tree;
+        let mut own = Vec::new();
+        tree.sums(&tree.coordinates, range, center, &mut own)?;
+        let mut sums = std::mem::take(&mut self.sums);
+        for &child in children {
+            let level = Level::new(tree.nodes.get(child as u64)?.level);
+            let row = tree.centers.row(child as u64)?;
+            tree.sums(&tree.coordinates, range, row, &mut sums)?;
+            for (i, (&sum, &own)) in sums.iter().zip(&own).enumerate() {
+                let slot = range.start + i as u32;
+                if level.covers(sum) && sum < own && tree.is_live(slot)? {
+                    self.expect(false, node, || {
+                        format!("T4: slot {slot} of node {node} is nearer to child {child}")
+                    });
+                }
+            }
+        }
+        self.sums = sums;
+        Ok(())
+    }
+
+    /// T1 and T5 for a range of slots and every node above.
+    fn rows_below(&mut self, path: &[Ancestor], range: Range) -> Result<(), ReadError> {
+        let tree = self.tree;
+        let root_level = Level::new(tree.nodes.get(ROOT as u64)?.level);
+        let mut sums = std::mem::take(&mut self.sums);
+        for above in path {
+            tree.sums(&tree.coordinates, range, &above.center, &mut sums)?;
+            for (slot, &sum) in (range.start..).zip(&sums) {
+                let near = metric::distance(sum) <= above.radius;
+                let covered = above.node != ROOT || root_level.covers(sum);
+                if !(near && covered) && tree.is_live(slot)? {
+                    let node = above.node;
+                    self.expect(near, node, || {
+                        format!("T5: slot {slot} is outside the radius of node {node}")
+                    });
+                    self.expect(covered, node, || {
+                        format!("T1: slot {slot} is not covered by the root")
+                    });
+                }
+            }
+        }
+        self.sums = sums;
+        Ok(())
+    }
+
+    /// T7: each slot belongs to one node, which is its owner. Returns how many are live.
+    fn visit(&mut self, node: u32, range: Range) -> Result<u64, ReadError> {
+        for slot in range.start..range.start + range.count {
+            let again = std::mem::replace(&mut self.seen[slot as usize], true);
+            self.expect(!again, node, || format!("T7: slot {slot} is in two places"));
+            if self.tree.is_live(slot)? {
+                let owner = self.tree.owner(slot)?;
+                self.expect(owner == node, node, || {
+                    format!("slot {slot} lies in node {node} and names owner {owner}")
+                });
+            }
+        }
+        self.tree.live_in(range)
+    }
+
+    /// T7: every live slot was met, and the id index finds it.
+    fn slots(&mut self) -> Result<(), ReadError> {
+        for slot in 0..self.tree.slots() {
+            if self.tree.is_live(slot)? {
+                let seen = self.seen[slot as usize];
+                self.expect(seen, ROOT, || format!("T7: live slot {slot} is in no node"));
+                let id = self.tree.ids.get(slot as u64)?;
+                let found = id_index::find_live(self.tree, id)?;
+                self.expect(found == Some(slot), ROOT, || {
+                    format!("the id index has id {id} at {found:?}, it is at slot {slot}")
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn level_counts(&mut self) -> Result<(), ReadError> {
+        for row in 0..self.tree.level_counts.len() {
+            let counted = self.tree.level_counts.get(row)?;
+            let found = self.levels.iter().find(|(level, _)| level_row(**level) == Some(row));
+            let there = found.map_or(0, |(_, &count)| count);
+            self.expect(counted == there, ROOT, || {
+                format!("level row {row} counts {counted} nodes, {there} are there")
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The one range that `ranges` make up side by side, in any order.
+fn one_range(mut ranges: Vec<Range>) -> Option<Range> {
+    ranges.retain(|range| range.count > 0);
+    ranges.sort_unstable_by_key(|range| range.start);
+    let adjacent = |pair: &[Range]| pair[0].start.checked_add(pair[0].count) == Some(pair[1].start);
+    let first = ranges.first()?;
+    let count = ranges.iter().map(|range| range.count as u64).sum::<u64>();
+    let whole = ranges.windows(2).all(adjacent) && ranges.iter().all(|r| r.start != u32::MAX);
+    whole.then_some(Range { start: first.start, count: count as u32 })
+}

@@ -1,0 +1,334 @@
+//! The data arrays of one version as typed columns, and the few ways in which the tree is read through them.
+//!
+//! Numbers found in the file are checked where they are followed: a column refuses rows that do not exist, and a child
+//! must have a larger number than its parent, so that no damaged link leads round in a circle.
+
+use crate::arena::Access;
+use crate::error::ReadError;
+use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS};
+use crate::format::rows::{
+    self, CountRow, IndexPieceRow, IndexRunRow, LinkRow, NodeRow, OwnerRow, RadiusRow, RunRow,
+};
+use crate::metric::{Kernel, Slack};
+use crate::version::column::{ChangedColumn, Column, Record};
+use crate::version::database::Database;
+use crate::version::table::Table;
+
+/// A tree as it lies in the arrays of one version, or of a transaction.
+pub(crate) struct Tree {
+    pub(crate) dim: usize,
+    /// Points per bucket, the center's own included.
+    pub(crate) leaf_capacity: u32,
+    pub(crate) seed: u64,
+    pub(crate) kernel: Kernel,
+    pub(crate) slack: Slack,
+
+    // By slot.
+    pub(crate) coordinates: Column<f32>,
+    pub(crate) ids: Column<u64>,
+    /// 64 slots a row; a set bit is a slot that holds no live point.
+    pub(crate) tombstones: Column<u64>,
+    pub(crate) owners: Column<OwnerRow>,
+
+    // By node number.
+    pub(crate) centers: Column<f32>,
+    pub(crate) radii: Column<RadiusRow>,
+    pub(crate) nodes: Column<NodeRow>,
+    pub(crate) links: Column<LinkRow>,
+    pub(crate) counts: Column<CountRow>,
+    pub(crate) runs: Column<RunRow>,
+    pub(crate) level_counts: Column<u64>,
+
+    // By id.
+    pub(crate) index_runs: Column<IndexRunRow>,
+    pub(crate) index_pieces: Column<IndexPieceRow>,
+    pub(crate) index_keys: Column<u64>,
+    pub(crate) index_slots: Column<u32>,
+}
+
+/// The node every path begins at.
+pub(crate) const ROOT: u32 = 0;
+
+/// A range of slots or of node numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) start: u32,
+    pub(crate) count: u32,
+}
+
+/// The error for a tree whose links reach some node twice.
+pub(crate) fn too_many_nodes(node: u32) -> ReadError {
+    ReadError::row("links", node as u64, "a node is reached twice")
+}
+
+impl Tree {
+    /// The tree that `roots` describes. Nothing is read.
+    pub(crate) fn open(db: &Database, roots: &[ArrayRoot; DATA_ARRAYS]) -> Result<Self, ReadError> {
+        fn column<T: Record>(
+            db: &Database,
+            roots: &[ArrayRoot; DATA_ARRAYS],
+            array: Array,
+        ) -> Result<Column<T>, ReadError> {
+            let Table { arena, spec, root, .. } = db.data_table(array, roots);
+            Column::new(arena, spec, root, Access::Mapped)
+        }
+        let dim = db.header.dim as usize;
+        let tree = Tree {
+            dim,
+            leaf_capacity: db.header.leaf_capacity,
+            seed: db.header.seed,
+            kernel: Kernel::best(),
+            slack: Slack::new(dim),
+            coordinates: column(db, roots, Array::Coordinates)?,
+            ids: column(db, roots, Array::Ids)?,
+            tombstones: column(db, roots, Array::Tombstones)?,
+            owners: column(db, roots, Array::Owners)?,
+            centers: column(db, roots, Array::Centers)?,
+            radii: column(db, roots, Array::Radii)?,
+            nodes: column(db, roots, Array::Nodes)?,
+            links: column(db, roots, Array::Links)?,
+            counts: column(db, roots, Array::Counts)?,
+            runs: column(db, roots, Array::Runs)?,
+            level_counts: column(db, roots, Array::LevelCounts)?,
+            index_runs: column(db, roots, Array::IndexRuns)?,
+            index_pieces: column(db, roots, Array::IndexPieces)?,
+            index_keys: column(db, roots, Array::IndexKeys)?,
+            index_slots: column(db, roots, Array::IndexSlots)?,
+        };
+        let nodes = tree.links.len();
+        let node_arrays =
+            [tree.centers.len(), tree.radii.len(), tree.nodes.len(), tree.counts.len()];
+        let slots = tree.ids.len();
+        let consistent = node_arrays.iter().all(|&len| len == nodes)
+            && nodes <= rows::NONE as u64
+            && slots <= rows::NONE as u64
+            && tree.coordinates.len() == slots
+            && tree.tombstones.len() == slots.div_ceil(64)
+            && (nodes == 0) == (slots == 0);
+        match consistent {
+            true => Ok(tree),
+            false => Err(ReadError::row("links", nodes, "arrays of one tree differ in length")),
+        }
+    }
+
+    /// The data columns by array number, for the commit.
+    pub(crate) fn columns(&self) -> [&dyn ChangedColumn; DATA_ARRAYS] {
+        [
+            &self.coordinates,
+            &self.ids,
+            &self.tombstones,
+            &self.owners,
+            &self.centers,
+            &self.radii,
+            &self.nodes,
+            &self.links,
+            &self.counts,
+            &self.runs,
+            &self.level_counts,
+            &self.index_runs,
+            &self.index_pieces,
+            &self.index_keys,
+            &self.index_slots,
+        ]
+    }
+
+    /// Segments and bytes that changes have copied so far.
+    pub(crate) fn copied(&self) -> (u64, u64) {
+        let all = [
+            self.coordinates.copied(),
+            self.ids.copied(),
+            self.tombstones.copied(),
+            self.owners.copied(),
+            self.centers.copied(),
+            self.radii.copied(),
+            self.nodes.copied(),
+            self.links.copied(),
+            self.counts.copied(),
+            self.runs.copied(),
+            self.level_counts.copied(),
+            self.index_runs.copied(),
+            self.index_pieces.copied(),
+            self.index_keys.copied(),
+            self.index_slots.copied(),
+        ];
+        all.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// Rows of the node arrays, reachable or not.
+    pub(crate) fn node_rows(&self) -> u32 {
+        self.links.len() as u32
+    }
+
+    /// Rows of the point arrays, live or not.
+    pub(crate) fn slots(&self) -> u32 {
+        self.ids.len() as u32
+    }
+
+    /// Live points.
+    pub(crate) fn live(&self) -> Result<u64, ReadError> {
+        match self.node_rows() {
+            0 => Ok(0),
+            _ => match self.counts.get(ROOT as u64)?.live {
+                live if live <= self.slots() => Ok(live as u64),
+                _ => Err(ReadError::row("counts", ROOT as u64, "more live points than slots")),
+            },
+        }
+    }
+
+    /// True if the slot holds a live point.
+    #[inline]
+    pub(crate) fn is_live(&self, slot: u32) -> Result<bool, ReadError> {
+        Ok(self.tombstones.get(slot as u64 / 64)? >> (slot % 64) & 1 == 0)
+    }
+
+    /// Live points in a range of slots.
+    pub(crate) fn live_in(&self, range: Range) -> Result<u64, ReadError> {
+        let (mut slot, end) = (range.start as u64, range.start as u64 + range.count as u64);
+        let mut live = 0;
+        while slot < end {
+            let low = slot % 64;
+            let count = (64 - low).min(end - slot);
+            let mask = if count == 64 { u64::MAX } else { ((1 << count) - 1) << low };
+            live += (!self.tombstones.get(slot / 64)? & mask).count_ones() as u64;
+            slot += count;
+        }
+        Ok(live)
+    }
+
+    /// The links of a node.
+    #[inline]
+    pub(crate) fn link(&self, node: u32) -> Result<LinkRow, ReadError> {
+        self.links.get(node as u64)
+    }
+
+    /// The later ranges of a node, oldest first.
+    pub(crate) fn later_runs(&self, link: &LinkRow) -> Result<Vec<RunRow>, ReadError> {
+        let mut runs = Vec::with_capacity(link.run_count as usize);
+        self.runs.for_chunks(link.run_start as u64, link.run_count as u64, |_, chunk| {
+            runs.extend_from_slice(chunk)
+        })?;
+        Ok(runs)
+    }
+
+    /// Calls `f` with each block of children of a node, in ascending order of node numbers.
+    #[inline]
+    pub(crate) fn for_children(
+        &self,
+        node: u32,
+        link: &LinkRow,
+        mut f: impl FnMut(Range) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        if link.child_count > 0 {
+            f(self.checked_block(node, link.child_start, link.child_count)?)?;
+        }
+        for i in 0..link.run_count {
+            let run = self.runs.get(link.run_start as u64 + i as u64)?;
+            if run.kind == rows::RUN_CHILDREN {
+                f(self.checked_block(node, run.start, run.count)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn checked_block(&self, node: u32, start: u32, count: u32) -> Result<Range, ReadError> {
+        if start <= node || count > self.node_rows() || start > self.node_rows() - count {
+            return Err(ReadError::row("links", node as u64, "children are not later nodes"));
+        }
+        Ok(Range { start, count })
+    }
+
+    /// Calls `f` with each range of slots in the bucket of a node.
+    #[inline]
+    pub(crate) fn for_bucket(
+        &self,
+        node: u32,
+        link: &LinkRow,
+        f: impl FnMut(Range) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let primary = link.slot_start.checked_add(link.twin_count);
+        self.for_slots(node, link, primary, link.bucket_count, rows::RUN_BUCKET, f)
+    }
+
+    /// Calls `f` with each range of slots in the twin list of a node. Each is sorted by id.
+    #[inline]
+    pub(crate) fn for_twins(
+        &self,
+        node: u32,
+        link: &LinkRow,
+        f: impl FnMut(Range) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        self.for_slots(node, link, Some(link.slot_start), link.twin_count, rows::RUN_TWINS, f)
+    }
+
+    #[inline]
+    fn for_slots(
+        &self,
+        node: u32,
+        link: &LinkRow,
+        primary: Option<u32>,
+        count: u32,
+        kind: u32,
+        mut f: impl FnMut(Range) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let checked = |start: Option<u32>, count: u32| match start {
+            Some(start) if count <= self.slots() && start <= self.slots() - count => {
+                Ok(Range { start, count })
+            }
+            _ => Err(ReadError::row("links", node as u64, "slots that do not exist")),
+        };
+        if count > 0 {
+            f(checked(primary, count)?)?;
+        }
+        for i in 0..link.run_count {
+            let run = self.runs.get(link.run_start as u64 + i as u64)?;
+            if run.kind == kind {
+                f(checked(Some(run.start), run.count)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The parent of a node; `None` for the root.
+    pub(crate) fn parent(&self, node: u32) -> Result<Option<u32>, ReadError> {
+        match self.nodes.get(node as u64)?.parent {
+            rows::NONE if node == ROOT => Ok(None),
+            parent if parent < node => Ok(Some(parent)),
+            _ => Err(ReadError::row("nodes", node as u64, "parent is not an earlier node")),
+        }
+    }
+
+    /// The node in whose bucket or twin list a slot lies (or lay, if the slot is not live).
+    pub(crate) fn owner(&self, slot: u32) -> Result<u32, ReadError> {
+        // The last row that begins at or before the slot.
+        let (mut low, mut high) = (0, self.owners.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.owners.get(middle)?.start <= slot {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        match low {
+            0 => Err(ReadError::row("owners", 0, "a slot has no owner")),
+            _ => Ok(self.owners.get(low - 1)?.owner),
+        }
+    }
+
+    /// Sums of squares from `query` to `count` rows of `points` (coordinates or centers) from `start` on.
+    #[inline]
+    pub(crate) fn sums(
+        &self,
+        points: &Column<f32>,
+        range: Range,
+        query: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), ReadError> {
+        out.clear();
+        out.resize(range.count as usize, 0.0);
+        let first = range.start as u64;
+        points.for_chunks(first, range.count as u64, |row, chunk| {
+            let at = (row - first) as usize;
+            self.kernel.sums(query, chunk, &mut out[at..at + chunk.len() / self.dim]);
+        })
+    }
+}

@@ -1,0 +1,243 @@
+//! A logical array as typed rows: read through the table on first touch, changed in private copies of its segments.
+//!
+//! One type serves snapshots and transactions. A snapshot never changes a column; a transaction works on columns of
+//! its own, and [`super::commit`] writes their changed segments. Segment translation is paid once per run of rows:
+//! [`Column::chunk`] returns the longest slice that one segment holds.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::table::Table;
+use crate::arena::cast::Typed;
+use crate::arena::{Access, Arena};
+use crate::error::{Defect, Place, ReadError};
+use crate::format::arrays::{ArrayRoot, ArraySpec};
+
+/// What a record of a column must be.
+pub(crate) trait Record: FromBytes + IntoBytes + Immutable + Copy + Send + Sync {}
+impl<T: FromBytes + IntoBytes + Immutable + Copy + Send + Sync> Record for T {}
+
+enum Segment<T> {
+    /// As committed.
+    Shared(Typed<T>),
+    /// Changed or new: the used rows.
+    Own(Vec<T>),
+}
+
+impl<T> std::ops::Deref for Segment<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            Segment::Shared(typed) => typed,
+            Segment::Own(rows) => rows,
+        }
+    }
+}
+
+/// Rows of `width` records of type `T` each.
+pub(crate) struct Column<T> {
+    table: Table,
+    width: usize,
+    rows: u64,
+    segments: Vec<OnceLock<Segment<T>>>,
+    changed: BTreeSet<u64>,
+    /// Segments copied before they were changed, and their bytes.
+    copied: (u64, u64),
+}
+
+impl<T: Record> Column<T> {
+    /// The array as `root` has it. Nothing is read; a root that claims more segments than the file has blocks is
+    /// refused, so that no damaged number leads to a huge allocation.
+    pub(crate) fn new(
+        arena: Arc<Arena>,
+        spec: ArraySpec,
+        root: ArrayRoot,
+        access: Access,
+    ) -> Result<Self, ReadError> {
+        let limit = arena.limit() / spec.block_bytes as u64;
+        let segments = spec.segments(root.rows);
+        if segments > limit {
+            return Err(ReadError::corrupt(
+                Place::Row { array: spec.array.name(), row: root.rows },
+                Defect::OutOfBounds { value: segments, limit },
+            ));
+        }
+        Ok(Column {
+            width: spec.row_bytes / size_of::<T>(),
+            rows: root.rows,
+            segments: std::iter::repeat_with(OnceLock::new).take(segments as usize).collect(),
+            table: Table { arena, spec, root, access },
+            changed: BTreeSet::new(),
+            copied: (0, 0),
+        })
+    }
+
+    /// Number of rows.
+    pub(crate) fn len(&self) -> u64 {
+        self.rows
+    }
+
+    /// Segments and bytes copied so far because a committed segment was changed.
+    pub(crate) fn copied(&self) -> (u64, u64) {
+        self.copied
+    }
+
+    /// The rows of a segment, fetched and verified on first touch.
+    fn segment(&self, segment: usize) -> Result<&[T], ReadError> {
+        match self.segments[segment].get() {
+            Some(rows) => Ok(rows),
+            None => self.load(segment),
+        }
+    }
+
+    #[cold]
+    fn load(&self, segment: usize) -> Result<&[T], ReadError> {
+        let bytes = self.table.segment(segment as u64)?;
+        let rows = self.table.spec.rows_in(segment as u64, self.table.root.rows) as usize;
+        let typed = Typed::new(bytes, rows * self.width).ok_or_else(|| {
+            let array = self.table.spec.array.name();
+            ReadError::row(array, segment as u64, "segment is too short or not aligned")
+        })?;
+        Ok(self.segments[segment].get_or_init(|| Segment::Shared(typed)))
+    }
+
+    #[cold]
+    fn out_of_bounds(&self, row: u64) -> ReadError {
+        ReadError::corrupt(
+            Place::Row { array: self.table.spec.array.name(), row },
+            Defect::OutOfBounds { value: row, limit: self.rows },
+        )
+    }
+
+    /// The records of rows `row..`, as many as lie in one segment, at most `count` and at least one (if `count` is).
+    #[inline]
+    pub(crate) fn chunk(&self, row: u64, count: u64) -> Result<&[T], ReadError> {
+        if row >= self.rows || count > self.rows - row {
+            return if count == 0 { Ok(&[]) } else { Err(self.out_of_bounds(row)) };
+        }
+        let per_segment = self.table.spec.rows_per_segment;
+        let (segment, offset) = (row / per_segment, row % per_segment);
+        let take = count.min(per_segment - offset) as usize;
+        let rows = self.segment(segment as usize)?;
+        let start = offset as usize * self.width;
+        Ok(&rows[start..start + take * self.width])
+    }
+
+    /// The records of one row.
+    #[inline]
+    pub(crate) fn row(&self, row: u64) -> Result<&[T], ReadError> {
+        self.chunk(row, 1)
+    }
+
+    /// The record of one row of a column of width 1.
+    #[inline]
+    pub(crate) fn get(&self, row: u64) -> Result<T, ReadError> {
+        Ok(self.chunk(row, 1)?[0])
+    }
+
+    /// Calls `f` with each chunk of `start..start + count`, in order.
+    pub(crate) fn for_chunks(
+        &self,
+        start: u64,
+        count: u64,
+        mut f: impl FnMut(u64, &[T]),
+    ) -> Result<(), ReadError> {
+        let mut row = start;
+        let end = start.checked_add(count).ok_or_else(|| self.out_of_bounds(start))?;
+        while row < end {
+            let chunk = self.chunk(row, end - row)?;
+            f(row, chunk);
+            row += (chunk.len() / self.width) as u64;
+        }
+        Ok(())
+    }
+
+    /// The records of one row, to be changed. The row's segment becomes private.
+    pub(crate) fn edit(&mut self, row: u64) -> Result<&mut [T], ReadError> {
+        if row >= self.rows {
+            return Err(self.out_of_bounds(row));
+        }
+        let per_segment = self.table.spec.rows_per_segment;
+        let segment = (row / per_segment) as usize;
+        let start = (row % per_segment) as usize * self.width;
+        let width = self.width;
+        let rows = self.own(segment)?;
+        Ok(&mut rows[start..start + width])
+    }
+
+    /// Replaces a row's record in a column of width 1, unless it is the same already.
+    pub(crate) fn set(&mut self, row: u64, record: T) -> Result<(), ReadError> {
+        if self.get(row)?.as_bytes() != record.as_bytes() {
+            self.edit(row)?[0] = record;
+        }
+        Ok(())
+    }
+
+    /// Appends rows.
+    pub(crate) fn push(&mut self, mut records: &[T]) -> Result<(), ReadError> {
+        assert_eq!(records.len() % self.width, 0, "whole rows are pushed");
+        let per_segment = self.table.spec.rows_per_segment;
+        while !records.is_empty() {
+            let segment = (self.rows / per_segment) as usize;
+            let room = (per_segment - self.rows % per_segment) as usize * self.width;
+            let take = room.min(records.len());
+            if segment == self.segments.len() {
+                self.segments.push(OnceLock::from(Segment::Own(Vec::new())));
+                self.changed.insert(segment as u64);
+            }
+            self.own(segment)?.extend_from_slice(&records[..take]);
+            self.rows += (take / self.width) as u64;
+            records = &records[take..];
+        }
+        Ok(())
+    }
+
+    /// The private copy of a segment, made if need be.
+    fn own(&mut self, segment: usize) -> Result<&mut Vec<T>, ReadError> {
+        self.segment(segment)?;
+        let slot = self.segments[segment].get_mut().expect("loaded just now");
+        if let Segment::Shared(typed) = slot {
+            let copy = typed.to_vec();
+            self.copied.0 += 1;
+            self.copied.1 += size_of_val(&copy[..]) as u64;
+            *slot = Segment::Own(copy);
+            self.changed.insert(segment as u64);
+        }
+        match slot {
+            Segment::Own(rows) => Ok(rows),
+            Segment::Shared(_) => unreachable!("made private above"),
+        }
+    }
+}
+
+/// A column as the commit sees it: which segments changed, and their bytes.
+pub(crate) trait ChangedColumn: Sync {
+    fn table(&self) -> &Table;
+    fn rows(&self) -> u64;
+    /// Changed segments, ascending.
+    fn changed(&self) -> Vec<u64>;
+    /// The used bytes of a changed segment.
+    fn bytes(&self, segment: u64) -> &[u8];
+}
+
+impl<T: Record> ChangedColumn for Column<T> {
+    fn table(&self) -> &Table {
+        &self.table
+    }
+
+    fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn changed(&self) -> Vec<u64> {
+        self.changed.iter().copied().collect()
+    }
+
+    fn bytes(&self, segment: u64) -> &[u8] {
+        let rows: &[T] = self.segments[segment as usize].get().expect("a changed segment is loaded");
+        rows.as_bytes()
+    }
+}

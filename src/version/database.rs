@@ -1,0 +1,287 @@
+//! An open store file: its geometry, its newest commit, and the writer's private state.
+
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::column::Column;
+use super::recovery;
+use super::table::Table;
+use crate::arena::free_space::FreeSpace;
+use crate::arena::storage::Storage;
+use crate::arena::{Access, Arena};
+use crate::error::{AtError, OpenError, Place, ReadError, StorageError};
+use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS, Geometry};
+use crate::format::header::Header;
+use crate::format::rows::FreedRow;
+use crate::format::slot::{CommitSlot, Hint};
+use crate::format::version_row::VersionRow;
+use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, slot_offset};
+use crate::ids::VersionId;
+use crate::options::{CreateOptions, Provenance};
+
+/// An open store file.
+pub(crate) struct Database {
+    pub(crate) arena: Arc<Arena>,
+    pub(crate) header: Header,
+    pub(crate) geometry: Geometry,
+    newest: RwLock<CommitSlot>,
+    /// `None` if open for reading only.
+    pub(super) writer: Option<Mutex<Writer>>,
+}
+
+/// What only the one writer knows.
+pub(super) struct Writer {
+    /// Loaded from the free map by the first commit.
+    pub(super) space: Option<FreeSpace>,
+    /// What the newest commit freed: not to be written before the commit after the next.
+    pub(super) freed: Vec<FreedRow>,
+    /// A failed sync has left the disk in an unknown state.
+    pub(super) poisoned: bool,
+    /// The newest commit is known to be durable.
+    pub(super) confirmed: bool,
+    provenance: Provenance,
+}
+
+impl Database {
+    /// Writes an empty store (commit 0) into an empty file.
+    pub(crate) fn format(
+        storage: &dyn Storage,
+        options: &CreateOptions,
+        provenance: Provenance,
+    ) -> Result<(), StorageError> {
+        let lineage = lineage(provenance, u64::MAX)?;
+        let time_ns = time_ns(provenance, 0);
+        let header = Header::new(options, lineage, time_ns);
+        let mut slot = CommitSlot::blank();
+        slot.store_lineage = lineage;
+        slot.file_bytes = DATA_START;
+        slot.time_ns = time_ns;
+        let slot = slot.sealed();
+        storage.allocate(0, DATA_START)?;
+        for copy in 0..2 {
+            storage.write_at(&header.encode(), copy * COPY_DISTANCE)?;
+            storage.write_at(&slot.encode(), slot_offset(0, copy))?;
+        }
+        storage.write_at(&Hint::new(0, lineage).encode(), HINT_OFFSET)?;
+        storage.sync()
+    }
+
+    /// Opens a store: reads headers and slots. With `provenance` as its writer, which takes the lock first.
+    pub(crate) fn open(
+        storage: Box<dyn Storage>,
+        writer: Option<Provenance>,
+    ) -> Result<Self, OpenError> {
+        // Foreign files are told from stores before anything is locked.
+        let header = recovery::read_header(&*storage, writer.is_some())?;
+        if writer.is_some() && !storage.lock()? {
+            return Err(OpenError::Locked);
+        }
+        let newest = recovery::newest_commit(&*storage, header.lineage)?;
+        if writer.is_some() && storage.len()? > newest.slot.file_bytes {
+            // What lies beyond belongs to a commit that never became visible.
+            storage.set_len(newest.slot.file_bytes)?;
+        }
+        let arena = Arena::new(storage, header.block_bytes);
+        arena.raise_limit(newest.slot.file_bytes);
+        Ok(Database {
+            arena: Arc::new(arena),
+            geometry: header.geometry(),
+            header,
+            newest: RwLock::new(newest.slot),
+            writer: writer.map(|provenance| {
+                Mutex::new(Writer {
+                    space: None,
+                    freed: Vec::new(),
+                    poisoned: false,
+                    confirmed: newest.confirmed,
+                    provenance,
+                })
+            }),
+        })
+    }
+
+    /// The newest commit: for a writer its own last one, for a reader what the file says now.
+    pub(crate) fn newest(&self) -> Result<CommitSlot, ReadError> {
+        if self.writer.is_none() {
+            match recovery::newest_commit(self.arena.storage(), self.header.lineage) {
+                Ok(found) => self.publish(found.slot),
+                Err(OpenError::Read(e)) => return Err(e),
+                Err(other) => {
+                    let what = crate::error::Defect::Invariant(other.to_string());
+                    return Err(ReadError::corrupt(Place::Slots, what));
+                }
+            }
+        }
+        Ok(*self.newest.read().expect("no holder panics"))
+    }
+
+    pub(super) fn publish(&self, slot: CommitSlot) {
+        self.arena.raise_limit(slot.file_bytes);
+        *self.newest.write().expect("no holder panics") = slot;
+    }
+
+    /// The table of an array of the store state.
+    pub(crate) fn state_table(&self, slot: &CommitSlot, array: Array) -> Table {
+        let root = slot.roots[array as usize - DATA_ARRAYS];
+        self.table(array, root, Access::Copied)
+    }
+
+    /// The table of a data array.
+    pub(crate) fn data_table(&self, array: Array, roots: &[ArrayRoot; DATA_ARRAYS]) -> Table {
+        self.table(array, roots[array as usize], Access::Mapped)
+    }
+
+    fn table(&self, array: Array, root: ArrayRoot, access: Access) -> Table {
+        Table { arena: self.arena.clone(), spec: self.geometry.spec(array), root, access }
+    }
+
+    fn version_rows(&self, slot: &CommitSlot) -> Result<Column<VersionRow>, ReadError> {
+        let Table { arena, spec, root, access } = self.state_table(slot, Array::Versions);
+        Column::new(arena, spec, root, access)
+    }
+
+    /// The rows of versions `from..=to` as of a commit, checked.
+    fn read_versions(
+        &self,
+        slot: &CommitSlot,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<VersionRow>, ReadError> {
+        let column = self.version_rows(slot)?;
+        let mut rows = Vec::with_capacity((to + 1 - from) as usize);
+        for version in from..=to {
+            let row = column.get(version - 1)?;
+            row.check(version).map_err(|what| {
+                let place = Place::Version(VersionId(version));
+                ReadError::corrupt(place, crate::error::Defect::Invalid(what))
+            })?;
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    /// Runs `read` on the newest commit. A reader beside a busy writer may find that the state it reads has been
+    /// reused meanwhile; then there is a newer commit, and it tries again with that.
+    fn with_newest<R>(
+        &self,
+        read: impl Fn(&CommitSlot) -> Result<R, ReadError>,
+    ) -> Result<R, ReadError> {
+        let mut slot = self.newest()?;
+        loop {
+            match read(&slot) {
+                Err(e) => {
+                    let again = self.newest()?;
+                    if again.commit == slot.commit {
+                        return Err(e);
+                    }
+                    slot = again;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// The row of a version; for version 0 that of the empty store.
+    pub(crate) fn version(&self, version: VersionId) -> Result<VersionRow, AtError> {
+        let found = self.with_newest(|slot| {
+            if version.0 == 0 {
+                return Ok(Ok(VersionRow::empty()));
+            }
+            if version.0 > slot.newest_version {
+                return Ok(Err(VersionId(slot.newest_version)));
+            }
+            Ok(Ok(self.read_versions(slot, version.0, version.0)?[0]))
+        })?;
+        found.map_err(|newest| AtError::NoSuchVersion { asked: version, newest })
+    }
+
+    /// The row of the newest version.
+    pub(crate) fn newest_version(&self) -> Result<VersionRow, ReadError> {
+        self.with_newest(|slot| match slot.newest_version {
+            0 => Ok(VersionRow::empty()),
+            newest => Ok(self.read_versions(slot, newest, newest)?[0]),
+        })
+    }
+
+    /// The rows of all versions, oldest first.
+    pub(crate) fn versions(&self) -> Result<Vec<VersionRow>, ReadError> {
+        self.with_newest(|slot| self.read_versions(slot, 1, slot.newest_version))
+    }
+
+    /// Bytes of the file that are in use, and bytes that the next commits may reuse.
+    pub(crate) fn space(&self) -> Result<(u64, u64), ReadError> {
+        self.with_newest(|slot| {
+            let (space, freed) = self.load_space(slot)?;
+            let freed: u64 = freed.iter().map(|row| row.bytes).sum();
+            let used = space.used_bytes() - freed;
+            Ok((used, slot.file_bytes - used))
+        })
+    }
+
+    /// The free map and the freed list of a commit.
+    pub(super) fn load_space(
+        &self,
+        slot: &CommitSlot,
+    ) -> Result<(FreeSpace, Vec<FreedRow>), ReadError> {
+        let Table { arena, spec, root, access } = self.state_table(slot, Array::FreeMap);
+        let column: Column<u64> = Column::new(arena, spec, root, access)?;
+        let mut words = Vec::with_capacity(root.rows as usize);
+        column.for_chunks(0, root.rows, |_, chunk| words.extend_from_slice(chunk))?;
+        let Table { arena, spec, root, access } = self.state_table(slot, Array::Freed);
+        let column: Column<FreedRow> = Column::new(arena, spec, root, access)?;
+        let mut freed = Vec::new();
+        column.for_chunks(0, root.rows, |_, chunk| freed.extend_from_slice(chunk))?;
+        freed.retain(|row| row.bytes > 0);
+        let block = self.header.block_bytes as u64;
+        for (i, row) in freed.iter().enumerate() {
+            let end = row.address.checked_add(row.bytes);
+            let fits = end.is_some_and(|end| end <= slot.file_bytes)
+                && row.address >= DATA_START
+                && row.address % block == 0
+                && row.bytes % block == 0;
+            if !fits {
+                return Err(ReadError::row("freed", i as u64, "range outside the file"));
+            }
+        }
+        let space = FreeSpace::new(self.header.block_bytes, words, DATA_START);
+        if space.used_end() > slot.file_bytes {
+            return Err(ReadError::row("free_map", 0, "blocks in use beyond the end of the file"));
+        }
+        Ok((space, freed))
+    }
+}
+
+impl Writer {
+    /// Time stamp of the next commit: later than the last one's even if the clock is not.
+    pub(super) fn time_ns(&self, commit: u64, last_ns: u64) -> u64 {
+        time_ns(self.provenance, commit).max(last_ns + 1)
+    }
+
+    /// Lineage of the next commit.
+    pub(super) fn lineage(&self, commit: u64) -> Result<[u8; 16], StorageError> {
+        lineage(self.provenance, commit)
+    }
+}
+
+fn time_ns(provenance: Provenance, commit: u64) -> u64 {
+    let time = match provenance {
+        Provenance::System => SystemTime::now(),
+        Provenance::Fixed { start, .. } => start + Duration::from_secs(commit),
+    };
+    time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+}
+
+fn lineage(provenance: Provenance, commit: u64) -> Result<[u8; 16], StorageError> {
+    let mut id = [0; 16];
+    match provenance {
+        Provenance::System => getrandom::fill(&mut id).map_err(|e| StorageError {
+            operation: "find random numbers for",
+            source: std::io::Error::other(e),
+        })?,
+        Provenance::Fixed { seed, .. } => {
+            id[..8].copy_from_slice(&seed.to_le_bytes());
+            id[8..].copy_from_slice(&commit.to_le_bytes());
+        }
+    }
+    Ok(id)
+}

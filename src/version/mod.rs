@@ -1,0 +1,11 @@
+//! Segments become versions that appear whole or not at all.
+//!
+//! A version row roots the segment tables of the data arrays; a commit slot roots the store state, which is the version
+//! rows, the free map and the list of space freed last. Reading goes slot, version row, table, segment; writing goes
+//! columns, [`commit`], slot.
+
+pub(crate) mod column;
+pub(crate) mod commit;
+pub(crate) mod database;
+pub(crate) mod recovery;
+pub(crate) mod table;

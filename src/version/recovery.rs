@@ -1,0 +1,99 @@
+//! What a store file holds, read from its headers and slots alone: the cost does not depend on the file's size.
+
+use crate::arena::storage::Storage;
+use crate::error::{Defect, OpenError, Place, ReadError};
+use crate::format::header::{Header, HeaderDefect};
+use crate::format::slot::{CommitSlot, Hint};
+use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, PAGE_BYTES, SLOT_RING, slot_offset};
+
+/// The newest commit of a store, and whether it is known to be durable.
+pub(crate) struct Newest {
+    pub(crate) slot: CommitSlot,
+    /// False if the process that wrote the commit may have died before its last sync returned, or just after.
+    pub(crate) confirmed: bool,
+}
+
+fn read_page(storage: &dyn Storage, offset: u64) -> Result<[u8; PAGE_BYTES], OpenError> {
+    let mut page = [0; PAGE_BYTES];
+    storage.read_at(&mut page, offset)?;
+    Ok(page)
+}
+
+/// The header, from whichever copy is intact.
+pub(crate) fn read_header(storage: &dyn Storage, writing: bool) -> Result<Header, OpenError> {
+    let len = storage.len()?;
+    if len < DATA_START {
+        // Too short for a store; foreign unless it begins like one.
+        let mut magic = [0; 8];
+        if len >= 8 {
+            storage.read_at(&mut magic, 0)?;
+        }
+        return Err(match magic == crate::format::header::MAGIC {
+            true => OpenError::Truncated { found: len, needed: DATA_START },
+            false => OpenError::NotTreering,
+        });
+    }
+    let copies =
+        [0, 1].map(|copy| match read_page(storage, copy * COPY_DISTANCE) {
+            Ok(page) => Ok(Header::decode(&page, writing)),
+            Err(e) => Err(e),
+        });
+    let mut defects = Vec::new();
+    for (copy, result) in copies.into_iter().enumerate() {
+        match result? {
+            Ok(header) => return Ok(header),
+            Err(defect) => defects.push((copy as u8, defect)),
+        }
+    }
+    // Neither copy will do. What a copy that is at least ours says matters most.
+    let rank = |defect: &HeaderDefect| match defect {
+        HeaderDefect::Unknown { .. } => 0,
+        HeaderDefect::Damaged(_) => 1,
+        HeaderDefect::Foreign => 2,
+    };
+    let (copy, defect) =
+        defects.into_iter().min_by_key(|(_, defect)| rank(defect)).expect("there are two copies");
+    Err(match defect {
+        HeaderDefect::Foreign => OpenError::NotTreering,
+        HeaderDefect::Unknown { mask, read_only_would_do } => {
+            OpenError::UnknownFeatures { mask, read_only_would_do }
+        }
+        HeaderDefect::Damaged(what) => {
+            ReadError::corrupt(Place::Header { copy }, Defect::Invalid(what)).into()
+        }
+    })
+}
+
+/// The newest commit with an intact slot. The file is checked to be long enough for it; a commit that is known to
+/// have been acknowledged and whose slots are both gone is an error, never a silent fall back to an older one.
+pub(crate) fn newest_commit(
+    storage: &dyn Storage,
+    lineage: [u8; 16],
+) -> Result<Newest, OpenError> {
+    let mut newest: Option<CommitSlot> = None;
+    for copy in 0..2 {
+        for place in 0..SLOT_RING {
+            let page = read_page(storage, slot_offset(place, copy))?;
+            let Some(slot) = CommitSlot::decode(&page, lineage) else { continue };
+            let in_place = slot.commit % SLOT_RING == place;
+            if in_place && newest.is_none_or(|best| slot.commit > best.commit) {
+                newest = Some(slot);
+            }
+        }
+    }
+    let Some(slot) = newest else {
+        let what = Defect::Invalid("no commit slot is intact");
+        return Err(ReadError::corrupt(Place::Slots, what).into());
+    };
+    let hint = Hint::decode(&read_page(storage, HINT_OFFSET)?, lineage);
+    let acknowledged = hint.map(|hint| hint.commit);
+    if acknowledged.is_some_and(|commit| commit > slot.commit) {
+        let what = Defect::Invalid("both slots of the newest acknowledged commit are damaged");
+        return Err(ReadError::corrupt(Place::Slots, what).into());
+    }
+    let found = storage.len()?;
+    if slot.file_bytes > found || slot.file_bytes < DATA_START {
+        return Err(OpenError::Truncated { found, needed: slot.file_bytes });
+    }
+    Ok(Newest { slot, confirmed: acknowledged == Some(slot.commit) })
+}

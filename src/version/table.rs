@@ -1,0 +1,260 @@
+//! The segment table of an array: a copy-on-write radix tree from segment number to [`Entry`].
+//!
+//! A parent holds the address, birth and checksum of each child, so a lost, torn or misdirected write is seen when the
+//! child is read. A table is immutable; [`TableUpdate`] builds the nodes that differ in the next version.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::arena::mapping::Bytes;
+use crate::arena::{Access, Arena};
+use crate::error::{Defect, Place, ReadError};
+use crate::format::arrays::{ArrayRoot, ArraySpec, Entry};
+use crate::format::checksum::crc32;
+use crate::format::table_node::{self, fanout, height};
+
+/// The table of one array in one version.
+#[derive(Clone)]
+pub(crate) struct Table {
+    pub(crate) arena: Arc<Arena>,
+    pub(crate) spec: ArraySpec,
+    pub(crate) root: ArrayRoot,
+    pub(crate) access: Access,
+}
+
+/// What a walk over a table meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Visit {
+    /// A table node.
+    Node,
+    /// Segment number.
+    Segment(u64),
+}
+
+impl Table {
+    /// Number of segments.
+    pub(crate) fn segments(&self) -> u64 {
+        self.spec.segments(self.root.rows)
+    }
+
+    fn height(&self) -> u8 {
+        height(self.segments(), fanout(self.spec.block_bytes))
+    }
+
+    /// The entry of the table node (or, at level 0, the segment) with this level and index; `None` if there is none.
+    /// Reads the nodes on the path.
+    pub(crate) fn entry(&self, level: u8, index: u64) -> Result<Option<Entry>, ReadError> {
+        let fanout = fanout(self.spec.block_bytes);
+        let height = self.height();
+        if level > height || self.root.rows == 0 {
+            return Ok(None);
+        }
+        let below = |l: u8| fanout.checked_pow((l - level) as u32);
+        // Index 0 is all there is at the root's level.
+        if below(height).is_some_and(|reach| index >= reach) {
+            return Ok(None);
+        }
+        let mut entry = self.root.entry;
+        for l in (level..height).rev() {
+            // `entry` is a node of level l + 1; the child wanted is the ancestor of `index` at level l.
+            let ancestor = index / below(l).expect("a lower level reaches less than a higher one");
+            let entries = self.node(&entry, l + 1, ancestor / fanout)?;
+            entry = entries[(ancestor % fanout) as usize];
+            if entry.address == 0 {
+                return Ok(None);
+            }
+        }
+        Ok((entry.address != 0).then_some(entry))
+    }
+
+    /// The verified bytes of a segment.
+    pub(crate) fn segment(&self, segment: u64) -> Result<Bytes, ReadError> {
+        let Some(entry) = self.entry(0, segment)? else {
+            return Err(ReadError::row(
+                self.spec.array.name(),
+                segment * self.spec.rows_per_segment,
+                "a segment that is in use is missing from its table",
+            ));
+        };
+        self.check_length(segment, &entry)?;
+        self.arena.fetch(&entry, self.access, || self.segment_place(segment, &entry))
+    }
+
+    fn segment_place(&self, segment: u64, entry: &Entry) -> Place {
+        Place::Segment { array: self.spec.array.name(), segment, address: entry.address }
+    }
+
+    /// A segment's length follows from the rows it holds.
+    fn check_length(&self, segment: u64, entry: &Entry) -> Result<(), ReadError> {
+        let rows = self.spec.rows_in(segment, self.root.rows);
+        if entry.bytes as usize == self.spec.stored_bytes(rows) {
+            return Ok(());
+        }
+        Err(ReadError::corrupt(
+            self.segment_place(segment, entry),
+            Defect::Invalid("length of a segment does not match its rows"),
+        ))
+    }
+
+    fn node(&self, entry: &Entry, level: u8, index: u64) -> Result<Vec<Entry>, ReadError> {
+        let place = || Place::TableNode { array: self.spec.array.name(), address: entry.address };
+        if entry.bytes as usize != self.spec.block_bytes {
+            return Err(ReadError::corrupt(
+                place(),
+                Defect::Invalid("length of a table node is not one block"),
+            ));
+        }
+        let bytes = self.arena.fetch(entry, self.access, place)?;
+        table_node::decode(&bytes, self.spec.array, level, index)
+            .map_err(|what| ReadError::corrupt(place(), Defect::Invalid(what)))
+    }
+
+    /// Visits every node and segment for which `enter` says yes, parents first; below a refused node nothing is read.
+    /// An error is handed to `problem`, and the walk goes on beside it.
+    pub(crate) fn walk(
+        &self,
+        enter: &mut dyn FnMut(&Entry, Visit) -> bool,
+        problem: &mut dyn FnMut(ReadError),
+    ) {
+        if self.root.rows > 0 {
+            self.walk_below(&self.root.entry, self.height(), 0, enter, problem);
+        }
+    }
+
+    fn walk_below(
+        &self,
+        entry: &Entry,
+        level: u8,
+        index: u64,
+        enter: &mut dyn FnMut(&Entry, Visit) -> bool,
+        problem: &mut dyn FnMut(ReadError),
+    ) {
+        if level == 0 {
+            if index < self.segments() {
+                if let Err(e) = self.check_length(index, entry) {
+                    problem(e);
+                } else {
+                    enter(entry, Visit::Segment(index));
+                }
+            }
+            return;
+        }
+        if !enter(entry, Visit::Node) {
+            return;
+        }
+        match self.node(entry, level, index) {
+            Err(e) => problem(e),
+            Ok(entries) => {
+                let fanout = entries.len() as u64;
+                for (i, child) in entries.iter().enumerate().filter(|(_, e)| e.address != 0) {
+                    self.walk_below(child, level - 1, index * fanout + i as u64, enter, problem);
+                }
+            }
+        }
+    }
+
+    /// Checks the bytes of a segment against its entry, whether or not they have passed before.
+    pub(crate) fn recheck(&self, entry: &Entry, visit: Visit) -> Result<(), ReadError> {
+        let place = || match visit {
+            Visit::Node => {
+                Place::TableNode { array: self.spec.array.name(), address: entry.address }
+            }
+            Visit::Segment(segment) => self.segment_place(segment, entry),
+        };
+        self.arena.refetch(entry, place).map(drop)
+    }
+}
+
+/// The nodes that must be written so that a table refers to new segments. Made in two steps, because the space for
+/// nodes is planned before the checksums of their children are known.
+pub(crate) struct TableUpdate {
+    old: Table,
+    rows: u64,
+    /// For each level from 1 up: node index to address, ascending.
+    nodes: Vec<BTreeMap<u64, u64>>,
+}
+
+impl TableUpdate {
+    /// Finds which nodes change when the segments in `changed` do and the array has `rows` rows, and places each of
+    /// them with `allocate`. `replaced` is told every entry of the old table that the new one no longer refers to,
+    /// the old segments included.
+    pub(crate) fn plan(
+        old: Table,
+        rows: u64,
+        changed: impl Iterator<Item = u64>,
+        mut allocate: impl FnMut() -> u64,
+        mut replaced: impl FnMut(Entry),
+    ) -> Result<Self, ReadError> {
+        let fanout = fanout(old.spec.block_bytes);
+        let new_height = height(old.spec.segments(rows), fanout);
+        let old_height = old.height();
+        let mut below: BTreeSet<u64> = BTreeSet::new();
+        for segment in changed {
+            if let Some(entry) = old.entry(0, segment)? {
+                replaced(entry);
+            }
+            below.insert(segment);
+        }
+        let mut nodes = Vec::new();
+        for level in 1..=new_height {
+            let mut here: BTreeSet<u64> = below.iter().map(|index| index / fanout).collect();
+            // The old root hangs below the first node of the level above it.
+            if level == old_height + 1 && old.root.rows > 0 {
+                here.insert(0);
+            }
+            for &index in &here {
+                if let Some(entry) = old.entry(level, index)? {
+                    replaced(entry);
+                }
+            }
+            nodes.push(here.iter().map(|&index| (index, allocate())).collect());
+            below = here;
+        }
+        Ok(TableUpdate { old, rows, nodes })
+    }
+
+    /// Encodes the planned nodes, given the entries of the changed segments, and returns the new root. Each node goes
+    /// to `write` as (address, bytes).
+    pub(crate) fn encode(
+        &self,
+        commit: u64,
+        segments: BTreeMap<u64, Entry>,
+        mut write: impl FnMut(u64, Vec<u8>),
+    ) -> Result<ArrayRoot, ReadError> {
+        let spec = &self.old.spec;
+        let fanout = fanout(spec.block_bytes);
+        let old_height = self.old.height();
+        let mut below = segments;
+        for (i, nodes) in self.nodes.iter().enumerate() {
+            let level = i as u8 + 1;
+            let mut here = BTreeMap::new();
+            for (&index, &address) in nodes {
+                let mut entries = match self.old.entry(level, index)? {
+                    Some(entry) => self.old.node(&entry, level, index)?,
+                    None => vec![Entry::default(); fanout as usize],
+                };
+                if level == old_height + 1 && index == 0 && self.old.root.rows > 0 {
+                    entries[0] = self.old.root.entry;
+                }
+                for (&child, &entry) in below.range(index * fanout..(index + 1) * fanout) {
+                    entries[(child % fanout) as usize] = entry;
+                }
+                let mut block = vec![0; spec.block_bytes];
+                table_node::encode(&mut block, spec.array, level, index, &entries);
+                let crc = crc32(&block);
+                here.insert(
+                    index,
+                    Entry { address, birth: commit, crc, bytes: spec.block_bytes as u32 },
+                );
+                write(address, block);
+            }
+            below = here;
+        }
+        let entry = below.get(&0).copied().unwrap_or(self.old.root.entry);
+        Ok(ArrayRoot { entry, rows: self.rows })
+    }
+    /// Number of nodes that will be written.
+    pub(crate) fn planned_nodes(&self) -> u64 {
+        self.nodes.iter().map(|level| level.len() as u64).sum()
+    }
+}
