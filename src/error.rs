@@ -52,7 +52,11 @@ impl fmt::Display for Place {
         match self {
             Place::Header { copy } => write!(f, "header copy {copy}"),
             Place::Slots => write!(f, "commit slots"),
-            Place::Segment { array, segment, address } => {
+            Place::Segment {
+                array,
+                segment,
+                address,
+            } => {
                 write!(f, "segment {segment} of array `{array}` at byte {address}")
             }
             Place::TableNode { array, address } => {
@@ -105,7 +109,9 @@ impl fmt::Display for Defect {
 
 /// Damage found in the file: where, and what.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the store is damaged: {at}: {what}; run `treering verify --all` to see which versions it hits")]
+#[error(
+    "the store is damaged: {at}: {what}; run `treering verify --all` to see which versions it hits"
+)]
 pub struct Corruption {
     /// Where.
     pub at: Place,
@@ -129,9 +135,7 @@ impl StorageError {
     pub fn is_disk_full(&self) -> bool {
         matches!(
             self.source.kind(),
-            io::ErrorKind::StorageFull
-                | io::ErrorKind::QuotaExceeded
-                | io::ErrorKind::FileTooLarge
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
         )
     }
 }
@@ -338,7 +342,9 @@ pub enum InsertError {
         last: PointId,
     },
     /// The store has no rows left (2^32 - 2).
-    #[error("the store would need {needed} rows, it can have {limit}; compact it or split the data")]
+    #[error(
+        "the store would need {needed} rows, it can have {limit}; compact it or split the data"
+    )]
     SlotsExhausted {
         /// Rows needed.
         needed: u64,
@@ -397,7 +403,9 @@ pub enum CommitError {
     #[error("the store is open read-only")]
     ReadOnly,
     /// An earlier failure left this handle unable to tell what the disk holds.
-    #[error("an earlier write failed in a way that leaves the disk's state unknown; reopen the store")]
+    #[error(
+        "an earlier write failed in a way that leaves the disk's state unknown; reopen the store"
+    )]
     Poisoned,
     /// An earlier step of the transaction failed half-way, so it cannot be committed.
     #[error("an earlier step of this transaction failed; begin a new one")]
@@ -425,7 +433,9 @@ pub enum CommitError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The last sync failed: the commit may or may not be durable. Reopen the store to see.
-    #[error("the last sync failed, commit {commit} may or may not be on disk; reopen the store to see: {source}")]
+    #[error(
+        "the last sync failed, commit {commit} may or may not be on disk; reopen the store to see: {source}"
+    )]
     Unknown {
         /// The commit's number.
         commit: u64,

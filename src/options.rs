@@ -105,14 +105,23 @@ impl CreateOptions {
     pub(crate) fn check(&self) -> Result<(), OptionsError> {
         let refuse = |option, why: String| Err(OptionsError { option, why });
         if self.dim == 0 || self.dim > metric::MAX_DIM {
-            return refuse("dim", format!("{} is not from 1 to {}", self.dim, metric::MAX_DIM));
+            return refuse(
+                "dim",
+                format!("{} is not from 1 to {}", self.dim, metric::MAX_DIM),
+            );
         }
         if !(1..=65_536).contains(&self.leaf_capacity) {
-            return refuse("leaf_capacity", format!("{} is not from 1 to 65536", self.leaf_capacity));
+            return refuse(
+                "leaf_capacity",
+                format!("{} is not from 1 to 65536", self.leaf_capacity),
+            );
         }
         let block = self.block_bytes;
         if !block.is_power_of_two() || !(128..=65_536).contains(&block) {
-            return refuse("block_bytes", format!("{block} is not a power of two from 128 to 65536"));
+            return refuse(
+                "block_bytes",
+                format!("{block} is not a power of two from 128 to 65536"),
+            );
         }
         for (option, bytes) in [
             ("topology_segment_bytes", self.topology_segment_bytes),

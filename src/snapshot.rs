@@ -127,7 +127,9 @@ struct Buffers {
 
 impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Snapshot").field("version", &self.version()).finish_non_exhaustive()
+        f.debug_struct("Snapshot")
+            .field("version", &self.version())
+            .finish_non_exhaustive()
     }
 }
 
@@ -135,11 +137,23 @@ impl Snapshot {
     pub(crate) fn open(core: Arc<Core>, row: VersionRow) -> Result<Self, ReadError> {
         let tree = Tree::open(&core.db, &row.roots)?;
         if tree.live()? != row.points {
-            return Err(ReadError::row("counts", 0, "the root counts other points than the version"));
+            return Err(ReadError::row(
+                "counts",
+                0,
+                "the root counts other points than the version",
+            ));
         }
         let info = (row.version > 0).then(|| VersionInfo::from_row(&row));
         let idle = Mutex::new(Vec::new());
-        Ok(Snapshot { inner: Arc::new(Inner { core, row, info, tree, idle }) })
+        Ok(Snapshot {
+            inner: Arc::new(Inner {
+                core,
+                row,
+                info,
+                tree,
+                idle,
+            }),
+        })
     }
 
     pub(crate) fn tree(&self) -> &Tree {
@@ -223,7 +237,12 @@ impl Snapshot {
         self.check_one(query)?;
         check_radius(radius)?;
         let mut searcher = self.searcher();
-        Ok(range::count_within(self.tree(), query, radius, &mut searcher.buffers.range)?)
+        Ok(range::count_within(
+            self.tree(),
+            query,
+            radius,
+            &mut searcher.buffers.range,
+        )?)
     }
 
     /// [`Snapshot::knn`] for many queries, on all threads of the store's pool.
@@ -273,8 +292,11 @@ impl Snapshot {
     /// As for [`Snapshot::knn_batch`].
     pub fn brute_knn_batch(&self, queries: &[f32], k: usize) -> Result<NeighborTable, QueryError> {
         let count = self.check(queries)?;
-        let neighbors =
-            self.inner.core.pool.install(|| brute::knn_batch(self.tree(), queries, k))?;
+        let neighbors = self
+            .inner
+            .core
+            .pool
+            .install(|| brute::knn_batch(self.tree(), queries, k))?;
         let evaluations = count as u64 * self.tree().slots() as u64;
         self.neighbor_table(count, k, neighbors, evaluations)
     }
@@ -291,7 +313,12 @@ impl Snapshot {
             let what = "the tree holds fewer points than it counts";
             return Err(ReadError::row("counts", 0, what).into());
         }
-        Ok(NeighborTable { queries, per_query, neighbors, evaluations })
+        Ok(NeighborTable {
+            queries,
+            per_query,
+            neighbors,
+            evaluations,
+        })
     }
 
     /// [`Snapshot::within`] by a scan of all rows, without the tree.
@@ -310,7 +337,11 @@ impl Snapshot {
         let idle = self.inner.idle.lock().expect("no holder panics").pop();
         let buffers = idle.unwrap_or_default();
         let before = buffers.knn.evaluations + buffers.range.evaluations;
-        Searcher { snapshot: self.clone(), buffers, before }
+        Searcher {
+            snapshot: self.clone(),
+            buffers,
+            before,
+        }
     }
 
     /// The coordinates of the live point with this id; `None` if there is none. O(log n).
@@ -388,7 +419,9 @@ pub struct Searcher {
 
 impl std::fmt::Debug for Searcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Searcher").field("snapshot", &self.snapshot).finish_non_exhaustive()
+        f.debug_struct("Searcher")
+            .field("snapshot", &self.snapshot)
+            .finish_non_exhaustive()
     }
 }
 
@@ -421,7 +454,11 @@ impl Searcher {
     pub fn within(&mut self, query: &[f32], radius: f32) -> Result<&[Neighbor], QueryError> {
         self.snapshot.check_one(query)?;
         check_radius(radius)?;
-        let Buffers { range: scratch, found, .. } = &mut self.buffers;
+        let Buffers {
+            range: scratch,
+            found,
+            ..
+        } = &mut self.buffers;
         range::within(self.snapshot.tree(), query, radius, scratch, found)?;
         Ok(found)
     }

@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use crate::arena::storage::FileStorage;
+use crate::arena::storage::{FileStorage, MemoryStorage, Storage};
 use crate::error::{
-    AtError, CommitError, CreateError, DeleteError, InsertError, OpenError, OptionsError, ReadError,
-    StorageError,
+    AtError, CommitError, CreateError, DeleteError, InsertError, OpenError, OptionsError,
+    ReadError, StorageError,
 };
-use crate::format::version_row::{
-    KIND_DELETE, KIND_INSERT, KIND_MIXED, MESSAGE_BYTES, VersionRow,
-};
+use crate::format::version_row::{KIND_DELETE, KIND_INSERT, KIND_MIXED, MESSAGE_BYTES, VersionRow};
 use crate::ids::{PointId, VersionId};
 use crate::insert::batch::{self, NextId};
 use crate::insert::report::{Counters, Report, Work};
@@ -65,7 +63,9 @@ pub struct Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("dim", &self.dim()).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("dim", &self.dim())
+            .finish_non_exhaustive()
     }
 }
 
@@ -184,21 +184,67 @@ impl Store {
             .read(true)
             .write(!open.read_only)
             .open(path)
-            .map_err(|source| OpenError::Path { path: path.to_path_buf(), source })?;
+            .map_err(|source| OpenError::Path {
+                path: path.to_path_buf(),
+                source,
+            })?;
         Self::from_file(file, open)
     }
 
+    /// A store without a file: the same in every respect, and gone when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// An option is out of range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use treering::{CreateOptions, OpenOptions, Store};
+    /// let mut store = Store::in_memory(CreateOptions::new(1), OpenOptions::new())?;
+    /// store.insert(&[1.0, 5.0])?;
+    /// assert_eq!(store.latest()?.knn(&[4.0], 1)?[0].id, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn in_memory(options: CreateOptions, open: OpenOptions) -> Result<Self, CreateError> {
+        options.check()?;
+        let storage = MemoryStorage::default();
+        Database::format(&storage, &options, open.provenance)?;
+        let open = OpenOptions {
+            read_only: false,
+            ..open
+        };
+        Self::from_storage(Box::new(storage), open).map_err(|e| CreateError::Open(Box::new(e)))
+    }
+
     fn from_file(file: File, options: OpenOptions) -> Result<Self, OpenError> {
+        Self::from_storage(Box::new(FileStorage::new(file)), options)
+    }
+
+    fn from_storage(storage: Box<dyn Storage>, options: OpenOptions) -> Result<Self, OpenError> {
         let provenance = (!options.read_only).then_some(options.provenance);
-        let db = Database::open(Box::new(FileStorage::new(file)), provenance)?;
+        let db = Database::open(storage, provenance)?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .thread_name(|i| format!("treering-{i}"))
             .build()
-            .map_err(|e| OptionsError { option: "threads", why: e.to_string() })?;
+            .map_err(|e| OptionsError {
+                option: "threads",
+                why: e.to_string(),
+            })?;
         let scratch = ScratchPool::new(pool.current_num_threads());
-        let core = Arc::new(Core { db, pool, options, scratch });
-        Ok(Store { core, latest: Mutex::new(None) })
+        let core = Arc::new(Core {
+            db,
+            pool,
+            options,
+            scratch,
+        });
+        Ok(Store {
+            core,
+            latest: Mutex::new(None),
+        })
     }
 
     /// Inserts points under automatic ids and makes a version.
@@ -248,7 +294,12 @@ impl Store {
 
     /// Begins a transaction: several inserts and deletes that become one version.
     pub fn begin(&mut self) -> Transaction<'_> {
-        Transaction { store: self, state: None, message: String::new(), broken: false }
+        Transaction {
+            store: self,
+            state: None,
+            message: String::new(),
+            broken: false,
+        }
     }
 
     /// The dimension.
@@ -285,7 +336,10 @@ impl Store {
     ///
     /// [`AtError::NoSuchVersion`]; damage or I/O failure.
     pub fn at(&self, version: VersionId) -> Result<Snapshot, AtError> {
-        Ok(Snapshot::open(self.core.clone(), self.core.db.version(version)?)?)
+        Ok(Snapshot::open(
+            self.core.clone(),
+            self.core.db.version(version)?,
+        )?)
     }
 
     /// The records of all versions, oldest first.
@@ -294,7 +348,13 @@ impl Store {
     ///
     /// Damage or I/O failure.
     pub fn versions(&self) -> Result<Vec<VersionInfo>, ReadError> {
-        Ok(self.core.db.versions()?.iter().map(VersionInfo::from_row).collect())
+        Ok(self
+            .core
+            .db
+            .versions()?
+            .iter()
+            .map(VersionInfo::from_row)
+            .collect())
     }
 
     /// Compares what the file holds with its checksums; with [`VerifyOptions::deep`] also checks every tree. Damage is
@@ -316,7 +376,9 @@ impl Store {
     /// # }
     /// ```
     pub fn verify(&self, options: VerifyOptions) -> Result<VerifyReport, AtError> {
-        self.core.pool.install(|| verify::verify(&self.core.db, options, &self.core.options))
+        self.core
+            .pool
+            .install(|| verify::verify(&self.core.db, options, &self.core.options))
     }
 
     /// Figures of a version of this store, and of the file.
@@ -371,7 +433,9 @@ pub struct Transaction<'a> {
 
 impl fmt::Debug for Transaction<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transaction").field("message", &self.message).finish_non_exhaustive()
+        f.debug_struct("Transaction")
+            .field("message", &self.message)
+            .finish_non_exhaustive()
     }
 }
 
@@ -408,9 +472,12 @@ impl Transaction<'_> {
         let state = self.state()?;
         let result: Result<(), (bool, InsertError)> = core.pool.install(|| {
             let mut next_id = state.next_id;
-            let batch = batch::check(&state.tree, points, ids, &mut next_id)
-                .map_err(|e| (false, e))?;
-            let context = Context { options: &core.options, scratch: &core.scratch };
+            let batch =
+                batch::check(&state.tree, points, ids, &mut next_id).map_err(|e| (false, e))?;
+            let context = Context {
+                options: &core.options,
+                scratch: &core.scratch,
+            };
             insert::insert(&mut state.tree, &context, &batch, &mut state.work)
                 .map_err(|e| (true, e))?;
             state.next_id = next_id;
@@ -435,8 +502,9 @@ impl Transaction<'_> {
         self.check()?;
         let core = self.store.core.clone();
         let state = self.state()?;
-        let result =
-            core.pool.install(|| remove::remove(&mut state.tree, ids, &mut state.work));
+        let result = core
+            .pool
+            .install(|| remove::remove(&mut state.tree, ids, &mut state.work));
         match result {
             Ok(()) => {
                 state.removed += ids.len() as u64;
@@ -472,13 +540,23 @@ impl Transaction<'_> {
     pub fn commit(mut self) -> Result<Report, CommitError> {
         self.check()?;
         if self.message.len() > MESSAGE_BYTES {
-            return Err(CommitError::Message { bytes: self.message.len(), limit: MESSAGE_BYTES });
+            return Err(CommitError::Message {
+                bytes: self.message.len(),
+                limit: MESSAGE_BYTES,
+            });
         }
         let core = self.store.core.clone();
         self.state()?;
         let state = self.state.as_mut().expect("made by the line above");
         let start = Instant::now();
-        let State { base, tree, added, removed, work, .. } = state;
+        let State {
+            base,
+            tree,
+            added,
+            removed,
+            work,
+            ..
+        } = state;
         (work.counters.cow_segments, work.counters.cow_bytes_copied) = tree.copied();
         let mut row = VersionRow {
             parent: base.version,
@@ -502,7 +580,14 @@ impl Transaction<'_> {
         core.options.report("write", 0, 1);
         let row = core.pool.install(|| {
             let cancel = &core.options.cancel;
-            commit(&core.db, Draft { columns: tree.columns(), row, cancel })
+            commit(
+                &core.db,
+                Draft {
+                    columns: tree.columns(),
+                    row,
+                    cancel,
+                },
+            )
         })?;
         core.options.report("write", 1, 1);
         work.times.commit += start.elapsed();
@@ -513,7 +598,10 @@ impl Transaction<'_> {
             removed: row.removed,
             dim: self.store.dim(),
             bytes_written: row.bytes_written,
-            counters: Counters { bytes_written: row.bytes_written, ..work.counters },
+            counters: Counters {
+                bytes_written: row.bytes_written,
+                ..work.counters
+            },
             times: work.times,
         })
     }
@@ -558,9 +646,14 @@ impl NewFile {
         options.check()?;
         // Told early; keeping the file checks again, and does not replace.
         if target.symlink_metadata().is_ok() {
-            return Err(CreateError::Exists { path: target.to_path_buf() });
+            return Err(CreateError::Exists {
+                path: target.to_path_buf(),
+            });
         }
-        let failed = |source| CreateError::Path { path: target.to_path_buf(), source };
+        let failed = |source| CreateError::Path {
+            path: target.to_path_buf(),
+            source,
+        };
         let file = tempfile::Builder::new()
             .prefix(".treering-")
             .suffix(".tmp")
@@ -569,26 +662,44 @@ impl NewFile {
             .map_err(failed)?;
         let storage = FileStorage::new(file.as_file().try_clone().map_err(failed)?);
         Database::format(&storage, options, open.provenance)?;
-        Ok(NewFile { target: target.to_path_buf(), file })
+        Ok(NewFile {
+            target: target.to_path_buf(),
+            file,
+        })
     }
 
     /// Opens the file under its temporary name; the handle stays good when the file is kept.
     fn open(&self, options: OpenOptions) -> Result<Store, CreateError> {
-        let failed = |source| CreateError::Path { path: self.target.clone(), source };
+        let failed = |source| CreateError::Path {
+            path: self.target.clone(),
+            source,
+        };
         let file = self.file.as_file().try_clone().map_err(failed)?;
-        let options = OpenOptions { read_only: false, ..options };
+        let options = OpenOptions {
+            read_only: false,
+            ..options
+        };
         Store::from_file(file, options).map_err(|e| CreateError::Open(Box::new(e)))
     }
 
     /// Gives the file its name without replacing anything, and makes the name durable.
     fn keep(self) -> Result<(), CreateError> {
         let NewFile { target, file } = self;
-        file.persist_noclobber(&target).map_err(|e| match e.error.kind() {
-            std::io::ErrorKind::AlreadyExists => CreateError::Exists { path: target.clone() },
-            _ => CreateError::Path { path: target.clone(), source: e.error },
-        })?;
+        file.persist_noclobber(&target)
+            .map_err(|e| match e.error.kind() {
+                std::io::ErrorKind::AlreadyExists => CreateError::Exists {
+                    path: target.clone(),
+                },
+                _ => CreateError::Path {
+                    path: target.clone(),
+                    source: e.error,
+                },
+            })?;
         let synced = File::open(folder(&target)).and_then(|folder| folder.sync_all());
-        synced.map_err(|source| StorageError { operation: "sync the folder of", source })?;
+        synced.map_err(|source| StorageError {
+            operation: "sync the folder of",
+            source,
+        })?;
         Ok(())
     }
 }

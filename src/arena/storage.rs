@@ -1,4 +1,4 @@
-//! The one seam between the store and the disk: nine operations, a real file, and memory for tests.
+//! The one seam between the store and the disk: eight operations, a real file, and memory for tests.
 
 use std::fs::File;
 use std::io;
@@ -19,8 +19,6 @@ pub(crate) trait Storage: Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError>;
     /// Makes the file at least `offset + len` long and reserves the space, so that writing there cannot run out of it.
     fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError>;
-    /// Gives the space back to the file system; it reads as zeros afterwards.
-    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError>;
     /// Cuts or extends the file.
     fn set_len(&self, len: u64) -> Result<(), StorageError>;
     /// Returns when everything written so far is on the disk, the length included.
@@ -43,21 +41,31 @@ pub(crate) struct FileStorage {
 
 impl FileStorage {
     pub(crate) fn new(file: File) -> Self {
-        FileStorage { file, windows: Windows::default() }
+        FileStorage {
+            file,
+            windows: Windows::default(),
+        }
     }
 }
 
 impl Storage for FileStorage {
     fn len(&self) -> Result<u64, StorageError> {
-        self.file.metadata().map(|m| m.len()).map_err(failed("inspect"))
+        self.file
+            .metadata()
+            .map(|m| m.len())
+            .map_err(failed("inspect"))
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError> {
-        self.file.read_exact_at(buffer, offset).map_err(failed("read"))
+        self.file
+            .read_exact_at(buffer, offset)
+            .map_err(failed("read"))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
-        self.file.write_all_at(bytes, offset).map_err(failed("write"))
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(failed("write"))
     }
 
     fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError> {
@@ -66,7 +74,12 @@ impl Storage for FileStorage {
             use nix::errno::Errno;
             use nix::fcntl::{FallocateFlags, fallocate};
             loop {
-                match fallocate(&self.file, FallocateFlags::empty(), offset as i64, len as i64) {
+                match fallocate(
+                    &self.file,
+                    FallocateFlags::empty(),
+                    offset as i64,
+                    len as i64,
+                ) {
                     Ok(()) => return Ok(()),
                     Err(Errno::EINTR) => {}
                     // Not every file system can reserve; the write itself will then report a full disk.
@@ -79,25 +92,6 @@ impl Storage for FileStorage {
             self.set_len(offset + len)?;
         }
         Ok(())
-    }
-
-    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
-        #[cfg(target_os = "linux")]
-        {
-            use nix::errno::Errno;
-            use nix::fcntl::{FallocateFlags, fallocate};
-            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            match fallocate(&self.file, flags, offset as i64, len as i64) {
-                // Where holes are not possible the space stays allocated, and is reused all the same.
-                Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
-                Err(errno) => Err(failed("punch a hole into")(errno.into())),
-            }
-        }
-        #[cfg(not(target_os = "linux"))]
-        {
-            let _ = (offset, len);
-            Ok(())
-        }
     }
 
     fn set_len(&self, len: u64) -> Result<(), StorageError> {
@@ -117,23 +111,10 @@ impl Storage for FileStorage {
     }
 }
 
-/// A store in memory. Clones share the content, as two handles of one file do.
+/// A store in memory. Clones share the content, as two handles of one file do; there is no lock.
 #[derive(Clone, Default)]
 pub(crate) struct MemoryStorage {
     content: Arc<Mutex<Vec<u8>>>,
-}
-
-#[cfg_attr(not(test), expect(dead_code, reason = "the disk of in-crate tests"))]
-impl MemoryStorage {
-    /// A copy of what is stored.
-    pub(crate) fn image(&self) -> Vec<u8> {
-        self.content.lock().expect("no holder panics").clone()
-    }
-
-    /// A disk that holds `image`.
-    pub(crate) fn from_image(image: Vec<u8>) -> Self {
-        MemoryStorage { content: Arc::new(Mutex::new(image)) }
-    }
 }
 
 impl Storage for MemoryStorage {
@@ -170,15 +151,11 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
-    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
-        let mut content = self.content.lock().expect("no holder panics");
-        let end = content.len().min((offset + len) as usize);
-        content[offset as usize..end].fill(0);
-        Ok(())
-    }
-
     fn set_len(&self, len: u64) -> Result<(), StorageError> {
-        self.content.lock().expect("no holder panics").resize(len as usize, 0);
+        self.content
+            .lock()
+            .expect("no holder panics")
+            .resize(len as usize, 0);
         Ok(())
     }
 

@@ -120,7 +120,8 @@ impl ArraySpec {
 
     /// Rows in segment `segment` of an array of `rows` rows.
     pub(crate) fn rows_in(&self, segment: u64, rows: u64) -> u64 {
-        rows.saturating_sub(segment * self.rows_per_segment).min(self.rows_per_segment)
+        rows.saturating_sub(segment * self.rows_per_segment)
+            .min(self.rows_per_segment)
     }
 
     /// Bytes stored for a segment with `rows` used rows: whole blocks.
@@ -130,7 +131,9 @@ impl ArraySpec {
 }
 
 /// A pointer to a segment or table node: where it lies, which commit wrote it, and what it must contain.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub(crate) struct Entry {
     /// Byte offset in the file; 0 for "nothing".
@@ -147,7 +150,9 @@ const _: () = assert!(size_of::<Entry>() == 24);
 
 /// The root of an array's segment table: its topmost entry, and how many rows there are. The height of the table
 /// follows from the rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub(crate) struct ArrayRoot {
     pub(crate) entry: Entry,
@@ -181,6 +186,9 @@ mod tests {
         assert_eq!((spec.rows_per_segment, spec.stored_bytes(1)), (1, 512));
         assert_eq!(geometry.spec(Array::Versions).stored_bytes(1), 1024);
         let ids = geometry.spec(Array::Ids);
-        assert_eq!((ids.segments(17), ids.rows_in(0, 17), ids.rows_in(1, 17)), (2, 16, 1));
+        assert_eq!(
+            (ids.segments(17), ids.rows_in(0, 17), ids.rows_in(1, 17)),
+            (2, 16, 1)
+        );
     }
 }

@@ -101,7 +101,11 @@ impl Part {
                 *radius = radius.max(distance);
             }
             // Nothing is nearer than a center that the point coincides with.
-            let next = if sum > 0.0 { self.nearest_child(tree, node, point, sum)? } else { None };
+            let next = if sum > 0.0 {
+                self.nearest_child(tree, node, point, sum)?
+            } else {
+                None
+            };
             match next {
                 Some((child, nearer)) => (node, sum) = (child, nearer),
                 None => break,
@@ -126,17 +130,18 @@ impl Part {
             tree.sums(&tree.centers, block, point, &mut self.sums)?;
             self.evaluations += block.count as u64;
             let mut i = 0;
-            tree.nodes.for_chunks(block.start as u64, block.count as u64, |_, rows| {
-                for row in rows {
-                    let sum = self.sums[i];
-                    // Blocks come in ascending order, so that "<" leaves ties to the smaller number.
-                    if sum < best_sum && Level::new(row.level).covers(sum) {
-                        best_sum = sum;
-                        best = Some(block.start + i as u32);
+            tree.nodes
+                .for_chunks(block.start as u64, block.count as u64, |_, rows| {
+                    for row in rows {
+                        let sum = self.sums[i];
+                        // Blocks come in ascending order, so that "<" leaves ties to the smaller number.
+                        if sum < best_sum && Level::new(row.level).covers(sum) {
+                            best_sum = sum;
+                            best = Some(block.start + i as u32);
+                        }
+                        i += 1;
                     }
-                    i += 1;
-                }
-            })
+                })
         })?;
         Ok(best.map(|child| (child, best_sum)))
     }

@@ -68,7 +68,10 @@ pub(crate) fn redistribute(
     let mut center_rows = Vec::new();
     splitter.source.gather(centers, &mut center_rows);
     let tasks = plan_tasks(splitter, shares, level, &center_rows, work);
-    let pairs: usize = tasks.iter().map(|t| t.members.len() * t.centers.len()).sum();
+    let pairs: usize = tasks
+        .iter()
+        .map(|t| t.members.len() * t.centers.len())
+        .sum();
     work.counters.distance_evaluations += pairs as u64;
     let run = |task: &Task<'_>| {
         splitter
@@ -80,8 +83,11 @@ pub(crate) fn redistribute(
         true => tasks.par_iter().map(run).collect(),
         false => tasks.iter().map(run).collect(),
     };
-    let moves: Vec<(usize, usize, Vec<Move>)> =
-        tasks.iter().zip(moves).map(|(task, moves)| (task.share, task.first, moves)).collect();
+    let moves: Vec<(usize, usize, Vec<Move>)> = tasks
+        .iter()
+        .zip(moves)
+        .map(|(task, moves)| (task.share, task.first, moves))
+        .collect();
     drop(tasks);
     debug_assert_eq!(center_rows.len(), centers.len() * dim);
 
@@ -94,15 +100,20 @@ pub(crate) fn redistribute(
             0 => &mut shares.own,
             i => &mut shares.children[i - 1].share,
         };
-        let here = moves[start..end]
-            .iter()
-            .flat_map(|(_, first, moves)| moves.iter().map(move |m| (first + m.position as usize, m)));
+        let here = moves[start..end].iter().flat_map(|(_, first, moves)| {
+            moves.iter().map(move |m| (first + m.position as usize, m))
+        });
         work.counters.redistributed += take_out(from, here, &mut gained);
         start = end;
     }
     for (&center, share) in centers.iter().zip(gained) {
         let reach = share.sums.iter().copied().fold(0.0, f32::max);
-        shares.children.push(Child { center, level, share, reach });
+        shares.children.push(Child {
+            center,
+            level,
+            share,
+            reach,
+        });
     }
 }
 
@@ -122,7 +133,10 @@ fn plan_tasks<'a>(
     let mut add = |index: usize, share: &'a Share, centers: Vec<u32>| {
         let per_task = members_per_tile(dim) * 4;
         let centers = std::sync::Arc::new(centers);
-        let chunks = share.members.chunks(per_task).zip(share.sums.chunks(per_task));
+        let chunks = share
+            .members
+            .chunks(per_task)
+            .zip(share.sums.chunks(per_task));
         tasks.extend(chunks.enumerate().map(|(i, (members, sums))| Task {
             share: index,
             first: i * per_task,
@@ -134,13 +148,17 @@ fn plan_tasks<'a>(
     add(0, &shares.own, (0..count as u32).collect());
     let mut sums = vec![0.0; count];
     for (i, child) in shares.children.iter().enumerate() {
-        splitter.kernel.sums(splitter.source.row(child.center), center_rows, &mut sums);
+        splitter
+            .kernel
+            .sums(splitter.source.row(child.center), center_rows, &mut sums);
         work.counters.distance_evaluations += count as u64;
         let radius = metric::distance(child.reach);
         let near: Vec<u32> = (0..count as u32)
             .filter(|&c| {
                 let distance = metric::distance(sums[c as usize]);
-                !splitter.slack.excludes(distance, radius, within.min(radius))
+                !splitter
+                    .slack
+                    .excludes(distance, radius, within.min(radius))
             })
             .collect();
         work.counters.bound_hits += (count - near.len()) as u64;
@@ -161,7 +179,14 @@ fn find_moves(
     let dim = splitter.source.dim;
     let tile = members_per_tile(dim);
     let limit = level.pow4().next_up();
-    let Scratch { rows, centers, sums, best, best_center, .. } = scratch;
+    let Scratch {
+        rows,
+        centers,
+        sums,
+        best,
+        best_center,
+        ..
+    } = scratch;
     let all = task.centers.len() * dim == center_rows.len();
     if !all {
         centers.clear();
@@ -172,7 +197,12 @@ fn find_moves(
     }
     let center_rows = if all { center_rows } else { centers };
     let mut moves = Vec::new();
-    for (i, (members, owned)) in task.members.chunks(tile).zip(task.sums.chunks(tile)).enumerate() {
+    for (i, (members, owned)) in task
+        .members
+        .chunks(tile)
+        .zip(task.sums.chunks(tile))
+        .enumerate()
+    {
         splitter.source.gather(members, rows);
         best.clear();
         best.extend(owned.iter().map(|&sum| sum.min(limit)));
@@ -185,7 +215,8 @@ fn find_moves(
             splitter.kernel.tile(block_rows, rows, dim, sums);
             for (c, sums) in sums.chunks_exact(members.len()).enumerate() {
                 let center = (block * CENTERS_PER_TILE + c) as u32;
-                for ((best, best_center), &sum) in best.iter_mut().zip(&mut *best_center).zip(sums) {
+                for ((best, best_center), &sum) in best.iter_mut().zip(&mut *best_center).zip(sums)
+                {
                     // A tie stays where it is.
                     if sum < *best {
                         *best = sum;
@@ -194,9 +225,17 @@ fn find_moves(
                 }
             }
         }
-        for (j, &center) in best_center.iter().enumerate().filter(|&(_, &c)| c != u32::MAX) {
+        for (j, &center) in best_center
+            .iter()
+            .enumerate()
+            .filter(|&(_, &c)| c != u32::MAX)
+        {
             let position = (i * tile + j) as u32;
-            moves.push(Move { position, center: task.centers[center as usize], sum: best[j] });
+            moves.push(Move {
+                position,
+                center: task.centers[center as usize],
+                sum: best[j],
+            });
         }
     }
     moves
@@ -213,8 +252,9 @@ fn take_out<'a>(
         return 0;
     }
     let before = from.members.len();
-    let mut kept = moves.peek().map_or(before, |(position, _)| *position);
-    for position in kept..before {
+    let first = moves.peek().map_or(before, |(position, _)| *position);
+    let mut kept = first;
+    for position in first..before {
         if let Some((_, m)) = moves.next_if(|(at, _)| *at == position) {
             to[m.center as usize].push(from.members[position], m.sum);
         } else {

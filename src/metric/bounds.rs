@@ -10,7 +10,6 @@
 //!
 //! - **B1 excludes**: if D(1-K) - R - b > t, then d^(q,x) > t.
 //! - **B2 includes**: if (D+R)(1+K) + b <= t, then d^(q,x) <= t.
-//! - **B3 window**: B1 holds with D and R swapped if R is exactly d^(c,x), by symmetry of the triangle inequality.
 //!
 //! with K = (ceil(n/16) + 10) 2^-24 and b = sqrt(n) 2^-73, for n <= [`MAX_DIM`] and rows in the domain
 //! ([`domain_limit`]), where nothing overflows: a difference is at most 2^63 / sqrt(n), so s <= 2^126 (1 + tiny).
@@ -95,12 +94,6 @@ impl Slack {
         (f64::from(center) + f64::from(radius)) * (1.0 + self.relative) + self.absolute
             <= f64::from(t)
     }
-
-    /// Whether a point whose own computed distance to the center is `own` is farther than `t` (B1, B3).
-    #[inline]
-    pub(crate) fn window_excludes(self, center: f32, own: f32, t: f32) -> bool {
-        self.excludes(center, own, t) || self.excludes(own, center, t)
-    }
 }
 
 /// The largest f32 that is at most 2^62 / sqrt(dim): the largest magnitude of a component that the metric accepts.
@@ -164,11 +157,10 @@ mod tests {
         assert!(worst > 0.1, "the data come near the bound: {worst}");
     }
 
-    /// Checks B1, B2, B3 and consistency on one triple; returns whether pruning without slack would be wrong.
+    /// Checks B1, B2 and consistency on one triple; returns whether pruning without slack would be wrong.
     fn check_triple(slack: Slack, q: &[f32], c: &[f32], x: &[f32]) -> bool {
         let (center, own, t) = (computed(q, c), computed(c, x), computed(q, x));
         assert!(!slack.excludes(center, own, t), "{q:?} {c:?} {x:?}");
-        assert!(!slack.window_excludes(center, own, t), "{q:?} {c:?} {x:?}");
         assert!(slack.lower_bound(center, own) <= f64::from(t));
         if t > 0.0 {
             assert!(!slack.includes(center, own, t.next_down()));
@@ -225,7 +217,6 @@ mod tests {
         let slack = Slack::new(3);
         assert!(slack.excludes(10.0, 2.0, 7.9) && !slack.excludes(10.0, 2.0, 8.0));
         assert!(slack.includes(1.0, 2.0, 3.1) && !slack.includes(1.0, 2.0, 3.0));
-        assert!(slack.window_excludes(1.0, 5.0, 3.9) && !slack.window_excludes(1.0, 5.0, 4.0));
         assert!(!slack.excludes(0.0, 0.0, 0.0));
     }
 

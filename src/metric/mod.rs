@@ -5,7 +5,7 @@
 //!
 //! Invariants: M1 to M4 in `scalar.rs` define the sum; every method of [`Kernel`] returns those bits on every
 //! instruction set, for all finite rows whose components are at most [`domain_limit`]. L1 to L3 (`lanes.rs`) and X1 to
-//! X3 (`x86_64.rs`) say why the vector code is sound, B1 to B3 (`bounds.rs`) why pruning is exact, V1 and V2
+//! X3 (`x86_64.rs`) say why the vector code is sound, B1 and B2 (`bounds.rs`) why pruning is exact, V1 and V2
 //! (`level.rs`) what a level is.
 
 mod bounds;
@@ -21,7 +21,9 @@ mod x86_64;
 
 pub(crate) use bounds::{MAX_DIM, Slack, domain_limit};
 pub(crate) use level::Level;
-pub(crate) use scalar::{distance, sum as scalar_sum};
+pub(crate) use scalar::distance;
+#[cfg(test)]
+use scalar::sum as scalar_sum;
 
 #[cfg(target_arch = "x86_64")]
 use lanes::Lanes;
@@ -73,12 +75,9 @@ macro_rules! dispatch {
 impl Kernel {
     /// The widest instruction set of this processor. The standard library caches what it detects.
     pub(crate) fn best() -> Self {
-        [Isa::Avx512, Isa::Avx2]
-            .into_iter()
-            .find_map(Self::with)
-            .unwrap_or(Self {
-                chosen: Chosen::Portable,
-            })
+        Self::available()
+            .last()
+            .expect("plain Rust is always there")
     }
 
     /// The kernels of one instruction set; `None` if this processor lacks it.
@@ -102,6 +101,7 @@ impl Kernel {
             .filter_map(Self::with)
     }
 
+    #[cfg(test)]
     pub(crate) fn isa(self) -> Isa {
         match self.chosen {
             Chosen::Portable => Isa::Portable,

@@ -21,6 +21,7 @@ pub(crate) const LANES: usize = 16;
 /// # Panics
 ///
 /// If the lengths differ.
+#[cfg(test)]
 pub(crate) fn sum(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len(), "rows of one sum have one length");
     let mut lanes = [0.0_f32; LANES];

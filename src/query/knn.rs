@@ -14,6 +14,9 @@ use crate::tree::columns::{ROOT, Range, Tree, too_many_nodes};
 /// Subtrees of at most this many slots are scanned flat while they are packed.
 const FLAT_SCAN: u32 = 64;
 
+/// Rows scanned before the bound is looked at again.
+const SCAN_STEP: u32 = 256;
+
 /// A node to visit.
 #[derive(Clone, Copy)]
 struct Pending {
@@ -41,7 +44,10 @@ impl PartialOrd for Pending {
 impl Ord for Pending {
     /// The smallest bound is the greatest, for a heap that pops the greatest.
     fn cmp(&self, other: &Self) -> Ordering {
-        other.bound.total_cmp(&self.bound).then(other.node.cmp(&self.node))
+        other
+            .bound
+            .total_cmp(&self.bound)
+            .then(other.node.cmp(&self.node))
     }
 }
 
@@ -70,13 +76,19 @@ pub(crate) fn knn(
     scratch.pending.clear();
     let sum = tree.kernel.sum(query, tree.centers.row(ROOT as u64)?);
     scratch.evaluations += 1;
-    scratch.pending.push(Pending { bound: 0.0, distance: metric::distance(sum), node: ROOT });
+    scratch.pending.push(Pending {
+        bound: 0.0,
+        distance: metric::distance(sum),
+        node: ROOT,
+    });
     let mut budget = tree.node_rows();
     while let Some(next) = scratch.pending.pop() {
         if next.bound > scratch.best.radius() as f64 {
             break;
         }
-        budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(next.node))?;
+        budget = budget
+            .checked_sub(1)
+            .ok_or_else(|| too_many_nodes(next.node))?;
         visit(tree, query, next, scratch)?;
     }
     Ok(())
@@ -91,15 +103,28 @@ fn visit(
     let link = tree.link(node)?;
     let span = tree.counts.get(node as u64)?.span;
     if span > 0 && span <= FLAT_SCAN {
-        return scan(tree, query, Range { start: link.slot_start, count: span }, scratch);
+        return scan(
+            tree,
+            query,
+            Range {
+                start: link.slot_start,
+                count: span,
+            },
+            scratch,
+        );
     }
     if link.flags & LINK_UNEQUAL_TWINS != 0 {
         tree.for_twins(node, &link, |range| scan(tree, query, range, scratch))?;
     } else if distance <= scratch.best.radius() {
-        tree.for_twins(node, &link, |range| offer_twins(tree, distance, range, &mut scratch.best))?;
+        tree.for_twins(node, &link, |range| {
+            offer_twins(tree, distance, range, &mut scratch.best)
+        })?;
     }
     let own_radius = tree.radii.get(node as u64)?.own_radius;
-    if !tree.slack.excludes(distance, own_radius, scratch.best.radius()) {
+    if !tree
+        .slack
+        .excludes(distance, own_radius, scratch.best.radius())
+    {
         tree.for_bucket(node, &link, |range| scan(tree, query, range, scratch))?;
     }
     tree.for_children(node, &link, |block| {
@@ -108,37 +133,48 @@ fn visit(
         let radius = scratch.best.radius() as f64;
         let mut child = block.start;
         let (sums, pending) = (&scratch.sums, &mut scratch.pending);
-        tree.radii.for_chunks(block.start as u64, block.count as u64, |_, rows| {
-            for row in rows {
-                let distance = metric::distance(sums[(child - block.start) as usize]);
-                let bound = tree.slack.lower_bound(distance, row.radius);
-                // A radius that is not a number must not hide a subtree.
-                if !(bound > radius) {
-                    pending.push(Pending { bound, distance, node: child });
+        tree.radii
+            .for_chunks(block.start as u64, block.count as u64, |_, rows| {
+                for row in rows {
+                    let distance = metric::distance(sums[(child - block.start) as usize]);
+                    let bound = tree.slack.lower_bound(distance, row.radius);
+                    if bound <= radius {
+                        pending.push(Pending {
+                            bound,
+                            distance,
+                            node: child,
+                        });
+                    }
+                    child += 1;
                 }
-                child += 1;
-            }
-        })
+            })
     })
 }
 
-/// Offers every live point of a range of slots.
-fn scan(
-    tree: &Tree,
-    query: &[f32],
-    range: Range,
-    scratch: &mut Scratch,
-) -> Result<(), ReadError> {
-    tree.sums(&tree.coordinates, range, query, &mut scratch.sums)?;
-    scratch.evaluations += range.count as u64;
-    for (i, &sum) in scratch.sums.iter().enumerate() {
-        if sum <= scratch.best.sum_limit() {
-            let distance = metric::distance(sum);
-            let slot = range.start + i as u32;
-            if distance <= scratch.best.radius() && tree.is_live(slot)? {
-                scratch.best.offer(Neighbor { id: tree.ids.get(slot as u64)?, distance });
+/// Offers every live point of a range of slots. In steps, so that what is found in one bounds the sums of the next.
+fn scan(tree: &Tree, query: &[f32], range: Range, scratch: &mut Scratch) -> Result<(), ReadError> {
+    let end = range.start + range.count;
+    let mut start = range.start;
+    while start < end {
+        let step = Range {
+            start,
+            count: (end - start).min(SCAN_STEP),
+        };
+        let limit = scratch.best.sum_limit();
+        tree.sums_within(&tree.coordinates, step, query, limit, &mut scratch.sums)?;
+        scratch.evaluations += step.count as u64;
+        for (slot, &sum) in (start..).zip(&scratch.sums) {
+            if sum <= scratch.best.sum_limit() {
+                let distance = metric::distance(sum);
+                if distance <= scratch.best.radius() && tree.is_live(slot)? {
+                    scratch.best.offer(Neighbor {
+                        id: tree.ids.get(slot as u64)?,
+                        distance,
+                    });
+                }
             }
         }
+        start += step.count;
     }
     Ok(())
 }
@@ -152,7 +188,10 @@ fn offer_twins(
 ) -> Result<(), ReadError> {
     for slot in range.start..range.start + range.count {
         if tree.is_live(slot)? {
-            let twin = Neighbor { id: tree.ids.get(slot as u64)?, distance };
+            let twin = Neighbor {
+                id: tree.ids.get(slot as u64)?,
+                distance,
+            };
             if !best.admits(&twin) {
                 break;
             }

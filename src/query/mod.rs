@@ -25,7 +25,9 @@ impl Neighbor {
     }
 
     pub(crate) fn order(&self, other: &Neighbor) -> std::cmp::Ordering {
-        self.distance.total_cmp(&other.distance).then(self.id.cmp(&other.id))
+        self.distance
+            .total_cmp(&other.distance)
+            .then(self.id.cmp(&other.id))
     }
 }
 

@@ -35,7 +35,11 @@ pub(crate) fn find_live(tree: &Tree, id: PointId) -> Result<Option<u32>, ReadErr
     match find(tree, id)? {
         Some(slot) if tree.is_live(slot)? => {
             if tree.ids.get(slot as u64)? != id {
-                return Err(ReadError::row("index_slots", slot as u64, "slot of another id"));
+                return Err(ReadError::row(
+                    "index_slots",
+                    slot as u64,
+                    "slot of another id",
+                ));
             }
             Ok(Some(slot))
         }
@@ -45,9 +49,10 @@ pub(crate) fn find_live(tree: &Tree, id: PointId) -> Result<Option<u32>, ReadErr
 
 fn runs(tree: &Tree) -> Result<Vec<IndexRunRow>, ReadError> {
     let mut runs = Vec::new();
-    tree.index_runs.for_chunks(0, tree.index_runs.len(), |_, chunk| {
-        runs.extend(chunk.iter().take_while(|run| run.entries > 0));
-    })?;
+    tree.index_runs
+        .for_chunks(0, tree.index_runs.len(), |_, chunk| {
+            runs.extend(chunk.iter().take_while(|run| run.entries > 0));
+        })?;
     Ok(runs)
 }
 
@@ -64,7 +69,9 @@ fn find_in_run(tree: &Tree, run: &IndexRunRow, id: PointId) -> Result<Option<u32
         id - piece.first_id
     } else {
         let end = piece.key_start.saturating_add(piece.count);
-        let at = partition(piece.key_start, end, |row| Ok(tree.index_keys.get(row)? < id))?;
+        let at = partition(piece.key_start, end, |row| {
+            Ok(tree.index_keys.get(row)? < id)
+        })?;
         if at == end || tree.index_keys.get(at)? != id {
             return Ok(None);
         }
@@ -73,7 +80,9 @@ fn find_in_run(tree: &Tree, run: &IndexRunRow, id: PointId) -> Result<Option<u32
     if position >= piece.count {
         return Ok(None);
     }
-    let slot = tree.index_slots.get(piece.slot_start.saturating_add(position))?;
+    let slot = tree
+        .index_slots
+        .get(piece.slot_start.saturating_add(position))?;
     Ok((slot != NONE).then_some(slot))
 }
 
@@ -143,17 +152,21 @@ fn read_run(
     for row in run.piece_start..run.piece_start.saturating_add(run.piece_count) {
         let piece = tree.index_pieces.get(row)?;
         let mut slots = Vec::new();
-        tree.index_slots.for_chunks(piece.slot_start, piece.count, |_, chunk| {
-            slots.extend_from_slice(chunk)
-        })?;
+        tree.index_slots
+            .for_chunks(piece.slot_start, piece.count, |_, chunk| {
+                slots.extend_from_slice(chunk)
+            })?;
         if piece.sparse == 0 {
-            let entries = (piece.first_id..).zip(slots).filter(|&(_, slot)| slot != NONE);
+            let entries = (piece.first_id..)
+                .zip(slots)
+                .filter(|&(_, slot)| slot != NONE);
             out.extend(entries);
         } else {
             let mut slots = slots.into_iter();
-            tree.index_keys.for_chunks(piece.key_start, piece.count, |_, chunk| {
-                out.extend(chunk.iter().copied().zip(&mut slots))
-            })?;
+            tree.index_keys
+                .for_chunks(piece.key_start, piece.count, |_, chunk| {
+                    out.extend(chunk.iter().copied().zip(&mut slots))
+                })?;
         }
     }
     Ok(())
@@ -194,13 +207,21 @@ fn write_dense(tree: &mut Tree, entries: &[(PointId, u32)]) -> Result<(), ReadEr
     let slot_start = tree.index_slots.len();
     tree.index_slots.push(&slots)?;
     let count = slots.len() as u64;
-    let piece =
-        IndexPieceRow { first_id, count, slot_start, key_start: 0, sparse: 0, reserved: 0 };
+    let piece = IndexPieceRow {
+        first_id,
+        count,
+        slot_start,
+        key_start: 0,
+        sparse: 0,
+        reserved: 0,
+    };
     tree.index_pieces.push(&[piece])
 }
 
 fn write_sparse(tree: &mut Tree, entries: &[(PointId, u32)]) -> Result<(), ReadError> {
-    let Some(&(first_id, _)) = entries.first() else { return Ok(()) };
+    let Some(&(first_id, _)) = entries.first() else {
+        return Ok(());
+    };
     let piece = IndexPieceRow {
         first_id,
         count: entries.len() as u64,

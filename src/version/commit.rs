@@ -43,7 +43,12 @@ struct Placement<'a> {
 /// Crash outcomes, by step: 1 to 4, the store is as before, with space behind its end that the next writer drops; 5
 /// and 6, either as before or with the new version whole; 7 and later, with the new version.
 pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<VersionRow, CommitError> {
-    let mut writer = db.writer.as_ref().ok_or(CommitError::ReadOnly)?.lock().expect("unpoisoned");
+    let mut writer = db
+        .writer
+        .as_ref()
+        .ok_or(CommitError::ReadOnly)?
+        .lock()
+        .expect("unpoisoned");
     if writer.poisoned {
         return Err(CommitError::Poisoned);
     }
@@ -69,7 +74,13 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<VersionRow, Comm
         data.push(placement);
     }
     let state = StatePlan::new(db, &old, &mut space, &writer.freed)?;
-    let StatePlan { mut versions, map, freed, freed_rows, map_words } = state;
+    let StatePlan {
+        mut versions,
+        map,
+        freed,
+        freed_rows,
+        map_words,
+    } = state;
 
     // 2. Reserve growth, so that a full disk shows here.
     let storage = db.arena.storage();
@@ -83,8 +94,16 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<VersionRow, Comm
 
     // 3. Write segments and tables, bottom up. Nothing refers to them yet.
     let planned = |placement: &Placement<'_>| placement.planned_bytes();
-    let map_column = Words { table: map.table, words: map_words, changed: map.segments };
-    let freed_column = Words { table: freed.table, words: freed_rows, changed: freed.segments };
+    let map_column = Words {
+        table: map.table,
+        words: map_words,
+        changed: map.segments,
+    };
+    let freed_column = Words {
+        table: freed.table,
+        words: freed_rows,
+        changed: freed.segments,
+    };
     row.bytes_written = data.iter().map(planned).sum::<u64>()
         + versions.planned_bytes()
         + map.planned_bytes
@@ -100,8 +119,16 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<VersionRow, Comm
             update: versions.update,
             column: &versions.column,
         };
-        let map = Placement { column: &map_column, segments: map.places, update: map.update };
-        let freed = Placement { column: &freed_column, segments: freed.places, update: freed.update };
+        let map = Placement {
+            column: &map_column,
+            segments: map.places,
+            update: map.update,
+        };
+        let freed = Placement {
+            column: &freed_column,
+            segments: freed.places,
+            update: freed.update,
+        };
         Ok([
             write_column(db, number, &versions)?,
             write_column(db, number, &map)?,
@@ -140,12 +167,20 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<VersionRow, Comm
     // 6. F2: the commit is durable.
     if let Err(source) = write_slot(db, &slot) {
         writer.poisoned = true;
-        return Err(CommitError::Unknown { commit: number, source });
+        return Err(CommitError::Unknown {
+            commit: number,
+            source,
+        });
     }
 
     // 7. Publish, and leave the unsynced proof that F2 returned.
     writer.space = Some(space);
-    writer.freed = freed_column.words.iter().copied().filter(|row| row.bytes > 0).collect();
+    writer.freed = freed_column
+        .words
+        .iter()
+        .copied()
+        .filter(|row| row.bytes > 0)
+        .collect();
     db.publish(slot);
     leave_hint(db, number);
     Ok(row)
@@ -155,7 +190,10 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<VersionRow, Comm
 fn abort(db: &Database, old_len: u64, file_bytes: u64, e: StorageError) -> CommitError {
     let _ = db.arena.storage().set_len(old_len);
     match e.is_disk_full() {
-        true => CommitError::DiskFull { needed: file_bytes.saturating_sub(old_len), source: e },
+        true => CommitError::DiskFull {
+            needed: file_bytes.saturating_sub(old_len),
+            source: e,
+        },
         false => CommitError::Storage(e),
     }
 }
@@ -170,7 +208,10 @@ fn write_slot(db: &Database, slot: &CommitSlot) -> Result<(), StorageError> {
 
 fn leave_hint(db: &Database, commit: u64) {
     // Only a hint: without it the next writer does a little more.
-    let _ = db.arena.storage().write_at(&Hint::new(commit, db.header.lineage).encode(), HINT_OFFSET);
+    let _ = db
+        .arena
+        .storage()
+        .write_at(&Hint::new(commit, db.header.lineage).encode(), HINT_OFFSET);
 }
 
 /// Makes sure that the newest commit is durable before another builds on it. After a failed sync the page cache can
@@ -183,7 +224,11 @@ fn confirm(db: &Database, writer: &mut Writer, newest: &CommitSlot) -> Result<()
     let mut tables: Vec<Table> = state.map(|&a| db.state_table(newest, a)).collect();
     if newest.newest_version > 0 {
         let row = db.newest_version()?;
-        tables.extend(Array::ALL[..DATA_ARRAYS].iter().map(|&a| db.data_table(a, &row.roots)));
+        tables.extend(
+            Array::ALL[..DATA_ARRAYS]
+                .iter()
+                .map(|&a| db.data_table(a, &row.roots)),
+        );
     }
     let storage = db.arena.storage();
     for table in &tables {
@@ -228,7 +273,15 @@ fn place<'a>(
     let changed = column.changed();
     let segments: BTreeMap<u64, u64> = changed
         .iter()
-        .map(|&s| (s, space.allocate(spec.stored_bytes(spec.rows_in(s, column.rows())), spec.class)))
+        .map(|&s| {
+            (
+                s,
+                space.allocate(
+                    spec.stored_bytes(spec.rows_in(s, column.rows())),
+                    spec.class,
+                ),
+            )
+        })
         .collect();
     let block = spec.block_bytes;
     let update = TableUpdate::plan(
@@ -238,13 +291,22 @@ fn place<'a>(
         || space.allocate(block, Class::Topology),
         replaced,
     )?;
-    Ok(Placement { column, segments, update })
+    Ok(Placement {
+        column,
+        segments,
+        update,
+    })
 }
 
 impl Placement<'_> {
     fn planned_bytes(&self) -> u64 {
         let spec = self.column.table().spec;
-        planned_bytes(&spec, self.column.rows(), self.segments.keys().copied(), &self.update)
+        planned_bytes(
+            &spec,
+            self.column.rows(),
+            self.segments.keys().copied(),
+            &self.update,
+        )
     }
 }
 
@@ -254,7 +316,9 @@ fn planned_bytes(
     segments: impl Iterator<Item = u64>,
     update: &TableUpdate,
 ) -> u64 {
-    let segments: u64 = segments.map(|s| spec.stored_bytes(spec.rows_in(s, rows)) as u64).sum();
+    let segments: u64 = segments
+        .map(|s| spec.stored_bytes(spec.rows_in(s, rows)) as u64)
+        .sum();
     segments + update.planned_nodes() * spec.block_bytes as u64
 }
 
@@ -265,13 +329,24 @@ fn write_column(
     placement: &Placement<'_>,
 ) -> Result<ArrayRoot, CommitError> {
     use rayon::prelude::*;
-    let Placement { column, segments, update } = placement;
+    let Placement {
+        column,
+        segments,
+        update,
+    } = placement;
     let spec = column.table().spec;
     let pieces: Vec<(u64, Piece<'_>)> = segments
         .iter()
         .map(|(&segment, &address)| {
             let stored = spec.stored_bytes(spec.rows_in(segment, column.rows()));
-            (segment, Piece { address, bytes: column.bytes(segment), stored })
+            (
+                segment,
+                Piece {
+                    address,
+                    bytes: column.bytes(segment),
+                    stored,
+                },
+            )
         })
         .collect();
     let entries: BTreeMap<u64, Entry> = pieces
@@ -279,13 +354,23 @@ fn write_column(
         .map(|(segment, piece)| {
             let crc = crc32_padded(piece.bytes, piece.stored);
             let bytes = piece.stored as u32;
-            (*segment, Entry { address: piece.address, birth: number, crc, bytes })
+            (
+                *segment,
+                Entry {
+                    address: piece.address,
+                    birth: number,
+                    crc,
+                    bytes,
+                },
+            )
         })
         .collect::<Vec<_>>()
         .into_iter()
         .collect();
     let mut nodes = Vec::new();
-    let root = update.encode(number, entries, |address, block| nodes.push((address, block)))?;
+    let root = update.encode(number, entries, |address, block| {
+        nodes.push((address, block))
+    })?;
     let mut pieces: Vec<Piece<'_>> = pieces.into_iter().map(|(_, piece)| piece).collect();
     pieces.extend(nodes.iter().map(|(address, block)| Piece {
         address: *address,
@@ -315,7 +400,12 @@ struct VersionsPlan {
 impl VersionsPlan {
     fn planned_bytes(&self) -> u64 {
         let spec = self.column.table().spec;
-        planned_bytes(&spec, self.column.rows(), self.segments.keys().copied(), &self.update)
+        planned_bytes(
+            &spec,
+            self.column.rows(),
+            self.segments.keys().copied(),
+            &self.update,
+        )
     }
 
     /// Replaces the row that was only a placeholder while space was planned.
@@ -359,14 +449,28 @@ impl StatePlan {
         released: &[FreedRow],
     ) -> Result<Self, ReadError> {
         let mut out_of_use: Vec<FreedRow> = Vec::new();
-        let row_of = |e: Entry| FreedRow { address: e.address, bytes: e.bytes as u64 };
+        let row_of = |e: Entry| FreedRow {
+            address: e.address,
+            bytes: e.bytes as u64,
+        };
 
-        let Table { arena, spec, root, access } = db.state_table(old, Array::Versions);
+        let Table {
+            arena,
+            spec,
+            root,
+            access,
+        } = db.state_table(old, Array::Versions);
         let mut column: Column<VersionRow> = Column::new(arena, spec, root, access)?;
         column.push(&[VersionRow::empty()])?;
         let placement = place(&column, space, |e| out_of_use.push(row_of(e)))?;
-        let Placement { segments, update, .. } = placement;
-        let versions = VersionsPlan { segments, update, column };
+        let Placement {
+            segments, update, ..
+        } = placement;
+        let versions = VersionsPlan {
+            segments,
+            update,
+            column,
+        };
 
         // The list of freed space is written anew by each commit; the old one goes out of use as a whole.
         let freed_spec = db.geometry.spec(Array::Freed);
@@ -392,17 +496,31 @@ impl StatePlan {
             .flat_map(|row| row.address / block / 64..=(row.address + row.bytes - 1) / block / 64)
             .map(|word| word / per_segment)
             .collect();
-        let [mut map_segments, mut map_nodes, mut freed_segments, mut freed_nodes] =
-            std::array::from_fn(|_| Pool::default());
+        let [
+            mut map_segments,
+            mut map_nodes,
+            mut freed_segments,
+            mut freed_nodes,
+        ] = std::array::from_fn(|_| Pool::default());
         let mut freed_len = 0usize;
         loop {
-            touched.extend(space.take_changes().into_iter().map(|w| w as u64 / per_segment));
+            touched.extend(
+                space
+                    .take_changes()
+                    .into_iter()
+                    .map(|w| w as u64 / per_segment),
+            );
             // Both arrays are padded to whole segments, so that growing does not change a segment's length.
             let map_rows = (space.words().len() as u64).next_multiple_of(per_segment);
             let map_rows = map_rows.max(map_table.root.rows);
             touched.extend(map_table.segments()..map_spec.segments(map_rows));
             let mut freed_now = out_of_use.clone();
-            for pool in [&mut map_segments, &mut map_nodes, &mut freed_segments, &mut freed_nodes] {
+            for pool in [
+                &mut map_segments,
+                &mut map_nodes,
+                &mut freed_segments,
+                &mut freed_nodes,
+            ] {
                 pool.next = 0;
             }
             let map_bytes = map_spec.stored_bytes(per_segment);
@@ -439,7 +557,12 @@ impl StatePlan {
                 |_| {},
             )?;
             let before = touched.len();
-            touched.extend(space.take_changes().into_iter().map(|w| w as u64 / per_segment));
+            touched.extend(
+                space
+                    .take_changes()
+                    .into_iter()
+                    .map(|w| w as u64 / per_segment),
+            );
             let words = (space.words().len() as u64).next_multiple_of(per_segment);
             if touched.len() != before || words > map_rows {
                 continue;

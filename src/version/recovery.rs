@@ -29,15 +29,17 @@ pub(crate) fn read_header(storage: &dyn Storage, writing: bool) -> Result<Header
             storage.read_at(&mut magic, 0)?;
         }
         return Err(match magic == crate::format::header::MAGIC {
-            true => OpenError::Truncated { found: len, needed: DATA_START },
+            true => OpenError::Truncated {
+                found: len,
+                needed: DATA_START,
+            },
             false => OpenError::NotTreering,
         });
     }
-    let copies =
-        [0, 1].map(|copy| match read_page(storage, copy * COPY_DISTANCE) {
-            Ok(page) => Ok(Header::decode(&page, writing)),
-            Err(e) => Err(e),
-        });
+    let copies = [0, 1].map(|copy| match read_page(storage, copy * COPY_DISTANCE) {
+        Ok(page) => Ok(Header::decode(&page, writing)),
+        Err(e) => Err(e),
+    });
     let mut defects = Vec::new();
     for (copy, result) in copies.into_iter().enumerate() {
         match result? {
@@ -51,13 +53,19 @@ pub(crate) fn read_header(storage: &dyn Storage, writing: bool) -> Result<Header
         HeaderDefect::Damaged(_) => 1,
         HeaderDefect::Foreign => 2,
     };
-    let (copy, defect) =
-        defects.into_iter().min_by_key(|(_, defect)| rank(defect)).expect("there are two copies");
+    let (copy, defect) = defects
+        .into_iter()
+        .min_by_key(|(_, defect)| rank(defect))
+        .expect("there are two copies");
     Err(match defect {
         HeaderDefect::Foreign => OpenError::NotTreering,
-        HeaderDefect::Unknown { mask, read_only_would_do } => {
-            OpenError::UnknownFeatures { mask, read_only_would_do }
-        }
+        HeaderDefect::Unknown {
+            mask,
+            read_only_would_do,
+        } => OpenError::UnknownFeatures {
+            mask,
+            read_only_would_do,
+        },
         HeaderDefect::Damaged(what) => {
             ReadError::corrupt(Place::Header { copy }, Defect::Invalid(what)).into()
         }
@@ -66,15 +74,14 @@ pub(crate) fn read_header(storage: &dyn Storage, writing: bool) -> Result<Header
 
 /// The newest commit with an intact slot. The file is checked to be long enough for it; a commit that is known to
 /// have been acknowledged and whose slots are both gone is an error, never a silent fall back to an older one.
-pub(crate) fn newest_commit(
-    storage: &dyn Storage,
-    lineage: [u8; 16],
-) -> Result<Newest, OpenError> {
+pub(crate) fn newest_commit(storage: &dyn Storage, lineage: [u8; 16]) -> Result<Newest, OpenError> {
     let mut newest: Option<CommitSlot> = None;
     for copy in 0..2 {
         for place in 0..SLOT_RING {
             let page = read_page(storage, slot_offset(place, copy))?;
-            let Some(slot) = CommitSlot::decode(&page, lineage) else { continue };
+            let Some(slot) = CommitSlot::decode(&page, lineage) else {
+                continue;
+            };
             let in_place = slot.commit % SLOT_RING == place;
             if in_place && newest.is_none_or(|best| slot.commit > best.commit) {
                 newest = Some(slot);
@@ -93,7 +100,13 @@ pub(crate) fn newest_commit(
     }
     let found = storage.len()?;
     if slot.file_bytes > found || slot.file_bytes < DATA_START {
-        return Err(OpenError::Truncated { found, needed: slot.file_bytes });
+        return Err(OpenError::Truncated {
+            found,
+            needed: slot.file_bytes,
+        });
     }
-    Ok(Newest { slot, confirmed: acknowledged == Some(slot.commit) })
+    Ok(Newest {
+        slot,
+        confirmed: acknowledged == Some(slot.commit),
+    })
 }

@@ -26,8 +26,8 @@ impl Bench {
     /// 0, 7 and 310 are gone. The queries are in `q.csv`.
     fn with_store() -> Bench {
         let bench = Bench::new();
-        bench.write("a.csv", &points(0..300));
-        bench.write("b.csv", &points(300..340));
+        bench.write("a.csv", points(0..300));
+        bench.write("b.csv", points(300..340));
         bench.write("q.csv", "0.5,0.5,0.5\n3,2,1\n-1,9,0.25\n");
         bench.ok("build s a.csv --message first");
         bench.ok("insert s b.csv");

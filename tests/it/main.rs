@@ -1,4 +1,6 @@
 //! The integration tests, one binary; each file is a story.
 
+#[cfg(feature = "cli")]
+mod cli;
 mod common;
 mod exactness;
