@@ -58,3 +58,8 @@ pub use options::{CancelToken, CreateOptions, Metric, OpenOptions, Progress, Pro
 pub use query::Neighbor;
 pub use snapshot::{NeighborTable, Searcher, Snapshot, VersionInfo, VersionKind};
 pub use store::{Store, Transaction};
+
+/// The examples of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

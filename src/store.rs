@@ -716,3 +716,106 @@ fn folder(path: &Path) -> &Path {
         _ => Path::new("."),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::format::arrays::Entry;
+    use crate::version::table::Visit;
+
+    /// Every segment and table node of a version: (array, segment or none) to entry.
+    fn entries(snapshot: &Snapshot) -> Vec<(usize, Option<u64>, Entry)> {
+        let mut all = Vec::new();
+        for (array, column) in snapshot.tree().columns().iter().enumerate() {
+            let mut visit = |entry: &Entry, visit| {
+                let segment = match visit {
+                    Visit::Segment(segment) => Some(segment),
+                    Visit::Node => None,
+                };
+                all.push((array, segment, *entry));
+                true
+            };
+            column.table().walk(&mut visit, &mut |e| panic!("{e}"));
+        }
+        all
+    }
+
+    #[test]
+    fn a_batch_copies_what_it_touches_and_shares_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.tre");
+        let mut state = 9u64;
+        let mut points = |n: usize| -> Vec<f32> {
+            let mut next = || {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                (state >> 40) as f32 / (1 << 24) as f32
+            };
+            (0..3 * n).map(|_| next()).collect()
+        };
+        let options = CreateOptions::new(3)
+            .block_bytes(256)
+            .topology_segment_bytes(256)
+            .coordinate_segment_bytes(1024);
+        let mut store = Store::create(&path, options).unwrap();
+        store.insert(&points(5000)).unwrap();
+        for round in 0..12 {
+            let before = entries(&store.latest().unwrap());
+            let bytes = std::fs::read(&path).unwrap();
+            let report = match round % 3 {
+                2 => store.delete(&[round, 100 + round, 3000 + round]).unwrap(),
+                _ => store.insert(&points(40)).unwrap(),
+            };
+            let after = entries(&store.latest().unwrap());
+            let new_bytes = std::fs::read(&path).unwrap();
+            // No byte that the version before refers to has changed.
+            for (_, _, entry) in &before {
+                let range = entry.address as usize..(entry.address + entry.bytes as u64) as usize;
+                assert_eq!(bytes[range.clone()], new_bytes[range]);
+            }
+            // A segment is either shared or one of those counted as copied.
+            let old: BTreeMap<(usize, u64), Entry> = before
+                .iter()
+                .filter_map(|(a, s, e)| s.map(|s| ((*a, s), *e)))
+                .collect();
+            let mut copied = 0;
+            let mut shared = 0;
+            for (array, segment, entry) in &after {
+                if let Some(old) = segment.and_then(|segment| old.get(&(*array, segment))) {
+                    match old == entry {
+                        true => shared += 1,
+                        false => copied += 1,
+                    }
+                }
+            }
+            assert_eq!(copied, report.counters.cow_segments);
+            assert!(shared > 4 * copied, "{shared} shared, {copied} copied");
+        }
+    }
+
+    #[test]
+    fn a_second_batch_of_the_same_shape_grows_no_scratch() {
+        for threads in [1, 2] {
+            let open = OpenOptions::new().threads(threads);
+            let mut store = Store::in_memory(CreateOptions::new(4), open).unwrap();
+            let mut state = 3u32;
+            let points: Vec<f32> = std::iter::repeat_with(|| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 24) as f32
+            })
+            .take(40_000)
+            .collect();
+            let first = store.insert(&points).unwrap();
+            assert!(first.counters.pool_grow_bytes > 0 && first.counters.pool_reuse_hits > 0);
+            // A transaction that is dropped leaves the tree as it was and the scratch warm.
+            for _ in 0..2 {
+                store.begin().insert(&points[..8000]).unwrap();
+            }
+            let again = store.insert(&points[..8000]).unwrap();
+            assert_eq!(again.counters.pool_grow_bytes, 0);
+        }
+    }
+}

@@ -146,3 +146,98 @@ impl Part {
         Ok(best.map(|child| (child, best_sum)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::insert::scratch::ScratchPool;
+    use crate::options::{CreateOptions, OpenOptions};
+    use crate::store::Store;
+    use crate::tree::columns::Range;
+
+    /// Points on a small lattice with some noise: ties, duplicates and exact powers of two between them.
+    fn points(n: usize, dim: usize) -> Vec<f32> {
+        let mut state = 5u64;
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            state >> 33
+        };
+        let noise = |r: u64| {
+            if r % 3 == 0 {
+                0.0
+            } else {
+                (r % 1000) as f32 / 1000.0
+            }
+        };
+        (0..n * dim)
+            .map(|_| (next() % 8) as f32 + noise(next()))
+            .collect()
+    }
+
+    #[test]
+    fn finds_every_point_of_a_bulk_built_tree_where_it_lies() {
+        for (leaf_capacity, dim) in [(1, 1), (1, 3), (2, 2), (32, 3), (32, 12), (8, 40)] {
+            let points = points(3000, dim);
+            let options = CreateOptions::new(dim).leaf_capacity(leaf_capacity);
+            let mut store = Store::in_memory(options, OpenOptions::new().threads(2)).unwrap();
+            store.insert(&points).unwrap();
+            let snapshot = store.latest().unwrap();
+            let tree = snapshot.tree();
+            let ids: Vec<u64> = (0..3000).collect();
+            let batch = Batch {
+                points: &points,
+                ids,
+            };
+            let open = OpenOptions::new();
+            let scratch = ScratchPool::new(1);
+            let context = Context {
+                options: &open,
+                scratch: &scratch,
+            };
+            let found = locate(tree, &context, &batch, &mut Work::default()).unwrap();
+            assert!(
+                found.radii.is_empty(),
+                "every point is inside every radius (T5)"
+            );
+            for slot in 0..tree.slots() {
+                let point = tree.ids.get(slot as u64).unwrap() as usize;
+                assert_eq!(
+                    found.nodes[point],
+                    tree.owner(slot).unwrap(),
+                    "B = {leaf_capacity}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_capacity_of_one_gives_every_distinct_point_a_node() {
+        let options = CreateOptions::new(2).leaf_capacity(1);
+        let mut store = Store::in_memory(options, OpenOptions::new()).unwrap();
+        let points = points(2000, 2);
+        for batch in points.chunks(2 * 300) {
+            store.insert(batch).unwrap();
+        }
+        let snapshot = store.latest().unwrap();
+        let tree = snapshot.tree();
+        for slot in 0..tree.slots() {
+            let owner = tree.owner(slot).unwrap();
+            if tree.is_live(slot).unwrap() {
+                let center = tree.centers.row(owner as u64).unwrap();
+                assert_eq!(center, tree.coordinates.row(slot as u64).unwrap());
+            }
+        }
+        let mut buckets = Vec::new();
+        for node in 0..tree.node_rows() {
+            let link = tree.link(node).unwrap();
+            tree.for_bucket(node, &link, |range: Range| {
+                buckets.push(range);
+                Ok(())
+            })
+            .unwrap();
+        }
+        assert!(buckets.is_empty());
+    }
+}
