@@ -11,7 +11,7 @@ use crate::ids::{PointId, VersionId};
 use crate::insert::batch::check_points;
 use crate::insert::report::Counters;
 use crate::options::Metric;
-use crate::query::{Neighbor, brute, knn, range};
+use crate::query::{Neighbor, batch, brute, knn, range};
 use crate::store::Core;
 use crate::tree::columns::Tree;
 use crate::tree::id_index;
@@ -253,25 +253,12 @@ impl Snapshot {
     ///
     /// As for [`Snapshot::knn`]; the first offending query is named.
     pub fn knn_batch(&self, queries: &[f32], k: usize) -> Result<NeighborTable, QueryError> {
-        const QUERIES_PER_TASK: usize = 32;
         let count = self.check(queries)?;
-        let dim = self.dim();
-        let parts: Vec<(Vec<Neighbor>, u64)> = self.inner.core.pool.install(|| {
-            queries
-                .par_chunks(QUERIES_PER_TASK * dim)
-                .map(|queries| {
-                    let mut searcher = self.searcher();
-                    let mut found = Vec::new();
-                    for query in queries.chunks_exact(dim) {
-                        knn::knn(self.tree(), query, k, &mut searcher.buffers.knn)?;
-                        found.extend_from_slice(searcher.buffers.knn.best.sorted());
-                    }
-                    Ok((found, searcher.distance_evaluations()))
-                })
-                .collect::<Result<_, ReadError>>()
-        })?;
-        let evaluations = parts.iter().map(|part| part.1).sum();
-        let neighbors = parts.into_iter().flat_map(|part| part.0).collect();
+        let (neighbors, evaluations) = self
+            .inner
+            .core
+            .pool
+            .install(|| batch::knn_batch(self.tree(), queries, k))?;
         self.neighbor_table(count, k, neighbors, evaluations)
     }
 

@@ -82,6 +82,20 @@ impl Slack {
         f64::from(center) * (1.0 - self.relative) - f64::from(radius) - self.absolute
     }
 
+    /// A sum of squares to the center above which [`Slack::excludes`] holds for certain: a cheap first look that needs
+    /// no root.
+    ///
+    /// If D(1-K) <= t + R + b then the sum s whose rounded root is D has s <= (t+R+b)^2 (1-K)^-2 (1+2^-23) to first
+    /// order. With K <= 4106 * 2^-24 the last two factors are below 1 + 5 * 10^-4; the margin covers them and the f32
+    /// rounding of the product, and the last term rounding where the square is subnormal.
+    #[inline]
+    pub(crate) fn sum_reach(self, radius: f32, t: f32) -> f32 {
+        const MARGIN: f32 = 1.001;
+        const TINY: f32 = f32::from_bits(4);
+        let reach = t + radius + self.absolute as f32;
+        reach * reach * MARGIN + TINY
+    }
+
     /// Whether no point of the subtree is at computed distance `t` or nearer (B1).
     #[inline]
     pub(crate) fn excludes(self, center: f32, radius: f32, t: f32) -> bool {
@@ -162,6 +176,11 @@ mod tests {
         let (center, own, t) = (computed(q, c), computed(c, x), computed(q, x));
         assert!(!slack.excludes(center, own, t), "{q:?} {c:?} {x:?}");
         assert!(slack.lower_bound(center, own) <= f64::from(t));
+        let sum = super::super::scalar::sum(q, c);
+        assert!(
+            sum <= slack.sum_reach(own, t),
+            "the first look cuts what the bound keeps"
+        );
         if t > 0.0 {
             assert!(!slack.includes(center, own, t.next_down()));
         }

@@ -11,8 +11,12 @@ use crate::format::rows::LINK_UNEQUAL_TWINS;
 use crate::metric;
 use crate::tree::columns::{ROOT, Range, Tree, too_many_nodes};
 
-/// Subtrees of at most this many slots are scanned flat while they are packed.
-const FLAT_SCAN: u32 = 64;
+/// Subtrees of at most this many values are scanned flat while they are packed: a scan costs less than the cache misses
+/// of a descent.
+const FLAT_SCAN_VALUES: usize = 4096;
+
+/// The same in rows: at least and at most.
+const FLAT_SCAN_ROWS: std::ops::RangeInclusive<usize> = 32..=256;
 
 /// Rows scanned before the bound is looked at again.
 const SCAN_STEP: u32 = 256;
@@ -94,6 +98,37 @@ pub(crate) fn knn(
     Ok(())
 }
 
+/// Where in the packed order the answer to a query lies, roughly: the first slot of the node that a descent to the
+/// nearest child ends at. Queries sorted by it find in the cache what the one before them read.
+pub(crate) fn neighbourhood(
+    tree: &Tree,
+    query: &[f32],
+    scratch: &mut Scratch,
+) -> Result<u32, ReadError> {
+    if tree.node_rows() == 0 {
+        return Ok(0);
+    }
+    let mut node = ROOT;
+    loop {
+        let link = tree.link(node)?;
+        let mut nearest = (f32::INFINITY, None);
+        tree.for_children(node, &link, |block| {
+            tree.sums(&tree.centers, block, query, &mut scratch.sums)?;
+            scratch.evaluations += block.count as u64;
+            for (child, &sum) in (block.start..).zip(&scratch.sums) {
+                if sum < nearest.0 {
+                    nearest = (sum, Some(child));
+                }
+            }
+            Ok(())
+        })?;
+        match nearest.1 {
+            Some(child) => node = child,
+            None => return Ok(link.slot_start),
+        }
+    }
+}
+
 fn visit(
     tree: &Tree,
     query: &[f32],
@@ -102,7 +137,8 @@ fn visit(
 ) -> Result<(), ReadError> {
     let link = tree.link(node)?;
     let span = tree.counts.get(node as u64)?.span;
-    if span > 0 && span <= FLAT_SCAN {
+    let flat = (FLAT_SCAN_VALUES / tree.dim).clamp(*FLAT_SCAN_ROWS.start(), *FLAT_SCAN_ROWS.end());
+    if span > 0 && span as usize <= flat {
         return scan(
             tree,
             query,
@@ -130,25 +166,39 @@ fn visit(
     tree.for_children(node, &link, |block| {
         tree.sums(&tree.centers, block, query, &mut scratch.sums)?;
         scratch.evaluations += block.count as u64;
-        let radius = scratch.best.radius() as f64;
-        let mut child = block.start;
-        let (sums, pending) = (&scratch.sums, &mut scratch.pending);
-        tree.radii
-            .for_chunks(block.start as u64, block.count as u64, |_, rows| {
-                for row in rows {
-                    let distance = metric::distance(sums[(child - block.start) as usize]);
+        push_children(tree, block, scratch)
+    })
+}
+
+/// Puts the children that may hold a neighbour on the heap, given the sums to their centers.
+fn push_children(tree: &Tree, block: Range, scratch: &mut Scratch) -> Result<(), ReadError> {
+    let Scratch {
+        best,
+        pending,
+        sums,
+        ..
+    } = scratch;
+    let reach = best.radius();
+    let mut at = 0;
+    tree.radii
+        .for_chunks(block.start as u64, block.count as u64, |_, rows| {
+            let sums = &sums[at..at + rows.len()];
+            for (row, &sum) in rows.iter().zip(sums) {
+                // Most children are too far away by so much that neither root nor slack is needed to see it.
+                if sum <= tree.slack.sum_reach(row.radius, reach) {
+                    let distance = metric::distance(sum);
                     let bound = tree.slack.lower_bound(distance, row.radius);
-                    if bound <= radius {
+                    if bound <= reach as f64 {
                         pending.push(Pending {
                             bound,
                             distance,
-                            node: child,
+                            node: block.start + at as u32,
                         });
                     }
-                    child += 1;
                 }
-            })
-    })
+                at += 1;
+            }
+        })
 }
 
 /// Offers every live point of a range of slots. In steps, so that what is found in one bounds the sums of the next.

@@ -2,6 +2,7 @@
 //!
 //! Nothing here writes, and nothing here is imported by [`crate::insert`].
 
+pub(crate) mod batch;
 pub(crate) mod brute;
 pub(crate) mod heap;
 pub(crate) mod knn;
