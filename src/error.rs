@@ -52,11 +52,7 @@ impl fmt::Display for Place {
         match self {
             Place::Header { copy } => write!(f, "header copy {copy}"),
             Place::Slots => write!(f, "commit slots"),
-            Place::Segment {
-                array,
-                segment,
-                address,
-            } => {
+            Place::Segment { array, segment, address } => {
                 write!(f, "segment {segment} of array `{array}` at byte {address}")
             }
             Place::TableNode { array, address } => {

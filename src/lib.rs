@@ -35,10 +35,12 @@ mod ingest;
 mod insert;
 mod maintain;
 mod metric;
+mod new_file;
 mod options;
 mod query;
 mod snapshot;
 mod store;
+mod transaction;
 mod tree;
 mod version;
 
@@ -57,7 +59,8 @@ pub use maintain::verify::{Problem, VerifyOptions, VerifyReport};
 pub use options::{CancelToken, CreateOptions, Metric, OpenOptions, Progress, Provenance};
 pub use query::Neighbor;
 pub use snapshot::{NeighborTable, Searcher, Snapshot, VersionInfo, VersionKind};
-pub use store::{Store, Transaction};
+pub use store::Store;
+pub use transaction::Transaction;
 
 /// The examples of the README, compiled and run.
 #[cfg(doctest)]

@@ -105,10 +105,7 @@ impl CreateOptions {
     pub(crate) fn check(&self) -> Result<(), OptionsError> {
         let refuse = |option, why: String| Err(OptionsError { option, why });
         if self.dim == 0 || self.dim > metric::MAX_DIM {
-            return refuse(
-                "dim",
-                format!("{} is not from 1 to {}", self.dim, metric::MAX_DIM),
-            );
+            return refuse("dim", format!("{} is not from 1 to {}", self.dim, metric::MAX_DIM));
         }
         if !(1..=65_536).contains(&self.leaf_capacity) {
             return refuse(

@@ -127,9 +127,7 @@ struct Buffers {
 
 impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Snapshot")
-            .field("version", &self.version())
-            .finish_non_exhaustive()
+        f.debug_struct("Snapshot").field("version", &self.version()).finish_non_exhaustive()
     }
 }
 
@@ -145,15 +143,7 @@ impl Snapshot {
         }
         let info = (row.version > 0).then(|| VersionInfo::from_row(&row));
         let idle = Mutex::new(Vec::new());
-        Ok(Snapshot {
-            inner: Arc::new(Inner {
-                core,
-                row,
-                info,
-                tree,
-                idle,
-            }),
-        })
+        Ok(Snapshot { inner: Arc::new(Inner { core, row, info, tree, idle }) })
     }
 
     pub(crate) fn tree(&self) -> &Tree {
@@ -237,12 +227,7 @@ impl Snapshot {
         self.check_one(query)?;
         check_radius(radius)?;
         let mut searcher = self.searcher();
-        Ok(range::count_within(
-            self.tree(),
-            query,
-            radius,
-            &mut searcher.buffers.range,
-        )?)
+        Ok(range::count_within(self.tree(), query, radius, &mut searcher.buffers.range)?)
     }
 
     /// [`Snapshot::knn`] for many queries, on all threads of the store's pool.
@@ -254,11 +239,8 @@ impl Snapshot {
     /// As for [`Snapshot::knn`]; the first offending query is named.
     pub fn knn_batch(&self, queries: &[f32], k: usize) -> Result<NeighborTable, QueryError> {
         let count = self.check(queries)?;
-        let (neighbors, evaluations) = self
-            .inner
-            .core
-            .pool
-            .install(|| batch::knn_batch(self.tree(), queries, k))?;
+        let (neighbors, evaluations) =
+            self.inner.core.pool.install(|| batch::knn_batch(self.tree(), queries, k))?;
         self.neighbor_table(count, k, neighbors, evaluations)
     }
 
@@ -279,11 +261,8 @@ impl Snapshot {
     /// As for [`Snapshot::knn_batch`].
     pub fn brute_knn_batch(&self, queries: &[f32], k: usize) -> Result<NeighborTable, QueryError> {
         let count = self.check(queries)?;
-        let neighbors = self
-            .inner
-            .core
-            .pool
-            .install(|| brute::knn_batch(self.tree(), queries, k))?;
+        let neighbors =
+            self.inner.core.pool.install(|| brute::knn_batch(self.tree(), queries, k))?;
         let evaluations = count as u64 * self.tree().slots() as u64;
         self.neighbor_table(count, k, neighbors, evaluations)
     }
@@ -300,12 +279,7 @@ impl Snapshot {
             let what = "the tree holds fewer points than it counts";
             return Err(ReadError::row("counts", 0, what).into());
         }
-        Ok(NeighborTable {
-            queries,
-            per_query,
-            neighbors,
-            evaluations,
-        })
+        Ok(NeighborTable { queries, per_query, neighbors, evaluations })
     }
 
     /// [`Snapshot::within`] by a scan of all rows, without the tree.
@@ -324,11 +298,7 @@ impl Snapshot {
         let idle = self.inner.idle.lock().expect("no holder panics").pop();
         let buffers = idle.unwrap_or_default();
         let before = buffers.knn.evaluations + buffers.range.evaluations;
-        Searcher {
-            snapshot: self.clone(),
-            buffers,
-            before,
-        }
+        Searcher { snapshot: self.clone(), buffers, before }
     }
 
     /// The coordinates of the live point with this id; `None` if there is none. O(log n).
@@ -406,9 +376,7 @@ pub struct Searcher {
 
 impl std::fmt::Debug for Searcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Searcher")
-            .field("snapshot", &self.snapshot)
-            .finish_non_exhaustive()
+        f.debug_struct("Searcher").field("snapshot", &self.snapshot).finish_non_exhaustive()
     }
 }
 
@@ -441,11 +409,7 @@ impl Searcher {
     pub fn within(&mut self, query: &[f32], radius: f32) -> Result<&[Neighbor], QueryError> {
         self.snapshot.check_one(query)?;
         check_radius(radius)?;
-        let Buffers {
-            range: scratch,
-            found,
-            ..
-        } = &mut self.buffers;
+        let Buffers { range: scratch, found, .. } = &mut self.buffers;
         range::within(self.snapshot.tree(), query, radius, scratch, found)?;
         Ok(found)
     }

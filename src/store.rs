@@ -2,36 +2,30 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions as FileOptions};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use crate::arena::storage::{FileStorage, MemoryStorage, Storage};
 use crate::error::{
-    AtError, CommitError, CreateError, DeleteError, InsertError, OpenError, OptionsError,
-    ReadError, StorageError,
+    AtError, CreateError, DeleteError, InsertError, OpenError, OptionsError, ReadError,
 };
-use crate::format::version_row::{KIND_DELETE, KIND_INSERT, KIND_MIXED, MESSAGE_BYTES, VersionRow};
 use crate::ids::{PointId, VersionId};
-use crate::insert::batch::{self, NextId};
-use crate::insert::report::{Counters, Report, Work};
+use crate::insert::report::Report;
 use crate::insert::scratch::ScratchPool;
-use crate::insert::{self, Context, remove};
 use crate::maintain::stats::{self, Stats};
 use crate::maintain::verify::{self, VerifyOptions, VerifyReport};
+use crate::new_file::NewFile;
 use crate::options::{CreateOptions, Metric, OpenOptions};
 use crate::snapshot::{Snapshot, VersionInfo};
-use crate::tree::columns::Tree;
-use crate::tree::id_index;
-use crate::version::commit::{Draft, commit};
+use crate::transaction::Transaction;
 use crate::version::database::Database;
 
 /// What snapshots and the store share.
 pub(crate) struct Core {
     pub(crate) db: Database,
     pub(crate) pool: rayon::ThreadPool,
-    options: OpenOptions,
-    scratch: ScratchPool,
+    pub(crate) options: OpenOptions,
+    pub(crate) scratch: ScratchPool,
 }
 
 /// An exact nearest-neighbour index in a file that keeps every version of itself.
@@ -56,16 +50,14 @@ pub(crate) struct Core {
 /// # }
 /// ```
 pub struct Store {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     /// The newest version as a snapshot, kept so that asking again is cheap.
     latest: Mutex<Option<Snapshot>>,
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store")
-            .field("dim", &self.dim())
-            .finish_non_exhaustive()
+        f.debug_struct("Store").field("dim", &self.dim()).finish_non_exhaustive()
     }
 }
 
@@ -103,7 +95,7 @@ impl Store {
         open: OpenOptions,
     ) -> Result<Self, CreateError> {
         let new = NewFile::beside(path.as_ref(), &options, &open)?;
-        let store = new.open(open)?;
+        let store = Self::from_new(&new, open)?;
         new.keep()?;
         Ok(store)
     }
@@ -140,7 +132,7 @@ impl Store {
         message: &str,
     ) -> Result<(Self, Report), CreateError> {
         let new = NewFile::beside(path.as_ref(), &options, &open)?;
-        let mut store = new.open(open)?;
+        let mut store = Self::from_new(&new, open)?;
         let mut transaction = store.begin();
         transaction.insert_named(points, ids)?;
         transaction.message(message);
@@ -184,10 +176,7 @@ impl Store {
             .read(true)
             .write(!open.read_only)
             .open(path)
-            .map_err(|source| OpenError::Path {
-                path: path.to_path_buf(),
-                source,
-            })?;
+            .map_err(|source| OpenError::Path { path: path.to_path_buf(), source })?;
         Self::from_file(file, open)
     }
 
@@ -212,11 +201,13 @@ impl Store {
         options.check()?;
         let storage = MemoryStorage::default();
         Database::format(&storage, &options, open.provenance)?;
-        let open = OpenOptions {
-            read_only: false,
-            ..open
-        };
+        let open = OpenOptions { read_only: false, ..open };
         Self::from_storage(Box::new(storage), open).map_err(|e| CreateError::Open(Box::new(e)))
+    }
+
+    fn from_new(new: &NewFile, open: OpenOptions) -> Result<Self, CreateError> {
+        let open = OpenOptions { read_only: false, ..open };
+        Self::from_file(new.handle()?, open).map_err(|e| CreateError::Open(Box::new(e)))
     }
 
     fn from_file(file: File, options: OpenOptions) -> Result<Self, OpenError> {
@@ -230,21 +221,10 @@ impl Store {
             .num_threads(options.threads)
             .thread_name(|i| format!("treering-{i}"))
             .build()
-            .map_err(|e| OptionsError {
-                option: "threads",
-                why: e.to_string(),
-            })?;
+            .map_err(|e| OptionsError { option: "threads", why: e.to_string() })?;
         let scratch = ScratchPool::new(pool.current_num_threads());
-        let core = Arc::new(Core {
-            db,
-            pool,
-            options,
-            scratch,
-        });
-        Ok(Store {
-            core,
-            latest: Mutex::new(None),
-        })
+        let core = Arc::new(Core { db, pool, options, scratch });
+        Ok(Store { core, latest: Mutex::new(None) })
     }
 
     /// Inserts points under automatic ids and makes a version.
@@ -294,12 +274,7 @@ impl Store {
 
     /// Begins a transaction: several inserts and deletes that become one version.
     pub fn begin(&mut self) -> Transaction<'_> {
-        Transaction {
-            store: self,
-            state: None,
-            message: String::new(),
-            broken: false,
-        }
+        Transaction::new(self)
     }
 
     /// The dimension.
@@ -336,10 +311,7 @@ impl Store {
     ///
     /// [`AtError::NoSuchVersion`]; damage or I/O failure.
     pub fn at(&self, version: VersionId) -> Result<Snapshot, AtError> {
-        Ok(Snapshot::open(
-            self.core.clone(),
-            self.core.db.version(version)?,
-        )?)
+        Ok(Snapshot::open(self.core.clone(), self.core.db.version(version)?)?)
     }
 
     /// The records of all versions, oldest first.
@@ -348,13 +320,7 @@ impl Store {
     ///
     /// Damage or I/O failure.
     pub fn versions(&self) -> Result<Vec<VersionInfo>, ReadError> {
-        Ok(self
-            .core
-            .db
-            .versions()?
-            .iter()
-            .map(VersionInfo::from_row)
-            .collect())
+        Ok(self.core.db.versions()?.iter().map(VersionInfo::from_row).collect())
     }
 
     /// Compares what the file holds with its checksums; with [`VerifyOptions::deep`] also checks every tree. Damage is
@@ -376,9 +342,7 @@ impl Store {
     /// # }
     /// ```
     pub fn verify(&self, options: VerifyOptions) -> Result<VerifyReport, AtError> {
-        self.core
-            .pool
-            .install(|| verify::verify(&self.core.db, options, &self.core.options))
+        self.core.pool.install(|| verify::verify(&self.core.db, options, &self.core.options))
     }
 
     /// Figures of a version of this store, and of the file.
@@ -393,327 +357,6 @@ impl Store {
     /// Bytes of the file that the newest commit needs.
     pub fn file_bytes(&self) -> u64 {
         self.core.db.arena.limit()
-    }
-}
-
-/// What a transaction works on, from its first operation on.
-struct State {
-    base: VersionRow,
-    tree: Tree,
-    next_id: NextId,
-    added: u64,
-    removed: u64,
-    work: Work,
-}
-
-/// Several inserts and deletes that become one version. Each sees what those before it did. Dropped without
-/// [`Transaction::commit`], it leaves no trace.
-///
-/// # Examples
-///
-/// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let dir = tempfile::tempdir()?;
-/// # let mut store = treering::Store::create(dir.path().join("s.tre"), treering::CreateOptions::new(1))?;
-/// let mut transaction = store.begin();
-/// transaction.insert_with_ids(&[1.0, 2.0], &[10, 20])?;
-/// transaction.delete(&[10])?;
-/// transaction.message("two in, one out");
-/// let report = transaction.commit()?;
-/// assert_eq!((report.version.0, report.points), (1, 1));
-/// # Ok(())
-/// # }
-/// ```
-pub struct Transaction<'a> {
-    store: &'a mut Store,
-    state: Option<State>,
-    message: String,
-    broken: bool,
-}
-
-impl fmt::Debug for Transaction<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transaction")
-            .field("message", &self.message)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Transaction<'_> {
-    /// Inserts points under automatic ids. `points`: row-major `[n x dim]`.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Store::insert`]. A refused batch leaves the transaction as it was.
-    pub fn insert(&mut self, points: &[f32]) -> Result<&mut Self, InsertError> {
-        self.insert_named(points, None)
-    }
-
-    /// Inserts points under given ids.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Store::insert_with_ids`]. A refused batch leaves the transaction as it was.
-    pub fn insert_with_ids(
-        &mut self,
-        points: &[f32],
-        ids: &[PointId],
-    ) -> Result<&mut Self, InsertError> {
-        self.insert_named(points, Some(ids))
-    }
-
-    fn insert_named(
-        &mut self,
-        points: &[f32],
-        ids: Option<&[PointId]>,
-    ) -> Result<&mut Self, InsertError> {
-        self.check()?;
-        let core = self.store.core.clone();
-        let state = self.state()?;
-        let result: Result<(), (bool, InsertError)> = core.pool.install(|| {
-            let mut next_id = state.next_id;
-            let batch =
-                batch::check(&state.tree, points, ids, &mut next_id).map_err(|e| (false, e))?;
-            let context = Context {
-                options: &core.options,
-                scratch: &core.scratch,
-            };
-            insert::insert(&mut state.tree, &context, &batch, &mut state.work)
-                .map_err(|e| (true, e))?;
-            state.next_id = next_id;
-            state.added += batch.ids.len() as u64;
-            Ok(())
-        });
-        match result {
-            Ok(()) => Ok(self),
-            Err((half_done, e)) => {
-                self.broken |= half_done;
-                Err(e)
-            }
-        }
-    }
-
-    /// Deletes points.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Store::delete`]. Refused ids leave the transaction as it was.
-    pub fn delete(&mut self, ids: &[PointId]) -> Result<&mut Self, DeleteError> {
-        self.check()?;
-        let core = self.store.core.clone();
-        let state = self.state()?;
-        let result = core
-            .pool
-            .install(|| remove::remove(&mut state.tree, ids, &mut state.work));
-        match result {
-            Ok(()) => {
-                state.removed += ids.len() as u64;
-                Ok(self)
-            }
-            Err(e) => {
-                self.broken |= matches!(e, DeleteError::Read(_));
-                Err(e)
-            }
-        }
-    }
-
-    /// True if the id is live as the transaction stands.
-    ///
-    /// # Errors
-    ///
-    /// Damage or I/O failure.
-    pub fn contains(&mut self, id: PointId) -> Result<bool, ReadError> {
-        Ok(id_index::find_live(&self.state()?.tree, id)?.is_some())
-    }
-
-    /// A message that the version keeps: at most 256 bytes, which [`Transaction::commit`] checks.
-    pub fn message(&mut self, text: &str) -> &mut Self {
-        self.message = text.to_string();
-        self
-    }
-
-    /// Makes everything one version, durable when this returns.
-    ///
-    /// # Errors
-    ///
-    /// After any error but [`CommitError::Unknown`] the store is as it was.
-    pub fn commit(mut self) -> Result<Report, CommitError> {
-        self.check()?;
-        if self.message.len() > MESSAGE_BYTES {
-            return Err(CommitError::Message {
-                bytes: self.message.len(),
-                limit: MESSAGE_BYTES,
-            });
-        }
-        let core = self.store.core.clone();
-        self.state()?;
-        let state = self.state.as_mut().expect("made by the line above");
-        let start = Instant::now();
-        let State {
-            base,
-            tree,
-            added,
-            removed,
-            work,
-            ..
-        } = state;
-        (work.counters.cow_segments, work.counters.cow_bytes_copied) = tree.copied();
-        let mut row = VersionRow {
-            parent: base.version,
-            points: base.points + *added - *removed,
-            held: base.held + *added,
-            added: *added,
-            removed: *removed,
-            next_id: state.next_id.unwrap_or(0),
-            ids_exhausted: state.next_id.is_none() as u8,
-            kind: match (*added, *removed) {
-                (_, 0) => KIND_INSERT,
-                (0, _) => KIND_DELETE,
-                _ => KIND_MIXED,
-            },
-            message_bytes: self.message.len() as u16,
-            counters: work.counters.to_array(),
-            ..*base
-        };
-        row.message = [0; MESSAGE_BYTES];
-        row.message[..self.message.len()].copy_from_slice(self.message.as_bytes());
-        core.options.report("write", 0, 1);
-        let row = core.pool.install(|| {
-            let cancel = &core.options.cancel;
-            commit(
-                &core.db,
-                Draft {
-                    columns: tree.columns(),
-                    row,
-                    cancel,
-                },
-            )
-        })?;
-        core.options.report("write", 1, 1);
-        work.times.commit += start.elapsed();
-        Ok(Report {
-            version: VersionId(row.version),
-            points: row.points,
-            added: row.added,
-            removed: row.removed,
-            dim: self.store.dim(),
-            bytes_written: row.bytes_written,
-            counters: Counters {
-                bytes_written: row.bytes_written,
-                ..work.counters
-            },
-            times: work.times,
-        })
-    }
-
-    fn check(&self) -> Result<(), CommitError> {
-        match (self.broken, self.store.core.options.read_only) {
-            (_, true) => Err(CommitError::ReadOnly),
-            (true, _) => Err(CommitError::Broken),
-            _ => Ok(()),
-        }
-    }
-
-    fn state(&mut self) -> Result<&mut State, ReadError> {
-        if self.state.is_none() {
-            let db = &self.store.core.db;
-            let base = db.newest_version()?;
-            self.state = Some(State {
-                tree: Tree::open(db, &base.roots)?,
-                next_id: (base.ids_exhausted == 0).then_some(base.next_id),
-                base,
-                added: 0,
-                removed: 0,
-                work: Work::default(),
-            });
-        }
-        Ok(self.state.as_mut().expect("made above"))
-    }
-}
-
-/// A store file in the making: a temporary file beside its target, removed unless it is kept.
-struct NewFile {
-    target: PathBuf,
-    file: tempfile::NamedTempFile,
-}
-
-impl NewFile {
-    fn beside(
-        target: &Path,
-        options: &CreateOptions,
-        open: &OpenOptions,
-    ) -> Result<Self, CreateError> {
-        options.check()?;
-        // Told early; keeping the file checks again, and does not replace.
-        if target.symlink_metadata().is_ok() {
-            return Err(CreateError::Exists {
-                path: target.to_path_buf(),
-            });
-        }
-        let failed = |source| CreateError::Path {
-            path: target.to_path_buf(),
-            source,
-        };
-        let file = tempfile::Builder::new()
-            .prefix(".treering-")
-            .suffix(".tmp")
-            .permissions(default_permissions())
-            .tempfile_in(folder(target))
-            .map_err(failed)?;
-        let storage = FileStorage::new(file.as_file().try_clone().map_err(failed)?);
-        Database::format(&storage, options, open.provenance)?;
-        Ok(NewFile {
-            target: target.to_path_buf(),
-            file,
-        })
-    }
-
-    /// Opens the file under its temporary name; the handle stays good when the file is kept.
-    fn open(&self, options: OpenOptions) -> Result<Store, CreateError> {
-        let failed = |source| CreateError::Path {
-            path: self.target.clone(),
-            source,
-        };
-        let file = self.file.as_file().try_clone().map_err(failed)?;
-        let options = OpenOptions {
-            read_only: false,
-            ..options
-        };
-        Store::from_file(file, options).map_err(|e| CreateError::Open(Box::new(e)))
-    }
-
-    /// Gives the file its name without replacing anything, and makes the name durable.
-    fn keep(self) -> Result<(), CreateError> {
-        let NewFile { target, file } = self;
-        file.persist_noclobber(&target)
-            .map_err(|e| match e.error.kind() {
-                std::io::ErrorKind::AlreadyExists => CreateError::Exists {
-                    path: target.clone(),
-                },
-                _ => CreateError::Path {
-                    path: target.clone(),
-                    source: e.error,
-                },
-            })?;
-        let synced = File::open(folder(&target)).and_then(|folder| folder.sync_all());
-        synced.map_err(|source| StorageError {
-            operation: "sync the folder of",
-            source,
-        })?;
-        Ok(())
-    }
-}
-
-/// The permissions of an ordinary new file, before the umask.
-fn default_permissions() -> std::fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::Permissions::from_mode(0o666)
-}
-
-fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
     }
 }
 
@@ -749,9 +392,7 @@ mod tests {
         let mut state = 9u64;
         let mut points = |n: usize| -> Vec<f32> {
             let mut next = || {
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 (state >> 40) as f32 / (1 << 24) as f32
             };
             (0..3 * n).map(|_| next()).collect()
@@ -777,10 +418,8 @@ mod tests {
                 assert_eq!(bytes[range.clone()], new_bytes[range]);
             }
             // A segment is either shared or one of those counted as copied.
-            let old: BTreeMap<(usize, u64), Entry> = before
-                .iter()
-                .filter_map(|(a, s, e)| s.map(|s| ((*a, s), *e)))
-                .collect();
+            let old: BTreeMap<(usize, u64), Entry> =
+                before.iter().filter_map(|(a, s, e)| s.map(|s| ((*a, s), *e))).collect();
             let mut copied = 0;
             let mut shared = 0;
             for (array, segment, entry) in &after {

@@ -2,10 +2,7 @@
 //!
 //! Invariant: a [`Typed`] was checked for alignment and length when it was made, so that reading it costs nothing.
 
-#![expect(
-    unsafe_code,
-    reason = "checked once, read often: the proofs are beside each use"
-)]
+#![expect(unsafe_code, reason = "checked once, read often: the proofs are beside each use")]
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -35,15 +32,8 @@ impl<T: FromBytes + Immutable> Typed<T> {
             let content: &[u8] = &bytes;
             (content.as_ptr().cast::<T>(), content.len())
         };
-        let fits = len
-            .checked_mul(size_of::<T>())
-            .is_some_and(|need| need <= available);
-        (fits && start.is_aligned()).then_some(Typed {
-            bytes,
-            start,
-            len,
-            marker: PhantomData,
-        })
+        let fits = len.checked_mul(size_of::<T>()).is_some_and(|need| need <= available);
+        (fits && start.is_aligned()).then_some(Typed { bytes, start, len, marker: PhantomData })
     }
 }
 

@@ -41,9 +41,7 @@ impl FreeSpace {
             changed: Vec::new(),
         };
         let last = space.words.iter().rposition(|&word| word != 0);
-        let used = last.map_or(0, |w| {
-            (w as u64 + 1) * 64 - space.words[w].leading_zeros() as u64
-        });
+        let used = last.map_or(0, |w| (w as u64 + 1) * 64 - space.words[w].leading_zeros() as u64);
         space.frontier = used.max(preamble / space.block_bytes);
         space.mark(0, preamble / space.block_bytes, true);
         space
@@ -79,19 +77,13 @@ impl FreeSpace {
     /// Bytes from the start of the file to the end of the last used block.
     pub(crate) fn used_end(&self) -> u64 {
         let last = self.words.iter().rposition(|&word| word != 0);
-        let blocks = last.map_or(0, |w| {
-            (w as u64 + 1) * 64 - self.words[w].leading_zeros() as u64
-        });
+        let blocks = last.map_or(0, |w| (w as u64 + 1) * 64 - self.words[w].leading_zeros() as u64);
         blocks * self.block_bytes
     }
 
     /// Bytes in use.
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.words
-            .iter()
-            .map(|w| w.count_ones() as u64)
-            .sum::<u64>()
-            * self.block_bytes
+        self.words.iter().map(|w| w.count_ones() as u64).sum::<u64>() * self.block_bytes
     }
 
     /// The words, and which of them have changed since the last call.
@@ -108,9 +100,7 @@ impl FreeSpace {
     }
 
     fn is_used(&self, block: u64) -> bool {
-        self.words
-            .get((block / 64) as usize)
-            .is_some_and(|w| w >> (block % 64) & 1 == 1)
+        self.words.get((block / 64) as usize).is_some_and(|w| w >> (block % 64) & 1 == 1)
     }
 
     fn mark(&mut self, start: u64, blocks: u64, used: bool) {
@@ -123,11 +113,7 @@ impl FreeSpace {
             let word = (block / 64) as usize;
             let low = block % 64;
             let count = (64 - low).min(end - block);
-            let mask = if count == 64 {
-                u64::MAX
-            } else {
-                ((1 << count) - 1) << low
-            };
+            let mask = if count == 64 { u64::MAX } else { ((1 << count) - 1) << low };
             let before = self.words.get(word).copied().unwrap_or(0);
             let after = if used { before | mask } else { before & !mask };
             if after != before {
@@ -143,9 +129,7 @@ impl FreeSpace {
     /// A free range of at least `blocks` blocks: the first hole that is long enough, else new space at the end.
     fn next_chunk(&mut self, blocks: u64) -> Chunk {
         let file = self.frontier * self.block_bytes;
-        let chunk_bytes = (file / 8)
-            .next_power_of_two()
-            .clamp(CHUNK_BYTES_MIN, CHUNK_BYTES);
+        let chunk_bytes = (file / 8).next_power_of_two().clamp(CHUNK_BYTES_MIN, CHUNK_BYTES);
         let want = (chunk_bytes / self.block_bytes).max(blocks);
         let mut block = 0;
         while block < self.frontier {
@@ -158,11 +142,7 @@ impl FreeSpace {
                 block += 1;
                 continue;
             }
-            if let Some(other) = self
-                .chunks
-                .iter()
-                .find(|c| (c.next..c.end).contains(&block))
-            {
+            if let Some(other) = self.chunks.iter().find(|c| (c.next..c.end).contains(&block)) {
                 block = other.end;
                 continue;
             }
@@ -181,10 +161,7 @@ impl FreeSpace {
             }
             block = end;
         }
-        let chunk = Chunk {
-            next: self.frontier,
-            end: self.frontier + want,
-        };
+        let chunk = Chunk { next: self.frontier, end: self.frontier + want };
         self.frontier = chunk.end;
         chunk
     }
@@ -205,9 +182,7 @@ mod tests {
         let mut taken: Vec<(u64, u64)> = Vec::new();
         let mut state = 1u64;
         for step in 0..20_000 {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let random = state >> 33;
             if step % 3 == 2 && !taken.is_empty() {
                 let (address, bytes) = taken.swap_remove(random as usize % taken.len());
@@ -225,10 +200,7 @@ mod tests {
         }
         taken.sort_unstable();
         for pair in taken.windows(2) {
-            assert!(
-                pair[0].0 + pair[0].1 <= pair[1].0,
-                "two allocations overlap"
-            );
+            assert!(pair[0].0 + pair[0].1 <= pair[1].0, "two allocations overlap");
         }
         let total: u64 = taken.iter().map(|t| t.1).sum();
         assert_eq!(space.used_bytes(), total + 65_536);
@@ -245,10 +217,7 @@ mod tests {
         let mut end = 0;
         while end < WINDOW_BYTES + (1 << 22) {
             let address = space.allocate(3 * 65_536, Class::Coordinates);
-            assert_eq!(
-                address / WINDOW_BYTES,
-                (address + 3 * 65_536 - 1) / WINDOW_BYTES
-            );
+            assert_eq!(address / WINDOW_BYTES, (address + 3 * 65_536 - 1) / WINDOW_BYTES);
             end = address;
         }
     }

@@ -10,10 +10,7 @@
 //! file that is changed while it is in use. Opening a store is therefore safe in Rust's sense of the contract that
 //! the caller leaves the file alone.
 
-#![expect(
-    unsafe_code,
-    reason = "a map is memory that only the operating system knows of"
-)]
+#![expect(unsafe_code, reason = "a map is memory that only the operating system knows of")]
 
 use std::fs::File;
 use std::ops::Deref;
@@ -37,10 +34,7 @@ impl Windows {
     pub(crate) fn get(&self, file: &File, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         let window = (offset / WINDOW_BYTES) as usize;
         let start = (offset % WINDOW_BYTES) as usize;
-        assert!(
-            start + len <= WINDOW_BYTES as usize,
-            "a segment straddles two windows"
-        );
+        assert!(start + len <= WINDOW_BYTES as usize, "a segment straddles two windows");
         let mut mapped = self.mapped.lock().expect("no holder panics");
         if mapped.len() <= window {
             mapped.resize(window + 1, None);
@@ -52,10 +46,7 @@ impl Windows {
                     .offset(window as u64 * WINDOW_BYTES)
                     .len(WINDOW_BYTES as usize)
                     .map_raw_read_only(file)
-                    .map_err(|source| StorageError {
-                        operation: "map",
-                        source,
-                    })?;
+                    .map_err(|source| StorageError { operation: "map", source })?;
                 // A k-NN query jumps; read-ahead would fetch what it skips. Only advice: failure costs nothing.
                 let _ = map.advise(Advice::Random);
                 let map = Arc::new(map);
@@ -63,11 +54,7 @@ impl Windows {
                 map
             }
         };
-        Ok(Bytes {
-            owner: Owner::Window(map),
-            start,
-            len,
-        })
+        Ok(Bytes { owner: Owner::Window(map), start, len })
     }
 }
 
@@ -89,10 +76,7 @@ pub(crate) struct Bytes {
 impl Bytes {
     /// A private buffer of zeros, to be filled and then frozen.
     pub(crate) fn zeroed(len: usize) -> BytesMut {
-        BytesMut {
-            words: vec![0; len.div_ceil(8)],
-            len,
-        }
+        BytesMut { words: vec![0; len.div_ceil(8)], len }
     }
 
     /// Where the bytes begin. They stay there for as long as `self` or a clone of it exists.
@@ -132,10 +116,6 @@ impl BytesMut {
     }
 
     pub(crate) fn freeze(self) -> Bytes {
-        Bytes {
-            owner: Owner::Heap(self.words.into()),
-            start: 0,
-            len: self.len,
-        }
+        Bytes { owner: Owner::Heap(self.words.into()), start: 0, len: self.len }
     }
 }

@@ -90,12 +90,7 @@ impl Arena {
         again: bool,
         place: impl FnOnce() -> Place,
     ) -> Result<Bytes, ReadError> {
-        let Entry {
-            address,
-            birth,
-            crc,
-            bytes,
-        } = *entry;
+        let Entry { address, birth, crc, bytes } = *entry;
         let limit = self.limit();
         let end = address.checked_add(bytes as u64);
         if address < DATA_START
@@ -103,13 +98,7 @@ impl Arena {
             || bytes == 0
             || end.is_none_or(|end| end > limit)
         {
-            return Err(ReadError::corrupt(
-                place(),
-                Defect::OutOfBounds {
-                    value: address,
-                    limit,
-                },
-            ));
+            return Err(ReadError::corrupt(place(), Defect::OutOfBounds { value: address, limit }));
         }
         let content = match access {
             Access::Mapped => self.storage.map(address, bytes as usize)?,
@@ -121,26 +110,15 @@ impl Arena {
         };
         let passed = access == Access::Mapped
             && !again
-            && self
-                .verified
-                .lock()
-                .expect("no holder panics")
-                .get(&address)
-                == Some(&birth);
+            && self.verified.lock().expect("no holder panics").get(&address) == Some(&birth);
         if !passed {
             let found = crc32(&content);
             if found != crc {
-                let defect = Defect::Checksum {
-                    expected: crc,
-                    found,
-                };
+                let defect = Defect::Checksum { expected: crc, found };
                 return Err(ReadError::corrupt(place(), defect));
             }
             if access == Access::Mapped {
-                self.verified
-                    .lock()
-                    .expect("no holder panics")
-                    .insert(address, birth);
+                self.verified.lock().expect("no holder panics").insert(address, birth);
             }
         }
         Ok(content)
@@ -162,10 +140,9 @@ impl Arena {
                 start = i;
             }
         }
-        batches
-            .par_iter()
-            .filter(|batch| !batch.is_empty())
-            .try_for_each_init(Vec::new, |buffer: &mut Vec<u8>, batch| {
+        batches.par_iter().filter(|batch| !batch.is_empty()).try_for_each_init(
+            Vec::new,
+            |buffer: &mut Vec<u8>, batch| {
                 if let [piece] = batch
                     && piece.bytes.len() == piece.stored
                 {
@@ -177,7 +154,8 @@ impl Arena {
                     buffer.resize(buffer.len() + piece.stored - piece.bytes.len(), 0);
                 }
                 self.storage.write_at(buffer, batch[0].address)
-            })
+            },
+        )
     }
 }
 

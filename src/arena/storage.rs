@@ -41,31 +41,21 @@ pub(crate) struct FileStorage {
 
 impl FileStorage {
     pub(crate) fn new(file: File) -> Self {
-        FileStorage {
-            file,
-            windows: Windows::default(),
-        }
+        FileStorage { file, windows: Windows::default() }
     }
 }
 
 impl Storage for FileStorage {
     fn len(&self) -> Result<u64, StorageError> {
-        self.file
-            .metadata()
-            .map(|m| m.len())
-            .map_err(failed("inspect"))
+        self.file.metadata().map(|m| m.len()).map_err(failed("inspect"))
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError> {
-        self.file
-            .read_exact_at(buffer, offset)
-            .map_err(failed("read"))
+        self.file.read_exact_at(buffer, offset).map_err(failed("read"))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
-        self.file
-            .write_all_at(bytes, offset)
-            .map_err(failed("write"))
+        self.file.write_all_at(bytes, offset).map_err(failed("write"))
     }
 
     fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError> {
@@ -74,12 +64,7 @@ impl Storage for FileStorage {
             use nix::errno::Errno;
             use nix::fcntl::{FallocateFlags, fallocate};
             loop {
-                match fallocate(
-                    &self.file,
-                    FallocateFlags::empty(),
-                    offset as i64,
-                    len as i64,
-                ) {
+                match fallocate(&self.file, FallocateFlags::empty(), offset as i64, len as i64) {
                     Ok(()) => return Ok(()),
                     Err(Errno::EINTR) => {}
                     // Not every file system can reserve; the write itself will then report a full disk.
@@ -152,10 +137,7 @@ impl Storage for MemoryStorage {
     }
 
     fn set_len(&self, len: u64) -> Result<(), StorageError> {
-        self.content
-            .lock()
-            .expect("no holder panics")
-            .resize(len as usize, 0);
+        self.content.lock().expect("no holder panics").resize(len as usize, 0);
         Ok(())
     }
 

@@ -272,10 +272,7 @@ fn radius(text: &str) -> Result<f32, String> {
 fn message(text: &str) -> Result<String, String> {
     const LIMIT: usize = 256;
     if text.len() > LIMIT {
-        return Err(format!(
-            "the message has {} bytes, at most {LIMIT} are kept",
-            text.len()
-        ));
+        return Err(format!("the message has {} bytes, at most {LIMIT} are kept", text.len()));
     }
     Ok(text.to_owned())
 }
@@ -297,9 +294,7 @@ mod tests {
     #[test]
     fn exactly_one_of_k_and_radius() {
         assert!(accepts("treering query s q.npy -k 3"));
-        assert!(accepts(
-            "treering query s q.npy --radius 0.5 --at 3 --json --threads 2"
-        ));
+        assert!(accepts("treering query s q.npy --radius 0.5 --at 3 --json --threads 2"));
         assert!(!accepts("treering query s q.npy"));
         assert!(!accepts("treering query s q.npy -k 3 --radius 1"));
         assert!(!accepts("treering query s q.npy --radius -1"));
@@ -318,13 +313,7 @@ mod tests {
 
     #[test]
     fn long_messages_are_refused() {
-        assert!(accepts(&format!(
-            "treering delete s 1 --message {}",
-            "m".repeat(256)
-        )));
-        assert!(!accepts(&format!(
-            "treering delete s 1 --message {}",
-            "m".repeat(257)
-        )));
+        assert!(accepts(&format!("treering delete s 1 --message {}", "m".repeat(256))));
+        assert!(!accepts(&format!("treering delete s 1 --message {}", "m".repeat(257))));
     }
 }

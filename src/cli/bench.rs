@@ -30,22 +30,13 @@ pub(super) fn run(context: &Context, args: &Bench) -> Result<(), Failure> {
     let snapshot = context.snapshot(&store, &args.store, &args.at)?;
     bar.stage("read", 0, 0);
     let rows = ingest::read_all(&args.queries, args.format)?;
-    let fail = |source| Failure::Query {
-        input: ingest::label(&args.queries),
-        source,
-    };
+    let fail = |source| Failure::Query { input: ingest::label(&args.queries), source };
     if rows.dim != snapshot.dim() {
-        let source = PointsError::Dimension {
-            expected: snapshot.dim(),
-            found: rows.dim,
-        };
+        let source = PointsError::Dimension { expected: snapshot.dim(), found: rows.dim };
         return Err(fail(source.into()));
     }
     if rows.rows() == 0 {
-        let why = format!(
-            "{}: no queries to measure with",
-            ingest::label(&args.queries)
-        );
+        let why = format!("{}: no queries to measure with", ingest::label(&args.queries));
         return Err(Failure::Usage(why));
     }
     let stopped = || context.check_interrupt().is_err();
@@ -55,10 +46,7 @@ pub(super) fn run(context: &Context, args: &Bench) -> Result<(), Failure> {
     print(context, &measured, args.k)?;
     match measured.mismatches {
         0 => Ok(()),
-        queries => Err(Failure::Mismatches {
-            queries,
-            sample: measured.sample,
-        }),
+        queries => Err(Failure::Mismatches { queries, sample: measured.sample }),
     }
 }
 
@@ -109,16 +97,10 @@ fn measure(
 
     bar.stage("compare", 0, 0);
     let chosen: Vec<usize> = sample(queries, SAMPLE).collect();
-    let values: Vec<f32> = chosen
-        .iter()
-        .flat_map(|&query| rows.row(query))
-        .copied()
-        .collect();
+    let values: Vec<f32> = chosen.iter().flat_map(|&query| rows.row(query)).copied().collect();
     let truth = snapshot.brute_knn_batch(&values, k)?;
     let numbered = chosen.iter().enumerate();
-    let mismatches = numbered
-        .filter(|&(at, &query)| table.row(query) != truth.row(at))
-        .count();
+    let mismatches = numbered.filter(|&(at, &query)| table.row(query) != truth.row(at)).count();
 
     Ok(Measured {
         version: snapshot.version().0,
@@ -163,20 +145,11 @@ fn print(context: &Context, measured: &Measured, k: usize) -> Result<(), Failure
         ("queries", human::count(measured.queries as u64)),
         ("k", k.to_string()),
         ("threads", context.threads().to_string()),
-        (
-            "queries_per_second",
-            human::count(measured.queries_per_second as u64),
-        ),
+        ("queries_per_second", human::count(measured.queries_per_second as u64)),
         ("latency p50", format!("{:.1} us", measured.p50_us)),
         ("latency p99", format!("{:.1} us", measured.p99_us)),
-        (
-            "distance_evaluations_per_query",
-            format!("{:.1}", measured.evaluations),
-        ),
-        (
-            "mismatches",
-            format!("{} of {} compared", measured.mismatches, measured.sample),
-        ),
+        ("distance_evaluations_per_query", format!("{:.1}", measured.evaluations)),
+        ("mismatches", format!("{} of {} compared", measured.mismatches, measured.sample)),
     ]))
 }
 
@@ -189,10 +162,7 @@ mod tests {
         assert_eq!(sample(3, 10).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(sample(1000, 4).collect::<Vec<_>>(), [0, 250, 500, 750]);
         let times: Vec<Duration> = (1..=200).map(Duration::from_micros).collect();
-        assert_eq!(
-            (percentile(&times, 50), percentile(&times, 99)),
-            (100.0, 198.0)
-        );
+        assert_eq!((percentile(&times, 50), percentile(&times, 99)), (100.0, 198.0));
         assert_eq!(percentile(&times[..1], 50), 1.0);
     }
 }

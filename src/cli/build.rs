@@ -12,15 +12,10 @@ use crate::{CreateError, CreateOptions, PointId, Store};
 
 pub(super) fn run(context: &Context, args: &Build) -> Result<(), Failure> {
     let started = Instant::now();
-    let fail = |source| Failure::Create {
-        input: args.input.name(),
-        source,
-    };
+    let fail = |source| Failure::Create { input: args.input.name(), source };
     if args.store.symlink_metadata().is_ok() {
         // The library says the same, but only after a long input has been read.
-        return Err(fail(CreateError::Exists {
-            path: args.store.clone(),
-        }));
+        return Err(fail(CreateError::Exists { path: args.store.clone() }));
     }
     let bar = Bar::new(context.quiet);
     let (rows, ids) = args.input.read(&bar)?;

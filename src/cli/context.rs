@@ -48,11 +48,7 @@ impl Context {
 
     /// An error if Ctrl-C was pressed.
     pub(super) fn check_interrupt(&self) -> Result<(), Failure> {
-        if self.cancel.is_cancelled() {
-            Err(Failure::Interrupted)
-        } else {
-            Ok(())
-        }
+        if self.cancel.is_cancelled() { Err(Failure::Interrupted) } else { Ok(()) }
     }
 
     /// Threads that work at once.
@@ -65,9 +61,7 @@ impl Context {
 
     /// The settings of an opening whose progress `bar` shows.
     pub(super) fn open_options(&self, bar: &Bar) -> OpenOptions {
-        let options = OpenOptions::new()
-            .threads(self.threads)
-            .cancel(self.cancel.clone());
+        let options = OpenOptions::new().threads(self.threads).cancel(self.cancel.clone());
         match bar.handle() {
             Some(handle) => options.progress(move |p| handle.stage(p.stage, p.done, p.total)),
             None => options,

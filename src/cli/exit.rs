@@ -36,10 +36,7 @@ pub(super) fn code(failure: &Failure) -> u8 {
         Failure::Insert { source, .. } => insert(source),
         Failure::Delete { source, .. } => delete(source),
         Failure::Commit { source, .. } => commit(source),
-        Failure::Query {
-            source: QueryError::Read(source),
-            ..
-        } => read(source),
+        Failure::Query { source: QueryError::Read(source), .. } => read(source),
         Failure::Query { .. } => FAILURE,
         Failure::NoPoint { .. } => NOT_FOUND,
         Failure::Output { .. } if failure.is_closed_pipe() => OK,
@@ -145,10 +142,7 @@ mod tests {
     use std::path::PathBuf;
 
     fn full() -> StorageError {
-        StorageError {
-            operation: "write",
-            source: ErrorKind::StorageFull.into(),
-        }
+        StorageError { operation: "write", source: ErrorKind::StorageFull.into() }
     }
 
     #[test]
@@ -156,59 +150,19 @@ mod tests {
         let store = PathBuf::from("s");
         let corrupt = || ReadError::row("nodes", 3, "nonsense");
         for (expected, failure) in [
-            (
-                6,
-                Failure::Commit {
-                    store: store.clone(),
-                    source: CommitError::Storage(full()),
-                },
-            ),
+            (6, Failure::Commit { store: store.clone(), source: CommitError::Storage(full()) }),
             (
                 6,
                 Failure::Insert {
                     input: String::new(),
-                    source: CommitError::DiskFull {
-                        needed: 1,
-                        source: full(),
-                    }
-                    .into(),
+                    source: CommitError::DiskFull { needed: 1, source: full() }.into(),
                 },
             ),
-            (
-                6,
-                Failure::Create {
-                    input: String::new(),
-                    source: CreateError::Storage(full()),
-                },
-            ),
-            (
-                6,
-                Failure::Output {
-                    name: String::new(),
-                    source: ErrorKind::StorageFull.into(),
-                },
-            ),
-            (
-                0,
-                Failure::Output {
-                    name: String::new(),
-                    source: ErrorKind::BrokenPipe.into(),
-                },
-            ),
-            (
-                1,
-                Failure::Output {
-                    name: String::new(),
-                    source: Error::other("x"),
-                },
-            ),
-            (
-                130,
-                Failure::Delete {
-                    store: store.clone(),
-                    source: DeleteError::Interrupted,
-                },
-            ),
+            (6, Failure::Create { input: String::new(), source: CreateError::Storage(full()) }),
+            (6, Failure::Output { name: String::new(), source: ErrorKind::StorageFull.into() }),
+            (0, Failure::Output { name: String::new(), source: ErrorKind::BrokenPipe.into() }),
+            (1, Failure::Output { name: String::new(), source: Error::other("x") }),
+            (130, Failure::Delete { store: store.clone(), source: DeleteError::Interrupted }),
             (
                 130,
                 Failure::Create {
@@ -216,54 +170,18 @@ mod tests {
                     source: InsertError::Commit(CommitError::Interrupted).into(),
                 },
             ),
-            (
-                3,
-                Failure::Read {
-                    store: store.clone(),
-                    source: corrupt(),
-                },
-            ),
-            (
-                3,
-                Failure::Query {
-                    input: String::new(),
-                    source: corrupt().into(),
-                },
-            ),
-            (
-                3,
-                Failure::At {
-                    store: store.clone(),
-                    source: corrupt().into(),
-                },
-            ),
+            (3, Failure::Read { store: store.clone(), source: corrupt() }),
+            (3, Failure::Query { input: String::new(), source: corrupt().into() }),
+            (3, Failure::At { store: store.clone(), source: corrupt().into() }),
             (
                 5,
                 Failure::At {
                     store: store.clone(),
-                    source: AtError::NoSuchVersion {
-                        asked: VersionId(9),
-                        newest: VersionId(1),
-                    },
+                    source: AtError::NoSuchVersion { asked: VersionId(9), newest: VersionId(1) },
                 },
             ),
-            (
-                4,
-                Failure::Open {
-                    store: store.clone(),
-                    source: OpenError::Locked,
-                },
-            ),
-            (
-                3,
-                Failure::Open {
-                    store,
-                    source: OpenError::Truncated {
-                        found: 1,
-                        needed: 2,
-                    },
-                },
-            ),
+            (4, Failure::Open { store: store.clone(), source: OpenError::Locked }),
+            (3, Failure::Open { store, source: OpenError::Truncated { found: 1, needed: 2 } }),
         ] {
             assert_eq!(code(&failure), expected, "{failure}");
         }

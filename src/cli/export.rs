@@ -30,10 +30,7 @@ pub(super) fn run(context: &Context, args: &Export) -> Result<(), Failure> {
     if to_stdout {
         return Ok(());
     }
-    let names: Vec<String> = files
-        .iter()
-        .map(|file| file.display().to_string())
-        .collect();
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     if context.json {
         return output::print_json(&json!({
             "version": snapshot.version().0,
@@ -116,10 +113,6 @@ fn walk(
     };
     snapshot.for_each(each).about(&args.store)?;
     outcome?;
-    assert_eq!(
-        done,
-        snapshot.len(),
-        "a snapshot visits each of its points once"
-    );
+    assert_eq!(done, snapshot.len(), "a snapshot visits each of its points once");
     Ok(())
 }

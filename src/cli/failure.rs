@@ -41,11 +41,7 @@ pub(super) enum Failure {
     Query { input: String, source: QueryError },
     /// No live point has this id.
     #[error("{}: no point has id {id} in version {version}", .store.display())]
-    NoPoint {
-        store: PathBuf,
-        id: PointId,
-        version: VersionId,
-    },
+    NoPoint { store: PathBuf, id: PointId, version: VersionId },
     /// The output could not be written.
     #[error("cannot write {name}: {source}")]
     Output { name: String, source: io::Error },

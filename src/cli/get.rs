@@ -14,11 +14,8 @@ pub(super) fn run(context: &Context, args: &Get) -> Result<(), Failure> {
     for &id in &args.id {
         let point = snapshot.get(id).about(&args.store)?;
         let version = snapshot.version();
-        let point = point.ok_or_else(|| Failure::NoPoint {
-            store: args.store.clone(),
-            id,
-            version,
-        })?;
+        let point =
+            point.ok_or_else(|| Failure::NoPoint { store: args.store.clone(), id, version })?;
         if context.json {
             let mut text = format!("{{\"id\":{id},\"point\":[");
             output::list(&mut text, point.iter());

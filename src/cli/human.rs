@@ -83,10 +83,7 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
 /// `key value` lines with the values aligned.
 pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
-    pairs
-        .iter()
-        .map(|(key, value)| format!("{key:<width$}  {value}\n"))
-        .collect()
+    pairs.iter().map(|(key, value)| format!("{key:<width$}  {value}\n")).collect()
 }
 
 #[cfg(test)]
@@ -96,10 +93,7 @@ mod tests {
 
     #[test]
     fn numbers() {
-        assert_eq!(
-            [0, 999, 1000, 1_234_567].map(count),
-            ["0", "999", "1,000", "1,234,567"]
-        );
+        assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!(
             [0, 1023, 1024, 1_048_575, 1 << 40].map(bytes),
             ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "1.0 TiB"]
@@ -121,14 +115,8 @@ mod tests {
 
     #[test]
     fn tables_are_aligned() {
-        let rows = [
-            vec!["1".to_owned(), "x".to_owned()],
-            vec!["22".to_owned(), String::new()],
-        ];
+        let rows = [vec!["1".to_owned(), "x".to_owned()], vec!["22".to_owned(), String::new()]];
         assert_eq!(table(&["n", "<name"], &rows), " n  name\n 1  x\n22\n");
-        assert_eq!(
-            pairs(&[("a", "1".into()), ("bcd", "2".into())]),
-            "a    1\nbcd  2\n"
-        );
+        assert_eq!(pairs(&[("a", "1".into()), ("bcd", "2".into())]), "a    1\nbcd  2\n");
     }
 }

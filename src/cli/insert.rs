@@ -16,16 +16,10 @@ pub(super) fn run(context: &Context, args: &Insert) -> Result<(), Failure> {
     let mut store = context.open_writer(&args.store, &bar)?;
     let (rows, ids) = args.input.read(&bar)?;
     context.check_interrupt()?;
-    let fail = |source| Failure::Insert {
-        input: args.input.name(),
-        source,
-    };
+    let fail = |source| Failure::Insert { input: args.input.name(), source };
     if rows.dim != store.dim() {
         // Its values might still make whole rows of the store's dimension.
-        let source = PointsError::Dimension {
-            expected: store.dim(),
-            found: rows.dim,
-        };
+        let source = PointsError::Dimension { expected: store.dim(), found: rows.dim };
         return Err(fail(source.into()));
     }
     let mut transaction = store.begin();
@@ -35,9 +29,7 @@ pub(super) fn run(context: &Context, args: &Insert) -> Result<(), Failure> {
             if args.on_duplicate == OnDuplicate::Replace && ids.len() == rows.rows() {
                 make_room(&mut transaction, ids, &args.store)?;
             }
-            transaction
-                .insert_with_ids(&rows.values, ids)
-                .map_err(fail)?;
+            transaction.insert_with_ids(&rows.values, ids).map_err(fail)?;
         }
         None => {
             transaction.insert(&rows.values).map_err(fail)?;

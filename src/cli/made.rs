@@ -30,11 +30,8 @@ pub(super) fn print(context: &Context, report: &Report, started: Instant) -> Res
 }
 
 fn object(report: &Report, seconds: f64) -> Value {
-    let counters: Map<String, Value> = report
-        .counters
-        .iter()
-        .map(|(name, n)| (name.to_owned(), n.into()))
-        .collect();
+    let counters: Map<String, Value> =
+        report.counters.iter().map(|(name, n)| (name.to_owned(), n.into())).collect();
     let times: Map<String, Value> = report
         .times
         .iter()

@@ -41,11 +41,7 @@ pub fn run() -> ExitCode {
         Err(e) => {
             // Help and version, too, come this way. A closed terminal is no reason to panic.
             let _ = e.print();
-            return ExitCode::from(if e.use_stderr() {
-                exit::USAGE
-            } else {
-                exit::OK
-            });
+            return ExitCode::from(if e.use_stderr() { exit::USAGE } else { exit::OK });
         }
     };
     let context = Context::new(&cli.global);

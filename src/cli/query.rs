@@ -85,31 +85,16 @@ impl<'a> Search<'a> {
             (None, Some(radius)) => Ask::Within(radius),
             (None, None) => unreachable!("the arguments require one of the two"),
         };
-        let threads = if args.radius.is_some() {
-            context.threads()
-        } else {
-            1
-        };
+        let threads = if args.radius.is_some() { context.threads() } else { 1 };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = pool.map_err(|e| Failure::System {
-            what: "start threads",
-            why: e.to_string(),
-        })?;
+        let pool =
+            pool.map_err(|e| Failure::System { what: "start threads", why: e.to_string() })?;
         let input = ingest::label(&args.queries);
-        Ok(Search {
-            snapshot,
-            ask,
-            brute_force: args.brute_force,
-            input,
-            pool,
-        })
+        Ok(Search { snapshot, ask, brute_force: args.brute_force, input, pool })
     }
 
     fn fail(&self, source: QueryError) -> Failure {
-        Failure::Query {
-            input: self.input.clone(),
-            source,
-        }
+        Failure::Query { input: self.input.clone(), source }
     }
 
     fn check_dim(&self, found: usize) -> Result<(), Failure> {
@@ -196,10 +181,9 @@ impl<'a> Search<'a> {
     /// Answers the rows `queries`, the first of which is number `first` of the input.
     fn answer(&self, queries: &[f32], first: u64) -> Result<Answers, Failure> {
         let answers = match self.ask {
-            Ask::Nearest(k) if self.brute_force => self
-                .snapshot
-                .brute_knn_batch(queries, k)
-                .map(Answers::Table),
+            Ask::Nearest(k) if self.brute_force => {
+                self.snapshot.brute_knn_batch(queries, k).map(Answers::Table)
+            }
             Ask::Nearest(k) => self.snapshot.knn_batch(queries, k).map(Answers::Table),
             Ask::Within(radius) => self.within(queries, radius).map(Answers::Lists),
         };
@@ -218,9 +202,7 @@ impl<'a> Search<'a> {
         let lists: Vec<_> = self.pool.install(|| rows.map(one).collect());
         // In order, so that the first bad row is the one that is named.
         let numbered = lists.into_iter().enumerate();
-        numbered
-            .map(|(row, list)| list.map_err(|e| shift(e, row)))
-            .collect()
+        numbered.map(|(row, list)| list.map_err(|e| shift(e, row))).collect()
     }
 }
 
@@ -237,23 +219,11 @@ fn next_piece(piece: usize, answers: usize) -> usize {
 fn shift(error: QueryError, by: usize) -> QueryError {
     QueryError::Query(match error {
         QueryError::Query(PointsError::NotFinite { row, column, value }) => {
-            PointsError::NotFinite {
-                row: row + by,
-                column,
-                value,
-            }
+            PointsError::NotFinite { row: row + by, column, value }
         }
-        QueryError::Query(PointsError::OutOfDomain {
-            row,
-            column,
-            value,
-            limit,
-        }) => PointsError::OutOfDomain {
-            row: row + by,
-            column,
-            value,
-            limit,
-        },
+        QueryError::Query(PointsError::OutOfDomain { row, column, value, limit }) => {
+            PointsError::OutOfDomain { row: row + by, column, value, limit }
+        }
         other => return other,
     })
 }
@@ -266,10 +236,7 @@ fn summary(
     files: &[PathBuf],
     started: Instant,
 ) -> Result<(), Failure> {
-    let names: Vec<String> = files
-        .iter()
-        .map(|file| file.display().to_string())
-        .collect();
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     let seconds = started.elapsed().as_secs_f64();
     let version = search.snapshot.version();
     if context.json {

@@ -28,16 +28,9 @@ pub(super) fn run(context: &Context, args: &Verify) -> Result<(), Failure> {
     let problems = &report.problems;
     if context.json {
         let list = problems.iter().map(problem).collect();
-        output::print_json(&object(
-            report.versions_checked,
-            report.segments_checked,
-            list,
-        ))?;
+        output::print_json(&object(report.versions_checked, report.segments_checked, list))?;
     } else if !context.quiet || !problems.is_empty() {
-        let mut text: String = problems
-            .iter()
-            .map(|problem| format!("{problem}\n"))
-            .collect();
+        let mut text: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
         text += &format!(
             "{}: {} versions, {} segments checked, {} problems\n",
             if report.is_ok() { "ok" } else { "NOT OK" },
@@ -50,10 +43,7 @@ pub(super) fn run(context: &Context, args: &Verify) -> Result<(), Failure> {
     if report.is_ok() {
         return Ok(());
     }
-    Err(Failure::NotOk {
-        store: args.store.clone(),
-        problems: problems.len(),
-    })
+    Err(Failure::NotOk { store: args.store.clone(), problems: problems.len() })
 }
 
 fn check(context: &Context, args: &Verify, bar: &Bar) -> Result<VerifyReport, Failure> {
@@ -93,14 +83,10 @@ fn place_and_defect(what: &Corruption, versions: Vec<u64>) -> Value {
 /// The damage that kept the store from being opened or read at all.
 fn problem_of(failure: &Failure) -> Value {
     match failure {
-        Failure::Open {
-            source: OpenError::Read(ReadError::Corrupt(what)),
-            ..
+        Failure::Open { source: OpenError::Read(ReadError::Corrupt(what)), .. }
+        | Failure::Read { source: ReadError::Corrupt(what), .. } => {
+            place_and_defect(what, Vec::new())
         }
-        | Failure::Read {
-            source: ReadError::Corrupt(what),
-            ..
-        } => place_and_defect(what, Vec::new()),
         Failure::Open { source, .. } => {
             json!({ "place": "file", "defect": source.to_string(), "versions": [] })
         }

@@ -120,8 +120,7 @@ impl ArraySpec {
 
     /// Rows in segment `segment` of an array of `rows` rows.
     pub(crate) fn rows_in(&self, segment: u64, rows: u64) -> u64 {
-        rows.saturating_sub(segment * self.rows_per_segment)
-            .min(self.rows_per_segment)
+        rows.saturating_sub(segment * self.rows_per_segment).min(self.rows_per_segment)
     }
 
     /// Bytes stored for a segment with `rows` used rows: whole blocks.
@@ -186,9 +185,6 @@ mod tests {
         assert_eq!((spec.rows_per_segment, spec.stored_bytes(1)), (1, 512));
         assert_eq!(geometry.spec(Array::Versions).stored_bytes(1), 1024);
         let ids = geometry.spec(Array::Ids);
-        assert_eq!(
-            (ids.segments(17), ids.rows_in(0, 17), ids.rows_in(1, 17)),
-            (2, 16, 1)
-        );
+        assert_eq!((ids.segments(17), ids.rows_in(0, 17), ids.rows_in(1, 17)), (2, 16, 1));
     }
 }

@@ -26,9 +26,6 @@ mod tests {
     #[test]
     fn is_the_ieee_polynomial_and_pads_with_zeros() {
         assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
-        assert_eq!(
-            crc32_padded(b"ab", 9000),
-            crc32(&[b"ab".to_vec(), vec![0; 8998]].concat())
-        );
+        assert_eq!(crc32_padded(b"ab", 9000), crc32(&[b"ab".to_vec(), vec![0; 8998]].concat()));
     }
 }

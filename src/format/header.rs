@@ -171,16 +171,10 @@ mod tests {
         assert_eq!(Header::decode(&foreign, false), Err(HeaderDefect::Foreign));
         let mut flipped = header().encode();
         flipped[60] ^= 1;
-        assert_eq!(
-            Header::decode(&flipped, false),
-            Err(HeaderDefect::Damaged("checksum"))
-        );
+        assert_eq!(Header::decode(&flipped, false), Err(HeaderDefect::Damaged("checksum")));
         let mut tail = header().encode();
         tail[4000] = 1;
-        assert!(matches!(
-            Header::decode(&tail, false),
-            Err(HeaderDefect::Damaged(_))
-        ));
+        assert!(matches!(Header::decode(&tail, false), Err(HeaderDefect::Damaged(_))));
         for page in [
             resealed(|h| h.reserved[3] = 1),
             resealed(|h| h.dim = 0),
@@ -192,32 +186,20 @@ mod tests {
             resealed(|h| h.coordinate_segment_bytes = 0),
             resealed(|h| h.header_bytes = 64),
         ] {
-            assert!(matches!(
-                Header::decode(&page, false),
-                Err(HeaderDefect::Damaged(_))
-            ));
+            assert!(matches!(Header::decode(&page, false), Err(HeaderDefect::Damaged(_))));
         }
         let newer = resealed(|h| h.format_version = 2);
-        assert!(matches!(
-            Header::decode(&newer, false),
-            Err(HeaderDefect::Unknown { .. })
-        ));
+        assert!(matches!(Header::decode(&newer, false), Err(HeaderDefect::Unknown { .. })));
         let incompatible = resealed(|h| h.features_incompatible = 4);
         assert_eq!(
             Header::decode(&incompatible, false),
-            Err(HeaderDefect::Unknown {
-                mask: 4,
-                read_only_would_do: false
-            })
+            Err(HeaderDefect::Unknown { mask: 4, read_only_would_do: false })
         );
         let read_only = resealed(|h| h.features_read_only = 2);
         assert!(Header::decode(&read_only, false).is_ok());
         assert_eq!(
             Header::decode(&read_only, true),
-            Err(HeaderDefect::Unknown {
-                mask: 2,
-                read_only_would_do: true
-            })
+            Err(HeaderDefect::Unknown { mask: 2, read_only_would_do: true })
         );
         assert!(Header::decode(&resealed(|h| h.features_compatible = 1), true).is_ok());
     }

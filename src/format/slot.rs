@@ -93,13 +93,7 @@ const _: () = assert!(size_of::<Hint>() == 64);
 
 impl Hint {
     pub(crate) fn new(commit: u64, store_lineage: [u8; 16]) -> Self {
-        let mut hint = Hint {
-            magic: HINT_MAGIC,
-            commit,
-            store_lineage,
-            reserved: [0; 28],
-            crc: 0,
-        };
+        let mut hint = Hint { magic: HINT_MAGIC, commit, store_lineage, reserved: [0; 28], crc: 0 };
         hint.crc = hint.checksum();
         hint
     }

@@ -41,13 +41,7 @@ pub(crate) fn height(segments: u64, fanout: u64) -> u8 {
 
 /// Writes a node into `block`, whose length is the store's block size.
 pub(crate) fn encode(block: &mut [u8], array: Array, level: u8, index: u64, entries: &[Entry]) {
-    let header = NodeHeader {
-        magic: MAGIC,
-        array: array as u8,
-        level,
-        reserved: 0,
-        index,
-    };
+    let header = NodeHeader { magic: MAGIC, array: array as u8, level, reserved: 0, index };
     block[..HEADER_BYTES].copy_from_slice(header.as_bytes());
     let end = HEADER_BYTES + size_of_val(entries);
     block[HEADER_BYTES..end].copy_from_slice(entries.as_bytes());
@@ -61,13 +55,7 @@ pub(crate) fn decode(
     level: u8,
     index: u64,
 ) -> Result<Vec<Entry>, &'static str> {
-    let expected = NodeHeader {
-        magic: MAGIC,
-        array: array as u8,
-        level,
-        reserved: 0,
-        index,
-    };
+    let expected = NodeHeader { magic: MAGIC, array: array as u8, level, reserved: 0, index };
     if block.len() < HEADER_BYTES || block[..HEADER_BYTES] != *expected.as_bytes() {
         return Err("table node of another array, level or place");
     }
@@ -94,23 +82,14 @@ mod tests {
     #[test]
     fn heights() {
         let of = |segments| height(segments, 4);
-        assert_eq!(
-            [0, 1, 2, 4, 5, 16, 17, 65].map(of),
-            [0, 0, 1, 1, 2, 2, 3, 4]
-        );
+        assert_eq!([0, 1, 2, 4, 5, 16, 17, 65].map(of), [0, 0, 1, 1, 2, 2, 3, 4]);
         assert_eq!(height(u64::MAX, 4), 32);
     }
 
     #[test]
     fn round_trip_and_rejections() {
-        let entries: Vec<Entry> = (1..=4)
-            .map(|i| Entry {
-                address: i,
-                birth: i,
-                crc: i as u32,
-                bytes: 9,
-            })
-            .collect();
+        let entries: Vec<Entry> =
+            (1..=4).map(|i| Entry { address: i, birth: i, crc: i as u32, bytes: 9 }).collect();
         let mut block = vec![0xFF; 128];
         encode(&mut block, Array::Links, 2, 7, &entries);
         assert_eq!(decode(&block, Array::Links, 2, 7).unwrap(), entries);

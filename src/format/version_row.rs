@@ -108,12 +108,7 @@ mod tests {
 
     #[test]
     fn each_rejection() {
-        let good = VersionRow {
-            version: 3,
-            parent: 2,
-            kind: KIND_INSERT,
-            ..VersionRow::empty()
-        };
+        let good = VersionRow { version: 3, parent: 2, kind: KIND_INSERT, ..VersionRow::empty() };
         assert_eq!(good.check(3), Ok(()));
         assert!(good.check(2).is_err());
         for change in [

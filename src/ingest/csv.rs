@@ -30,24 +30,15 @@ pub(super) fn open_rows(input: Input) -> Result<Box<dyn RowSource>, IngestError>
         .trim(Trim::All)
         .buffer_capacity(1 << 16)
         .from_reader(input.bytes);
-    let mut rows = CsvRows {
-        label: input.label,
-        reader,
-        dim: 0,
-        pending: false,
-        record: ByteRecord::new(),
-    };
+    let mut rows =
+        CsvRows { label: input.label, reader, dim: 0, pending: false, record: ByteRecord::new() };
     if !rows.advance()? {
         return Err(IngestError::Empty { file: rows.label });
     }
     rows.dim = rows.record.len();
     rows.pending = true;
     if rows.record.iter().all(|field| parse(field).is_none()) {
-        if rows
-            .record
-            .get(0)
-            .is_some_and(|name| name.eq_ignore_ascii_case(b"id"))
-        {
+        if rows.record.get(0).is_some_and(|name| name.eq_ignore_ascii_case(b"id")) {
             return Err(IngestError::CsvIdColumn { file: rows.label });
         }
         rows.pending = rows.advance()?;
@@ -92,18 +83,8 @@ impl CsvRows {
                     let (file, line) = (self.label.clone(), self.line());
                     let (column, text) = (column + 1, quote(field));
                     return Err(match parsed {
-                        Some(_) => IngestError::CsvNotFinite {
-                            file,
-                            line,
-                            column,
-                            text,
-                        },
-                        None => IngestError::CsvField {
-                            file,
-                            line,
-                            column,
-                            text,
-                        },
+                        Some(_) => IngestError::CsvNotFinite { file, line, column, text },
+                        None => IngestError::CsvField { file, line, column, text },
                     });
                 }
             }
@@ -156,14 +137,7 @@ mod tests {
 
     #[test]
     fn every_float_survives() {
-        for value in [
-            0.1f32,
-            1e-45,
-            f32::MAX,
-            f32::MIN_POSITIVE,
-            -0.0,
-            16_777_217.0,
-        ] {
+        for value in [0.1f32, 1e-45, f32::MAX, f32::MIN_POSITIVE, -0.0, 16_777_217.0] {
             let (_, values) = read(&format!("{value}\n")).unwrap();
             assert_eq!(values[0].to_bits(), value.to_bits());
         }
@@ -173,10 +147,7 @@ mod tests {
     fn faults_are_named_by_line_and_column() {
         for (text, part) in [
             ("1,2\n3\n", "line 2 has 1 fields, the first row has 2"),
-            (
-                "x,y\n\n1,2\n3,4,5\n",
-                "line 4 has 3 fields, the first row has 2",
-            ),
+            ("x,y\n\n1,2\n3,4,5\n", "line 4 has 3 fields, the first row has 2"),
             ("1,2\n3,four\n", "line 2, column 2: `four` is not a number"),
             ("1,two\n3,4\n", "line 1, column 2: `two` is not a number"),
             ("1,2\n,4\n", "line 2, column 1: `` is not a number"),

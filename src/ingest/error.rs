@@ -200,11 +200,7 @@ const QUOTED: usize = 40;
 /// Bytes of a text field as a message shows them: short and printable.
 pub(super) fn quote(field: &[u8]) -> String {
     let text = String::from_utf8_lossy(field);
-    let mut shown: String = text
-        .chars()
-        .take(QUOTED)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut shown: String = text.chars().take(QUOTED).flat_map(char::escape_debug).collect();
     if text.chars().nth(QUOTED).is_some() {
         shown.push_str("...");
     }

@@ -11,10 +11,7 @@ use super::{IngestError, Input, npy};
 /// Reads the ids of `path`: `.npy` by its ending, text otherwise; `-` is text on standard input.
 pub(crate) fn read_ids(path: &Path) -> Result<Vec<u64>, IngestError> {
     let input = Input::open(path)?;
-    if path
-        .extension()
-        .is_some_and(|ending| ending.eq_ignore_ascii_case("npy"))
-    {
+    if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npy")) {
         npy::read_ids(input)
     } else {
         read_text(input)
@@ -30,10 +27,7 @@ fn read_text(input: Input) -> Result<Vec<u64>, IngestError> {
         buffer.clear();
         let length = reader
             .read_until(b'\n', &mut buffer)
-            .map_err(|source| IngestError::Read {
-                file: label.clone(),
-                source,
-            })?;
+            .map_err(|source| IngestError::Read { file: label.clone(), source })?;
         if length == 0 {
             break;
         }
@@ -41,9 +35,7 @@ fn read_text(input: Input) -> Result<Vec<u64>, IngestError> {
         if text.is_empty() {
             continue;
         }
-        let id = std::str::from_utf8(text)
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let id = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
         ids.push(id.ok_or_else(|| IngestError::Id {
             file: label.clone(),
             line,
@@ -63,22 +55,14 @@ mod tests {
 
     #[test]
     fn one_number_a_line() {
-        assert_eq!(
-            read("3\n\n 18446744073709551615 \r\n0").unwrap(),
-            [3, u64::MAX, 0]
-        );
+        assert_eq!(read("3\n\n 18446744073709551615 \r\n0").unwrap(), [3, u64::MAX, 0]);
         assert_eq!(read("").unwrap(), [0u64; 0]);
     }
 
     #[test]
     fn faults_are_named_by_line() {
-        for text in [
-            "1\n2.5\n",
-            "1\n-1\n",
-            "1\n18446744073709551616\n",
-            "1\n2,3\n",
-            "1\n\u{e9}\n",
-        ] {
+        for text in ["1\n2.5\n", "1\n-1\n", "1\n18446744073709551616\n", "1\n2,3\n", "1\n\u{e9}\n"]
+        {
             let message = read(text).unwrap_err().to_string();
             assert!(message.starts_with("ids.txt: line 2: `"), "{message}");
         }

@@ -21,38 +21,23 @@ impl Input {
     pub(super) fn open(path: &Path) -> Result<Input, IngestError> {
         let label = label(path);
         if is_stdin(path) {
-            return Ok(Input {
-                label,
-                bytes: Box::new(io::stdin()),
-                length: None,
-            });
+            return Ok(Input { label, bytes: Box::new(io::stdin()), length: None });
         }
-        let fail = |source| IngestError::Open {
-            file: self::label(path),
-            source,
-        };
+        let fail = |source| IngestError::Open { file: self::label(path), source };
         let file = File::open(path).map_err(fail)?;
         let metadata = file.metadata().map_err(fail)?;
         if metadata.is_dir() {
             return Err(fail(io::ErrorKind::IsADirectory.into()));
         }
         let length = metadata.is_file().then_some(metadata.len());
-        Ok(Input {
-            label,
-            bytes: Box::new(file),
-            length,
-        })
+        Ok(Input { label, bytes: Box::new(file), length })
     }
 
     /// An input made of bytes at hand, as long as it says.
     #[cfg(test)]
     pub(super) fn from_bytes(label: &str, bytes: Vec<u8>) -> Input {
         let length = Some(bytes.len() as u64);
-        Input {
-            label: label.to_owned(),
-            bytes: Box::new(io::Cursor::new(bytes)),
-            length,
-        }
+        Input { label: label.to_owned(), bytes: Box::new(io::Cursor::new(bytes)), length }
     }
 }
 
@@ -63,9 +48,5 @@ pub(super) fn is_stdin(path: &Path) -> bool {
 
 /// The name that messages use.
 pub(crate) fn label(path: &Path) -> String {
-    if is_stdin(path) {
-        "standard input".to_owned()
-    } else {
-        path.display().to_string()
-    }
+    if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() }
 }

@@ -42,16 +42,11 @@ impl Format {
         if input::is_stdin(path) {
             return Ok(Format::Csv);
         }
-        let ending = path
-            .extension()
-            .map(|e| e.to_string_lossy().to_ascii_lowercase());
+        let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
         match ending.as_deref() {
             Some("npy") => Ok(Format::Npy),
             Some("csv") => Ok(Format::Csv),
-            _ => Err(IngestError::UnknownFormat {
-                file: input::label(path),
-                supported: ENDINGS,
-            }),
+            _ => Err(IngestError::UnknownFormat { file: input::label(path), supported: ENDINGS }),
         }
     }
 }
@@ -109,14 +104,11 @@ pub(crate) fn read_all(path: &Path, format: Option<Format>) -> Result<Rows, Inge
     let dim = source.dim();
     let mut values = Vec::new();
     if let Some(rows) = source.remaining() {
-        let wanted = rows.checked_mul(dim).ok_or(IngestError::TooLarge {
-            file: input::label(path),
-        })?;
+        let wanted =
+            rows.checked_mul(dim).ok_or(IngestError::TooLarge { file: input::label(path) })?;
         values
             .try_reserve_exact(wanted)
-            .map_err(|_| IngestError::TooLarge {
-                file: input::label(path),
-            })?;
+            .map_err(|_| IngestError::TooLarge { file: input::label(path) })?;
     }
     while source.read(PIECE, &mut values)? > 0 {}
     Ok(Rows { values, dim })
@@ -132,9 +124,6 @@ mod tests {
         assert_eq!(Format::of(Path::new("dir.npy/a.csv")).unwrap(), Format::Csv);
         assert_eq!(Format::of(Path::new("-")).unwrap(), Format::Csv);
         let message = Format::of(Path::new("a.fvecs")).unwrap_err().to_string();
-        assert!(
-            message.contains("a.fvecs") && message.contains(".npy, .csv"),
-            "{message}"
-        );
+        assert!(message.contains("a.fvecs") && message.contains(".npy, .csv"), "{message}");
     }
 }

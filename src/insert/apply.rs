@@ -41,13 +41,7 @@ pub(crate) fn apply(
             check_slots(tree, batch, &changes)?;
             for (&node, &distance) in &placements.radii {
                 let row = tree.radii.get(node as u64)?;
-                journal.set_radii(
-                    node,
-                    RadiusRow {
-                        radius: distance.max(row.radius),
-                        ..row
-                    },
-                );
+                journal.set_radii(node, RadiusRow { radius: distance.max(row.radius), ..row });
             }
             let root = tree.nodes.get(ROOT as u64)?;
             if placements.root_level.get() > root.level {
@@ -57,15 +51,7 @@ pub(crate) fn apply(
             }
             for change in &changes {
                 journal.add_live(tree, change.node, change.added as i64)?;
-                apply_change(
-                    tree,
-                    batch,
-                    placements,
-                    change,
-                    &mut journal,
-                    &mut entries,
-                    work,
-                )?;
+                apply_change(tree, batch, placements, change, &mut journal, &mut entries, work)?;
             }
         }
     }
@@ -77,10 +63,7 @@ pub(crate) fn apply(
 }
 
 fn check_slots(tree: &Tree, batch: &Batch<'_>, changes: &[Change]) -> Result<(), InsertError> {
-    let moved: u64 = changes
-        .iter()
-        .map(|change| change.moved.ids.len() as u64)
-        .sum();
+    let moved: u64 = changes.iter().map(|change| change.moved.ids.len() as u64).sum();
     let needed = tree.slots() as u64 + batch.ids.len() as u64 + moved;
     let limit = NONE as u64 - 1;
     match needed > limit {
@@ -119,13 +102,7 @@ fn apply_change(
         let first_child = writer.tree.node_rows();
         writer.children(node, &change.body.children, slots.start + slots.count)?;
         let count = change.body.children.len() as u32;
-        (
-            slots,
-            Range {
-                start: first_child,
-                count,
-            },
-        )
+        (slots, Range { start: first_child, count })
     };
     if children.count > 0 {
         work.counters.splice_count += 1;
@@ -197,25 +174,12 @@ impl<'a> Writer<'a> {
         journal: &'a mut Journal,
         entries: &'a mut Vec<(PointId, u32)>,
     ) -> Self {
-        let source = Source {
-            dim: tree.dim,
-            seed: tree.seed,
-            batch,
-            moved,
-        };
-        Writer {
-            tree,
-            source,
-            journal,
-            entries,
-        }
+        let source = Source { dim: tree.dim, seed: tree.seed, batch, moved };
+        Writer { tree, source, journal, entries }
     }
 
     fn root(&mut self, root: &Branch) -> Result<(), ReadError> {
-        let below = Range {
-            start: ROOT + 1,
-            count: root.body.children.len() as u32,
-        };
+        let below = Range { start: ROOT + 1, count: root.body.children.len() as u32 };
         self.node(NONE, root, 0, below)?;
         let slots = self.own_rows(ROOT, &root.body)?;
         self.children(ROOT, &root.body.children, slots.count)
@@ -253,15 +217,7 @@ impl<'a> Writer<'a> {
         let mut start = slot;
         for child in children {
             let count = child.body.children.len() as u32;
-            self.node(
-                parent,
-                child,
-                start,
-                Range {
-                    start: below,
-                    count,
-                },
-            )?;
+            self.node(parent, child, start, Range { start: below, count })?;
             below += child.body.nodes();
             start += child.body.points();
         }
@@ -280,19 +236,11 @@ impl<'a> Writer<'a> {
         slot_start: u32,
         below: Range,
     ) -> Result<(), ReadError> {
-        let Branch {
-            center,
-            level,
-            radius,
-            body,
-        } = branch;
+        let Branch { center, level, radius, body } = branch;
         let points = body.points();
         let tree = &mut *self.tree;
         tree.centers.push(self.source.row(*center))?;
-        tree.radii.push(&[RadiusRow {
-            radius: *radius,
-            own_radius: body.own_radius,
-        }])?;
+        tree.radii.push(&[RadiusRow { radius: *radius, own_radius: body.own_radius }])?;
         tree.nodes.push(&[NodeRow {
             parent,
             built: points,
@@ -308,16 +256,9 @@ impl<'a> Writer<'a> {
             bucket_count: body.bucket.len() as u32,
             run_start: 0,
             run_count: 0,
-            flags: if body.twins_equal {
-                0
-            } else {
-                LINK_UNEQUAL_TWINS
-            },
+            flags: if body.twins_equal { 0 } else { LINK_UNEQUAL_TWINS },
         }])?;
-        tree.counts.push(&[CountRow {
-            live: points,
-            span: points,
-        }])?;
+        tree.counts.push(&[CountRow { live: points, span: points }])?;
         self.journal.add_level(level.get(), 1);
         Ok(())
     }

@@ -24,26 +24,14 @@ pub(crate) type NextId = Option<PointId>;
 /// Checks that `points` are whole rows of `dim` values that the metric can take. Returns the number of rows.
 pub(crate) fn check_points(points: &[f32], dim: usize) -> Result<usize, PointsError> {
     if !points.len().is_multiple_of(dim) {
-        return Err(PointsError::Ragged {
-            values: points.len(),
-            dim,
-        });
+        return Err(PointsError::Ragged { values: points.len(), dim });
     }
     let limit = metric::domain_limit(dim);
     let outside = |x: &f32| x.is_nan() || x.abs() > limit;
-    if let Some(at) = points
-        .par_iter()
-        .with_min_len(1 << 16)
-        .position_first(outside)
-    {
+    if let Some(at) = points.par_iter().with_min_len(1 << 16).position_first(outside) {
         let (row, column, value) = (at / dim, at % dim, points[at]);
         return Err(match value.is_finite() {
-            true => PointsError::OutOfDomain {
-                row,
-                column,
-                value,
-                limit,
-            },
+            true => PointsError::OutOfDomain { row, column, value, limit },
             false => PointsError::NotFinite { row, column, value },
         });
     }
@@ -68,17 +56,10 @@ pub(crate) fn check<'a>(
         None => automatic(rows, next)?,
         Some(ids) => {
             if ids.len() != rows {
-                return Err(InsertError::IdCount {
-                    ids: ids.len(),
-                    points: rows,
-                });
+                return Err(InsertError::IdCount { ids: ids.len(), points: rows });
             }
             if let Some((first, row)) = first_duplicate(ids) {
-                return Err(InsertError::DuplicateId {
-                    row,
-                    first,
-                    id: ids[row],
-                });
+                return Err(InsertError::DuplicateId { row, first, id: ids[row] });
             }
             let live: Result<Vec<bool>, ReadError> = ids
                 .par_iter()
@@ -104,9 +85,7 @@ fn automatic(rows: usize, next: &mut NextId) -> Result<Vec<PointId>, InsertError
     let first = next.ok_or(InsertError::IdsExhausted { last: PointId::MAX })?;
     let last = first
         .checked_add(rows as u64 - 1)
-        .ok_or(InsertError::IdsExhausted {
-            last: first.saturating_sub(1),
-        })?;
+        .ok_or(InsertError::IdsExhausted { last: first.saturating_sub(1) })?;
     *next = last.checked_add(1);
     Ok((first..=last).collect())
 }
@@ -117,9 +96,7 @@ pub(crate) fn first_duplicate(ids: &[PointId]) -> Option<(usize, usize)> {
         return None;
     }
     let mut seen = HashMap::with_capacity(ids.len());
-    ids.iter()
-        .enumerate()
-        .find_map(|(row, id)| seen.insert(*id, row).map(|first| (first, row)))
+    ids.iter().enumerate().find_map(|(row, id)| seen.insert(*id, row).map(|first| (first, row)))
 }
 
 #[cfg(test)]
@@ -129,35 +106,20 @@ mod tests {
     #[test]
     fn points_are_refused_with_row_and_column() {
         assert_eq!(check_points(&[1.0, 2.0, 3.0, 4.0], 2), Ok(2));
-        assert_eq!(
-            check_points(&[1.0; 5], 2),
-            Err(PointsError::Ragged { values: 5, dim: 2 })
-        );
+        assert_eq!(check_points(&[1.0; 5], 2), Err(PointsError::Ragged { values: 5, dim: 2 }));
         assert!(matches!(
             check_points(&[0.0, 1.0, 2.0, f32::NAN], 2),
-            Err(PointsError::NotFinite {
-                row: 1,
-                column: 1,
-                ..
-            })
+            Err(PointsError::NotFinite { row: 1, column: 1, .. })
         ));
         assert!(matches!(
             check_points(&[0.0, 1.0, f32::NEG_INFINITY, 0.0], 2),
-            Err(PointsError::NotFinite {
-                row: 1,
-                column: 0,
-                ..
-            })
+            Err(PointsError::NotFinite { row: 1, column: 0, .. })
         ));
         let limit = metric::domain_limit(2);
         assert_eq!(check_points(&[limit, -limit], 2), Ok(1));
         assert!(matches!(
             check_points(&[0.0, limit.next_up()], 2),
-            Err(PointsError::OutOfDomain {
-                row: 0,
-                column: 1,
-                ..
-            })
+            Err(PointsError::OutOfDomain { row: 0, column: 1, .. })
         ));
     }
 
@@ -166,10 +128,7 @@ mod tests {
         let mut next = Some(u64::MAX - 1);
         assert_eq!(automatic(2, &mut next).unwrap(), [u64::MAX - 1, u64::MAX]);
         assert_eq!(next, None);
-        assert!(matches!(
-            automatic(1, &mut next),
-            Err(InsertError::IdsExhausted { .. })
-        ));
+        assert!(matches!(automatic(1, &mut next), Err(InsertError::IdsExhausted { .. })));
         assert!(automatic(0, &mut next).unwrap().is_empty());
         let mut next = Some(u64::MAX - 1);
         assert!(automatic(3, &mut next).is_err());

@@ -32,13 +32,7 @@ pub(crate) fn conflicts<'a>(
     level: Level,
     scratch: &'a mut Scratch,
 ) -> Conflicts<'a> {
-    let Scratch {
-        rows,
-        sums,
-        offsets,
-        targets,
-        ..
-    } = scratch;
+    let Scratch { rows, sums, offsets, targets, .. } = scratch;
     let reach = level.pow4();
     offsets.clear();
     targets.clear();

@@ -100,8 +100,7 @@ impl Journal {
         }
         for (node, span) in self.spans {
             let row = tree.counts.get(node as u64)?;
-            tree.counts
-                .set(node as u64, crate::format::rows::CountRow { span, ..row })?;
+            tree.counts.set(node as u64, crate::format::rows::CountRow { span, ..row })?;
         }
         for (node, row) in self.radii {
             tree.radii.set(node as u64, row)?;

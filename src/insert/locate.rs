@@ -101,11 +101,7 @@ impl Part {
                 *radius = radius.max(distance);
             }
             // Nothing is nearer than a center that the point coincides with.
-            let next = if sum > 0.0 {
-                self.nearest_child(tree, node, point, sum)?
-            } else {
-                None
-            };
+            let next = if sum > 0.0 { self.nearest_child(tree, node, point, sum)? } else { None };
             match next {
                 Some((child, nearer)) => (node, sum) = (child, nearer),
                 None => break,
@@ -130,18 +126,17 @@ impl Part {
             tree.sums(&tree.centers, block, point, &mut self.sums)?;
             self.evaluations += block.count as u64;
             let mut i = 0;
-            tree.nodes
-                .for_chunks(block.start as u64, block.count as u64, |_, rows| {
-                    for row in rows {
-                        let sum = self.sums[i];
-                        // Blocks come in ascending order, so that "<" leaves ties to the smaller number.
-                        if sum < best_sum && Level::new(row.level).covers(sum) {
-                            best_sum = sum;
-                            best = Some(block.start + i as u32);
-                        }
-                        i += 1;
+            tree.nodes.for_chunks(block.start as u64, block.count as u64, |_, rows| {
+                for row in rows {
+                    let sum = self.sums[i];
+                    // Blocks come in ascending order, so that "<" leaves ties to the smaller number.
+                    if sum < best_sum && Level::new(row.level).covers(sum) {
+                        best_sum = sum;
+                        best = Some(block.start + i as u32);
                     }
-                })
+                    i += 1;
+                }
+            })
         })?;
         Ok(best.map(|child| (child, best_sum)))
     }
@@ -159,21 +154,13 @@ mod tests {
     fn points(n: usize, dim: usize) -> Vec<f32> {
         let mut state = 5u64;
         let mut next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             state >> 33
         };
         let noise = |r: u64| {
-            if r % 3 == 0 {
-                0.0
-            } else {
-                (r % 1000) as f32 / 1000.0
-            }
+            if r.is_multiple_of(3) { 0.0 } else { (r % 1000) as f32 / 1000.0 }
         };
-        (0..n * dim)
-            .map(|_| (next() % 8) as f32 + noise(next()))
-            .collect()
+        (0..n * dim).map(|_| (next() % 8) as f32 + noise(next())).collect()
     }
 
     #[test]
@@ -186,28 +173,15 @@ mod tests {
             let snapshot = store.latest().unwrap();
             let tree = snapshot.tree();
             let ids: Vec<u64> = (0..3000).collect();
-            let batch = Batch {
-                points: &points,
-                ids,
-            };
+            let batch = Batch { points: &points, ids };
             let open = OpenOptions::new();
             let scratch = ScratchPool::new(1);
-            let context = Context {
-                options: &open,
-                scratch: &scratch,
-            };
+            let context = Context { options: &open, scratch: &scratch };
             let found = locate(tree, &context, &batch, &mut Work::default()).unwrap();
-            assert!(
-                found.radii.is_empty(),
-                "every point is inside every radius (T5)"
-            );
+            assert!(found.radii.is_empty(), "every point is inside every radius (T5)");
             for slot in 0..tree.slots() {
                 let point = tree.ids.get(slot as u64).unwrap() as usize;
-                assert_eq!(
-                    found.nodes[point],
-                    tree.owner(slot).unwrap(),
-                    "B = {leaf_capacity}"
-                );
+                assert_eq!(found.nodes[point], tree.owner(slot).unwrap(), "B = {leaf_capacity}");
             }
         }
     }

@@ -9,9 +9,7 @@ pub(crate) fn maximal_independent_set(candidates: usize, conflicts: &Conflicts<'
     for i in 0..candidates {
         wins[i] = !conflicts.earlier(i).iter().any(|&j| wins[j as usize]);
     }
-    (0..candidates as u32)
-        .filter(|&i| wins[i as usize])
-        .collect()
+    (0..candidates as u32).filter(|&i| wins[i as usize]).collect()
 }
 
 #[cfg(test)]
@@ -25,10 +23,7 @@ mod tests {
     fn winners_are_those_of_the_sequential_greedy() {
         // On a line, with reach 1.
         let rows = vec![0.0, 0.5, 1.5, 1.0, 3.0, 2.25];
-        let mut scratch = Scratch {
-            rows,
-            ..Scratch::default()
-        };
+        let mut scratch = Scratch { rows, ..Scratch::default() };
         let graph = conflicts(Kernel::best(), 1, Level::new(0), &mut scratch);
         assert_eq!(graph.edges(), 7);
         assert_eq!(graph.earlier(3), [0, 1, 2]);

@@ -76,22 +76,14 @@ pub(crate) fn plan(
     work: &mut Work,
 ) -> Result<Changes, Stop> {
     let nothing = Moved::default();
-    let source = Source {
-        dim: tree.dim,
-        seed: tree.seed,
-        batch,
-        moved: &nothing,
-    };
+    let source = Source { dim: tree.dim, seed: tree.seed, batch, moved: &nothing };
     let mut split = Work::default();
     let start = Instant::now();
     let changes = if tree.node_rows() == 0 {
         split.counters.groups = 1;
         let splitter = Splitter::new(tree, context, source);
         let points = 0..batch.ids.len() as Point;
-        let center = points
-            .clone()
-            .into_par_iter()
-            .min_by_key(|&p| source.priority(p));
+        let center = points.clone().into_par_iter().min_by_key(|&p| source.priority(p));
         let center = center.expect("the batch is not empty");
         let share = splitter.share(source.row(center), points.collect(), &mut split);
         let farthest = share.sums.iter().copied().fold(0.0, f32::max);
@@ -100,9 +92,7 @@ pub(crate) fn plan(
     } else {
         let groups = group(tree, placements)?;
         work.times.group += start.elapsed();
-        Changes::Nodes(plan_groups(
-            tree, context, batch, placements, groups, &mut split,
-        )?)
+        Changes::Nodes(plan_groups(tree, context, batch, placements, groups, &mut split)?)
     };
     share_wall_time(&mut split, start.elapsed().saturating_sub(work.times.group));
     work.add(&split);
@@ -163,11 +153,7 @@ fn group(tree: &Tree, placements: &Placements) -> Result<Vec<Group>, ReadError> 
         }
         let node = topmost.unwrap_or(target);
         let rebuild = topmost.is_some();
-        let group = groups.entry(node).or_insert(Group {
-            node,
-            rebuild,
-            points: Vec::new(),
-        });
+        let group = groups.entry(node).or_insert(Group { node, rebuild, points: Vec::new() });
         group.points.extend(points);
     }
     Ok(groups.into_values().collect())
@@ -189,12 +175,7 @@ fn plan_groups(
         .map(|group| {
             context.check()?;
             let mut work = Work::default();
-            let planner = Planner {
-                tree,
-                context,
-                batch,
-                placements,
-            };
+            let planner = Planner { tree, context, batch, placements };
             let change = match group.rebuild {
                 true => planner.rebuild(group, &mut work)?,
                 false => planner.add(group, &mut work)?,
@@ -231,10 +212,7 @@ impl Planner<'_> {
         let (far, twins): (Vec<Point>, Vec<Point>) =
             group.points.into_iter().partition(|p| sums(p) > 0.0);
         let of_kind = |runs: &[RunRow], kind| -> u64 {
-            runs.iter()
-                .filter(|r| r.kind == kind)
-                .map(|r| r.count as u64)
-                .sum()
+            runs.iter().filter(|r| r.kind == kind).map(|r| r.count as u64).sum()
         };
         let in_bucket = link.bucket_count as u64 + of_kind(&runs, RUN_BUCKET);
         let flat = tree.nodes.get(node as u64)?.flat_capacity as u64;
@@ -248,10 +226,7 @@ impl Planner<'_> {
         if splits {
             if link.bucket_count > 0 {
                 let start = link.slot_start.wrapping_add(link.twin_count);
-                retired.push(Range {
-                    start,
-                    count: link.bucket_count,
-                });
+                retired.push(Range { start, count: link.bucket_count });
             }
             retired.extend(bucket_ranges(&runs));
             runs.retain(|run| run.kind != RUN_BUCKET);
@@ -267,19 +242,12 @@ impl Planner<'_> {
             gather_live(tree, range, &mut moved)?;
         }
 
-        let source = Source {
-            dim: tree.dim,
-            seed: tree.seed,
-            batch: self.batch,
-            moved: &moved,
-        };
+        let source = Source { dim: tree.dim, seed: tree.seed, batch: self.batch, moved: &moved };
         let splitter = Splitter::new(tree, self.context, source);
         let center = tree.centers.row(node as u64)?;
         let first_moved = self.batch.ids.len();
         let old = |range: std::ops::Range<usize>| {
-            range
-                .map(|i| (first_moved + i) as Point)
-                .collect::<Vec<Point>>()
+            range.map(|i| (first_moved + i) as Point).collect::<Vec<Point>>()
         };
         // The rest of the bucket, old and new, with its sums.
         let mut share = splitter.share(center, old(old_twins..moved.ids.len()), work);
@@ -303,11 +271,7 @@ impl Planner<'_> {
         body.twins_equal &= all_twins.iter().all(|&twin| source.row(twin) == center);
         body.twins.extend(all_twins);
         body.twins.sort_unstable_by_key(|&twin| source.id(twin));
-        let keep = if splits {
-            Keep::TwinsAndChildren
-        } else {
-            Keep::All
-        };
+        let keep = if splits { Keep::TwinsAndChildren } else { Keep::All };
         Ok(Change {
             node,
             keep,
@@ -351,12 +315,7 @@ impl Planner<'_> {
         for &range in &retired {
             gather_live(tree, range, &mut moved)?;
         }
-        let source = Source {
-            dim: tree.dim,
-            seed: tree.seed,
-            batch: self.batch,
-            moved: &moved,
-        };
+        let source = Source { dim: tree.dim, seed: tree.seed, batch: self.batch, moved: &moved };
         let splitter = Splitter::new(tree, self.context, source);
         let first_moved = self.batch.ids.len() as Point;
         let added = group.points.len() as u32;
@@ -393,10 +352,7 @@ fn absorb(runs: &mut Vec<RunRow>, kind: u32, new: usize, retired: &mut Vec<Range
     {
         let run = runs.remove(at);
         gathered += run.count as u64;
-        retired.push(Range {
-            start: run.start,
-            count: run.count,
-        });
+        retired.push(Range { start: run.start, count: run.count });
         taken += 1;
     }
     taken
@@ -404,10 +360,7 @@ fn absorb(runs: &mut Vec<RunRow>, kind: u32, new: usize, retired: &mut Vec<Range
 
 fn bucket_ranges(runs: &[RunRow]) -> impl Iterator<Item = Range> {
     let bucket = runs.iter().filter(|run| run.kind == RUN_BUCKET);
-    bucket.map(|run| Range {
-        start: run.start,
-        count: run.count,
-    })
+    bucket.map(|run| Range { start: run.start, count: run.count })
 }
 
 /// Reads the live rows of a range of slots.
@@ -417,28 +370,18 @@ fn gather_live(tree: &Tree, range: Range, moved: &mut Moved) -> Result<(), ReadE
     for slot in range.start..range.start.saturating_add(range.count) {
         live.push(tree.is_live(slot)?);
     }
-    tree.ids
-        .for_chunks(first, range.count as u64, |row, chunk| {
-            let at = (row - first) as usize;
-            moved.ids.extend(
-                chunk
-                    .iter()
-                    .zip(&live[at..])
-                    .filter(|(_, live)| **live)
-                    .map(|(id, _)| id),
-            );
-        })?;
-    tree.coordinates
-        .for_chunks(first, range.count as u64, |row, chunk| {
-            let at = (row - first) as usize;
-            for (point, _) in chunk
-                .chunks_exact(tree.dim)
-                .zip(&live[at..])
-                .filter(|(_, live)| **live)
-            {
-                moved.rows.extend_from_slice(point);
-            }
-        })
+    tree.ids.for_chunks(first, range.count as u64, |row, chunk| {
+        let at = (row - first) as usize;
+        moved
+            .ids
+            .extend(chunk.iter().zip(&live[at..]).filter(|(_, live)| **live).map(|(id, _)| id));
+    })?;
+    tree.coordinates.for_chunks(first, range.count as u64, |row, chunk| {
+        let at = (row - first) as usize;
+        for (point, _) in chunk.chunks_exact(tree.dim).zip(&live[at..]).filter(|(_, live)| **live) {
+            moved.rows.extend_from_slice(point);
+        }
+    })
 }
 
 /// The links of a node after a change, given where the change's own rows and children went.
@@ -452,10 +395,7 @@ pub(crate) fn new_link(
     let twins = change.body.twins.len() as u32;
     let mut link = match change.keep {
         Keep::All => *old,
-        Keep::TwinsAndChildren => LinkRow {
-            bucket_count: 0,
-            ..*old
-        },
+        Keep::TwinsAndChildren => LinkRow { bucket_count: 0, ..*old },
         Keep::Nothing => LinkRow {
             child_start: children.start,
             child_count: children.count,

@@ -68,10 +68,7 @@ pub(crate) fn redistribute(
     let mut center_rows = Vec::new();
     splitter.source.gather(centers, &mut center_rows);
     let tasks = plan_tasks(splitter, shares, level, &center_rows, work);
-    let pairs: usize = tasks
-        .iter()
-        .map(|t| t.members.len() * t.centers.len())
-        .sum();
+    let pairs: usize = tasks.iter().map(|t| t.members.len() * t.centers.len()).sum();
     work.counters.distance_evaluations += pairs as u64;
     let run = |task: &Task<'_>| {
         splitter
@@ -83,11 +80,8 @@ pub(crate) fn redistribute(
         true => tasks.par_iter().map(run).collect(),
         false => tasks.iter().map(run).collect(),
     };
-    let moves: Vec<(usize, usize, Vec<Move>)> = tasks
-        .iter()
-        .zip(moves)
-        .map(|(task, moves)| (task.share, task.first, moves))
-        .collect();
+    let moves: Vec<(usize, usize, Vec<Move>)> =
+        tasks.iter().zip(moves).map(|(task, moves)| (task.share, task.first, moves)).collect();
     drop(tasks);
     debug_assert_eq!(center_rows.len(), centers.len() * dim);
 
@@ -108,12 +102,7 @@ pub(crate) fn redistribute(
     }
     for (&center, share) in centers.iter().zip(gained) {
         let reach = share.sums.iter().copied().fold(0.0, f32::max);
-        shares.children.push(Child {
-            center,
-            level,
-            share,
-            reach,
-        });
+        shares.children.push(Child { center, level, share, reach });
     }
 }
 
@@ -133,10 +122,7 @@ fn plan_tasks<'a>(
     let mut add = |index: usize, share: &'a Share, centers: Vec<u32>| {
         let per_task = members_per_tile(dim) * 4;
         let centers = std::sync::Arc::new(centers);
-        let chunks = share
-            .members
-            .chunks(per_task)
-            .zip(share.sums.chunks(per_task));
+        let chunks = share.members.chunks(per_task).zip(share.sums.chunks(per_task));
         tasks.extend(chunks.enumerate().map(|(i, (members, sums))| Task {
             share: index,
             first: i * per_task,
@@ -148,17 +134,13 @@ fn plan_tasks<'a>(
     add(0, &shares.own, (0..count as u32).collect());
     let mut sums = vec![0.0; count];
     for (i, child) in shares.children.iter().enumerate() {
-        splitter
-            .kernel
-            .sums(splitter.source.row(child.center), center_rows, &mut sums);
+        splitter.kernel.sums(splitter.source.row(child.center), center_rows, &mut sums);
         work.counters.distance_evaluations += count as u64;
         let radius = metric::distance(child.reach);
         let near: Vec<u32> = (0..count as u32)
             .filter(|&c| {
                 let distance = metric::distance(sums[c as usize]);
-                !splitter
-                    .slack
-                    .excludes(distance, radius, within.min(radius))
+                !splitter.slack.excludes(distance, radius, within.min(radius))
             })
             .collect();
         work.counters.bound_hits += (count - near.len()) as u64;
@@ -179,14 +161,7 @@ fn find_moves(
     let dim = splitter.source.dim;
     let tile = members_per_tile(dim);
     let limit = level.pow4().next_up();
-    let Scratch {
-        rows,
-        centers,
-        sums,
-        best,
-        best_center,
-        ..
-    } = scratch;
+    let Scratch { rows, centers, sums, best, best_center, .. } = scratch;
     let all = task.centers.len() * dim == center_rows.len();
     if !all {
         centers.clear();
@@ -197,12 +172,7 @@ fn find_moves(
     }
     let center_rows = if all { center_rows } else { centers };
     let mut moves = Vec::new();
-    for (i, (members, owned)) in task
-        .members
-        .chunks(tile)
-        .zip(task.sums.chunks(tile))
-        .enumerate()
-    {
+    for (i, (members, owned)) in task.members.chunks(tile).zip(task.sums.chunks(tile)).enumerate() {
         splitter.source.gather(members, rows);
         best.clear();
         best.extend(owned.iter().map(|&sum| sum.min(limit)));
@@ -225,17 +195,9 @@ fn find_moves(
                 }
             }
         }
-        for (j, &center) in best_center
-            .iter()
-            .enumerate()
-            .filter(|&(_, &c)| c != u32::MAX)
-        {
+        for (j, &center) in best_center.iter().enumerate().filter(|&(_, &c)| c != u32::MAX) {
             let position = (i * tile + j) as u32;
-            moves.push(Move {
-                position,
-                center: task.centers[center as usize],
-                sum: best[j],
-            });
+            moves.push(Move { position, center: task.centers[center as usize], sum: best[j] });
         }
     }
     moves

@@ -14,21 +14,14 @@ use crate::tree::id_index;
 /// Deletes the points with these ids. After an error the tree is as it was.
 pub(crate) fn remove(tree: &mut Tree, ids: &[PointId], work: &mut Work) -> Result<(), DeleteError> {
     if let Some((first, index)) = first_duplicate(ids) {
-        return Err(DeleteError::DuplicateId {
-            index,
-            first,
-            id: ids[index],
-        });
+        return Err(DeleteError::DuplicateId { index, first, id: ids[index] });
     }
     let slots: Vec<Option<u32>> = ids
         .par_iter()
         .map(|&id| id_index::find_live(tree, id))
         .collect::<Result<_, ReadError>>()?;
     if let Some(index) = slots.iter().position(Option::is_none) {
-        return Err(DeleteError::UnknownId {
-            index,
-            id: ids[index],
-        });
+        return Err(DeleteError::UnknownId { index, id: ids[index] });
     }
     let mut journal = Journal::default();
     for slot in slots.into_iter().flatten() {

@@ -18,7 +18,7 @@ macro_rules! counters {
                 [$((stringify!($name), self.$name),)*].into_iter()
             }
 
-            pub(crate) fn to_array(self) -> [u64; COUNTERS] {
+            fn values(self) -> [u64; COUNTERS] {
                 [$(self.$name,)*]
             }
 
@@ -62,10 +62,17 @@ counters! {
     cow_bytes_copied,
     /// Bytes written to the file, tables and slots included.
     bytes_written,
-    /// Bytes by which the scratch pool grew.
+    /// Bytes by which the scratch pool grew. Reported, not kept.
     pool_grow_bytes,
-    /// Times a scratch buffer was taken from the pool.
+    /// Times a scratch buffer was taken from the pool. Reported, not kept.
     pool_reuse_hits,
+}
+
+impl Counters {
+    /// What is kept with a version. The pool's counts depend on the threads, which must leave no trace in the file.
+    pub(crate) fn to_array(self) -> [u64; COUNTERS] {
+        Counters { pool_grow_bytes: 0, pool_reuse_hits: 0, ..self }.values()
+    }
 }
 
 macro_rules! times {

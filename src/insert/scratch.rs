@@ -67,10 +67,7 @@ pub(crate) struct ScratchPool {
 impl ScratchPool {
     /// A pool for work on `threads` threads at once.
     pub(crate) fn new(threads: usize) -> Self {
-        ScratchPool {
-            threads,
-            ..Self::default()
-        }
+        ScratchPool { threads, ..Self::default() }
     }
 
     /// Runs `f` with a scratch. `f` must not run other work on the pool's threads in between.

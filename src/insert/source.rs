@@ -51,10 +51,7 @@ impl<'a> Source<'a> {
     /// finaliser, Steele, Lea & Flood, OOPSLA 2014), so that it depends neither on arrival nor on threads.
     #[inline]
     pub(crate) fn priority(&self, point: Point) -> u64 {
-        let mut z = self
-            .id(point)
-            .wrapping_add(self.seed)
-            .wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.id(point).wrapping_add(self.seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)

@@ -70,19 +70,12 @@ impl Body {
     /// Points in the node and below.
     pub(crate) fn points(&self) -> u32 {
         let own = (self.twins.len() + self.bucket.len()) as u32;
-        own + self
-            .children
-            .iter()
-            .map(|child| child.body.points())
-            .sum::<u32>()
+        own + self.children.iter().map(|child| child.body.points()).sum::<u32>()
     }
 
     /// Nodes below.
     pub(crate) fn nodes(&self) -> u32 {
-        self.children
-            .iter()
-            .map(|child| 1 + child.body.nodes())
-            .sum()
+        self.children.iter().map(|child| 1 + child.body.nodes()).sum()
     }
 }
 
@@ -118,20 +111,14 @@ impl<'a> Splitter<'a> {
     pub(crate) fn share(&self, center: &[f32], points: Vec<Point>, work: &mut Work) -> Share {
         const ROWS: usize = 1024;
         let mut sums = vec![0.0; points.len()];
-        points
-            .par_chunks(ROWS)
-            .zip(sums.par_chunks_mut(ROWS))
-            .for_each(|(points, sums)| {
-                self.context.scratch.with(|scratch| {
-                    self.source.gather(points, &mut scratch.rows);
-                    self.kernel.sums(center, &scratch.rows, sums);
-                });
+        points.par_chunks(ROWS).zip(sums.par_chunks_mut(ROWS)).for_each(|(points, sums)| {
+            self.context.scratch.with(|scratch| {
+                self.source.gather(points, &mut scratch.rows);
+                self.kernel.sums(center, &scratch.rows, sums);
             });
+        });
         work.counters.distance_evaluations += points.len() as u64;
-        Share {
-            members: points,
-            sums,
-        }
+        Share { members: points, sums }
     }
 
     /// A new node around `center` with all of `share`.
@@ -144,12 +131,7 @@ impl<'a> Splitter<'a> {
     ) -> Result<Branch, Stop> {
         let radius = metric::distance(share.farthest());
         let body = self.body(self.source.row(center), share, work)?;
-        Ok(Branch {
-            center,
-            level,
-            radius,
-            body,
-        })
+        Ok(Branch { center, level, radius, body })
     }
 
     /// What a node around `center` holds when `share` is all that belongs to it and its new children.
@@ -165,35 +147,20 @@ impl<'a> Splitter<'a> {
         }
         let twins_equal = twins.iter().all(|&twin| self.source.row(twin) == center);
         twins.sort_unstable_by_key(|&twin| self.source.id(twin));
-        let mut shares = Shares {
-            own,
-            children: Vec::new(),
-        };
+        let mut shares = Shares { own, children: Vec::new() };
         let flat = self.win_children(&mut shares, work)?;
         let own_radius = metric::distance(shares.own.farthest());
-        let flat_capacity = if flat {
-            2 * shares.own.members.len() as u32
-        } else {
-            0
-        };
+        let flat_capacity = if flat { 2 * shares.own.members.len() as u32 } else { 0 };
         let bucket = self.bucket_order(shares.own);
         let children = self.branches(shares.children, work)?;
-        Ok(Body {
-            twins,
-            twins_equal,
-            bucket,
-            own_radius,
-            flat_capacity,
-            children,
-        })
+        Ok(Body { twins, twins_equal, bucket, own_radius, flat_capacity, children })
     }
 
     /// Rows of a bucket as they are stored: by distance from the center, then by id.
     pub(crate) fn bucket_order(&self, share: Share) -> Vec<Point> {
         let mut order: Vec<(f32, Point)> = share.sums.into_iter().zip(share.members).collect();
         order.sort_unstable_by(|a, b| {
-            a.0.total_cmp(&b.0)
-                .then_with(|| self.source.id(a.1).cmp(&self.source.id(b.1)))
+            a.0.total_cmp(&b.0).then_with(|| self.source.id(a.1).cmp(&self.source.id(b.1)))
         });
         order.into_iter().map(|(_, point)| point).collect()
     }
@@ -236,12 +203,7 @@ impl<'a> Splitter<'a> {
             (sum > reach).then(|| (self.source.priority(point), point))
         };
         let mut far: Vec<(u64, Point)> = match own.members.len() > PARALLEL_MEMBERS {
-            true => own
-                .members
-                .par_iter()
-                .zip(&own.sums)
-                .filter_map(far)
-                .collect(),
+            true => own.members.par_iter().zip(&own.sums).filter_map(far).collect(),
             false => own.members.iter().zip(&own.sums).filter_map(far).collect(),
         };
         let prefix = (far.len() / 16).clamp(*PREFIX.start(), *PREFIX.end());
@@ -266,10 +228,7 @@ impl<'a> Splitter<'a> {
             let start = Instant::now();
             let winners = maximal_independent_set(candidates.len(), &graph);
             work.times.mis += start.elapsed();
-            winners
-                .into_iter()
-                .map(|i| candidates[i as usize])
-                .collect()
+            winners.into_iter().map(|i| candidates[i as usize]).collect()
         })
     }
 
@@ -280,10 +239,7 @@ impl<'a> Splitter<'a> {
             self.branch(child.center, child.level, child.share, work)
         };
         if members <= PARALLEL_MEMBERS {
-            return children
-                .into_iter()
-                .map(|child| branch(child, work))
-                .collect();
+            return children.into_iter().map(|child| branch(child, work)).collect();
         }
         let mut order: Vec<(usize, Child)> = children.into_iter().enumerate().collect();
         order.sort_by_key(|(_, child)| std::cmp::Reverse(child.share.members.len()));

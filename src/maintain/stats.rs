@@ -51,12 +51,8 @@ pub(crate) fn stats(db: &Database, row: &VersionRow, tree: &Tree) -> Result<Stat
     let mut live_bytes = crate::format::DATA_START;
     let mut met = HashSet::new();
     let mut problem = None;
-    let state = Array::ALL[DATA_ARRAYS..]
-        .iter()
-        .map(|&array| db.state_table(&slot, array));
-    let data = Array::ALL[..DATA_ARRAYS]
-        .iter()
-        .map(|&array| db.data_table(array, &row.roots));
+    let state = Array::ALL[DATA_ARRAYS..].iter().map(|&array| db.state_table(&slot, array));
+    let data = Array::ALL[..DATA_ARRAYS].iter().map(|&array| db.data_table(array, &row.roots));
     for table in state.chain(data) {
         table.walk(
             &mut |entry, _| {

@@ -34,26 +34,17 @@ pub struct VerifyOptions {
 impl VerifyOptions {
     /// The newest version and the store state.
     pub fn latest() -> Self {
-        VerifyOptions {
-            scope: Scope::Newest,
-            deep: false,
-        }
+        VerifyOptions { scope: Scope::Newest, deep: false }
     }
 
     /// Every version; a segment that several share is read once.
     pub fn all() -> Self {
-        VerifyOptions {
-            scope: Scope::All,
-            deep: false,
-        }
+        VerifyOptions { scope: Scope::All, deep: false }
     }
 
     /// One version and the store state.
     pub fn version(version: VersionId) -> Self {
-        VerifyOptions {
-            scope: Scope::One(version),
-            deep: false,
-        }
+        VerifyOptions { scope: Scope::One(version), deep: false }
     }
 
     /// Also checks the tree's invariants and a sample of answers against a full scan.
@@ -173,10 +164,7 @@ impl Verifier<'_> {
                     self.bad.insert(address, self.report.problems.len());
                 }
                 let versions = version.map(VersionId).into_iter().collect();
-                self.report.problems.push(Problem {
-                    what: *what,
-                    versions,
-                });
+                self.report.problems.push(Problem { what: *what, versions });
                 Ok(())
             }
             other => Err(other),
@@ -194,12 +182,9 @@ impl Verifier<'_> {
         match deep_check(self.db, row) {
             Ok(violations) => {
                 let versions = vec![VersionId(row.version)];
-                self.report
-                    .problems
-                    .extend(violations.into_iter().map(|what| Problem {
-                        what,
-                        versions: versions.clone(),
-                    }));
+                self.report.problems.extend(
+                    violations.into_iter().map(|what| Problem { what, versions: versions.clone() }),
+                );
                 Ok(())
             }
             Err(e) => self.problem(e, Some(row.version)),
@@ -227,9 +212,7 @@ impl Verifier<'_> {
                 .filter_map(|(entry, visit)| table.recheck(entry, *visit).err())
                 .collect::<Vec<_>>(),
         );
-        problems
-            .into_iter()
-            .try_for_each(|e| self.problem(e, version))
+        problems.into_iter().try_for_each(|e| self.problem(e, version))
     }
 
     /// Names, for every bad place, all checked versions that refer to it.
@@ -254,9 +237,7 @@ impl Verifier<'_> {
                     }
                     true
                 };
-                self.db
-                    .data_table(array, &row.roots)
-                    .walk(&mut hit, &mut |_| {});
+                self.db.data_table(array, &row.roots).walk(&mut hit, &mut |_| {});
             }
         }
         Ok(())
@@ -275,16 +256,11 @@ fn deep_check(db: &Database, row: &VersionRow) -> Result<Vec<Corruption>, ReadEr
             });
         }
     };
-    expect(
-        tree.live()? == row.points,
-        "live count of the row differs from the tree's",
-    );
+    expect(tree.live()? == row.points, "live count of the row differs from the tree's");
     let slots = tree.slots() as u64;
     let mut scratch = knn::Scratch::default();
     for i in 0..SAMPLE_QUERIES.min(slots) {
-        let query = tree
-            .coordinates
-            .row(i * slots / SAMPLE_QUERIES.min(slots))?;
+        let query = tree.coordinates.row(i * slots / SAMPLE_QUERIES.min(slots))?;
         knn::knn(&tree, query, SAMPLE_K, &mut scratch)?;
         let answer = scratch.best.sorted();
         expect(

@@ -120,10 +120,7 @@ pub(crate) fn domain_limit(dim: usize) -> f32 {
     // x <= 2^62 / sqrt(dim) iff x^2 dim <= 2^124, in whole numbers: an f32 this large is one.
     let fits = |x: f32| (x as u128).pow(2) * dim as u128 <= 1 << 124;
     let near = (2.0_f64.powi(62) / (dim as f64).sqrt()) as f32;
-    [near.next_up(), near]
-        .into_iter()
-        .find(|&x| fits(x))
-        .unwrap_or_else(|| near.next_down())
+    [near.next_up(), near].into_iter().find(|&x| fits(x)).unwrap_or_else(|| near.next_down())
 }
 
 #[cfg(test)]
@@ -137,10 +134,7 @@ mod tests {
     }
 
     fn exact(a: &[f32], b: &[f32]) -> f64 {
-        let squares = a
-            .iter()
-            .zip(b)
-            .map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2));
+        let squares = a.iter().zip(b).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2));
         squares.sum::<f64>().sqrt()
     }
 
@@ -160,10 +154,7 @@ mod tests {
                     let error = (f64::from(computed(&a, &b)) - d).abs();
                     // The oracle itself errs by a few thousand units of 2^-53.
                     let allowed = (k + 1e-12) * d + beta;
-                    assert!(
-                        error <= allowed,
-                        "dim {dim} scale {scale:e}: {error:e} > {allowed:e}"
-                    );
+                    assert!(error <= allowed, "dim {dim} scale {scale:e}: {error:e} > {allowed:e}");
                     worst = worst.max(error / allowed);
                 }
             }
@@ -177,10 +168,7 @@ mod tests {
         assert!(!slack.excludes(center, own, t), "{q:?} {c:?} {x:?}");
         assert!(slack.lower_bound(center, own) <= f64::from(t));
         let sum = super::super::scalar::sum(q, c);
-        assert!(
-            sum <= slack.sum_reach(own, t),
-            "the first look cuts what the bound keeps"
-        );
+        assert!(sum <= slack.sum_reach(own, t), "the first look cuts what the bound keeps");
         if t > 0.0 {
             assert!(!slack.includes(center, own, t.next_down()));
         }
@@ -256,10 +244,7 @@ mod tests {
         for dim in [1, 3, 16, 17, 784] {
             let limit = domain_limit(dim);
             let s = scalar::sum(&vec![limit; dim], &vec![-limit; dim]);
-            assert!(
-                s.is_finite() && s > 2.0_f32.powi(125),
-                "dimension {dim}: {s:e}"
-            );
+            assert!(s.is_finite() && s > 2.0_f32.powi(125), "dimension {dim}: {s:e}");
         }
     }
 }

@@ -88,10 +88,7 @@ pub(super) fn tile<L: Lanes>(lanes: L, queries: &[f32], rows: &[f32], dim: usize
     const FEW: usize = 4;
     let row_count = rows.len() / dim;
     if queries.len() / dim < FEW || row_count < FEW {
-        for (query, out) in queries
-            .chunks_exact(dim)
-            .zip(out.chunks_exact_mut(row_count))
-        {
+        for (query, out) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(row_count)) {
             sums(lanes, query, rows, out);
         }
         return;
@@ -100,30 +97,10 @@ pub(super) fn tile<L: Lanes>(lanes: L, queries: &[f32], rows: &[f32], dim: usize
         1..=LANES => {
             with_dim!(dim, N => lanes.vectorize(DownTile::<N> { queries, rows, dim, out }));
         }
-        17..=20 => lanes.vectorize(DownTile::<20> {
-            queries,
-            rows,
-            dim,
-            out,
-        }),
-        21..=24 => lanes.vectorize(DownTile::<24> {
-            queries,
-            rows,
-            dim,
-            out,
-        }),
-        25..=28 => lanes.vectorize(DownTile::<28> {
-            queries,
-            rows,
-            dim,
-            out,
-        }),
-        _ => lanes.vectorize(AcrossTile {
-            queries,
-            rows,
-            dim,
-            out,
-        }),
+        17..=20 => lanes.vectorize(DownTile::<20> { queries, rows, dim, out }),
+        21..=24 => lanes.vectorize(DownTile::<24> { queries, rows, dim, out }),
+        25..=28 => lanes.vectorize(DownTile::<28> { queries, rows, dim, out }),
+        _ => lanes.vectorize(AcrossTile { queries, rows, dim, out }),
     }
 }
 
@@ -172,10 +149,7 @@ impl Job for Within<'_> {
     fn run<L: Lanes>(self, lanes: L) -> Option<f32> {
         let (a, b) = (Row::new(self.a), Row::new(self.b));
         let mut acc = lanes.zero();
-        let strides = a
-            .whole
-            .chunks(STRIDE / LANES)
-            .zip(b.whole.chunks(STRIDE / LANES));
+        let strides = a.whole.chunks(STRIDE / LANES).zip(b.whole.chunks(STRIDE / LANES));
         for (a, b) in strides {
             if lanes.total(acc) > self.bound {
                 return None;
@@ -337,11 +311,7 @@ impl<const N: usize> Job for NarrowSums<'_, N> {
         if count < LANES {
             let mut padded = [0.0; LANES * LANES];
             padded[..count * N].copy_from_slice(rows);
-            return store_part(
-                lanes,
-                Self::sixteen(lanes, query, &padded[..LANES * N]),
-                out,
-            );
+            return store_part(lanes, Self::sixteen(lanes, query, &padded[..LANES * N]), out);
         }
         let (blocks, rest) = out.as_chunks_mut::<LANES>();
         for (out, rows) in blocks.iter_mut().zip(rows.chunks_exact(LANES * N)) {
@@ -428,12 +398,7 @@ impl<const N: usize> Job for DownTile<'_, N> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Self {
-            queries,
-            rows,
-            dim,
-            out,
-        } = self;
+        let Self { queries, rows, dim, out } = self;
         // Known to the compiler where nothing is padded.
         let dim = if N <= LANES { N } else { dim };
         let row_count = rows.len() / dim;
@@ -495,10 +460,7 @@ fn down<L: Lanes, const N: usize>(
         *v = lanes.square(lanes.splat(query), lanes.load(column));
     }
     for (v, c) in v.iter_mut().zip(LANES..N) {
-        *v = lanes.add(
-            *v,
-            lanes.square(lanes.splat(query[c]), lanes.load(&panel[c])),
-        );
+        *v = lanes.add(*v, lanes.square(lanes.splat(query[c]), lanes.load(&panel[c])));
     }
     for half in [8, 4, 2, 1] {
         for i in 0..half {
@@ -523,12 +485,7 @@ impl Job for AcrossTile<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Self {
-            queries,
-            rows,
-            dim,
-            out,
-        } = self;
+        let Self { queries, rows, dim, out } = self;
         let row_count = rows.len() / dim;
         let query_count = queries.len() / dim;
         // A multiple of four, so that the overlapping last block of rows appears once.
@@ -560,12 +517,7 @@ fn across_block<L: Lanes>(
     let (q_cut, r_cut) = (Row::four_of(queries, dim, q), Row::four_of(rows, dim, r));
     let begun = if L::WIDE_BLOCK {
         let [a, b, c, d] = block(lanes, q_cut, r_cut);
-        [
-            fold_four(lanes, a),
-            fold_four(lanes, b),
-            fold_four(lanes, c),
-            fold_four(lanes, d),
-        ]
+        [fold_four(lanes, a), fold_four(lanes, b), fold_four(lanes, c), fold_four(lanes, d)]
     } else {
         // Two by two, four times: sixteen accumulators would not stay in registers.
         let [q0, q1, q2, q3] = q_cut;

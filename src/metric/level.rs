@@ -28,10 +28,7 @@ impl Level {
 
     /// The largest level l with 4^l < s (V1); [`Level::MIN`] for s = 0, which has none.
     pub(crate) const fn of_sum(s: f32) -> Self {
-        debug_assert!(
-            s >= 0.0 && s.is_finite(),
-            "a sum in the domain is finite and not negative"
-        );
+        debug_assert!(s >= 0.0 && s.is_finite(), "a sum in the domain is finite and not negative");
         let bits = s.to_bits();
         let fraction = bits & 0x007F_FFFF;
         let biased = (bits >> 23) as i16;
@@ -83,10 +80,7 @@ mod tests {
 
     /// V1 in f64, where every 4^l in question is a normal number.
     fn by_definition(s: f32) -> i16 {
-        (-80..=64)
-            .rev()
-            .find(|&l| 4.0_f64.powi(l) < f64::from(s))
-            .unwrap() as i16
+        (-80..=64).rev().find(|&l| 4.0_f64.powi(l) < f64::from(s)).unwrap() as i16
     }
 
     #[test]
@@ -94,11 +88,7 @@ mod tests {
         let mut checked = 0;
         for exponent in -149..=127 {
             let power = 2.0_f64.powi(exponent) as f32;
-            assert_eq!(
-                f64::from(power),
-                2.0_f64.powi(exponent),
-                "the power is exact"
-            );
+            assert_eq!(f64::from(power), 2.0_f64.powi(exponent), "the power is exact");
             for s in [power.next_down(), power, power.next_up()] {
                 if s > 0.0 {
                     let level = Level::of_sum(s);
@@ -128,11 +118,7 @@ mod tests {
     #[test]
     fn pow4_is_exact() {
         for l in -74..=63 {
-            assert_eq!(
-                f64::from(Level::new(l).pow4()),
-                4.0_f64.powi(i32::from(l)),
-                "level {l}"
-            );
+            assert_eq!(f64::from(Level::new(l).pow4()), 4.0_f64.powi(i32::from(l)), "level {l}");
         }
         assert_eq!(Level::new(-75).pow4().to_bits(), 0);
         assert_eq!(Level::new(64).pow4(), f32::INFINITY);

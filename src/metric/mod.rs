@@ -75,9 +75,7 @@ macro_rules! dispatch {
 impl Kernel {
     /// The widest instruction set of this processor. The standard library caches what it detects.
     pub(crate) fn best() -> Self {
-        Self::available()
-            .last()
-            .expect("plain Rust is always there")
+        Self::available().last().expect("plain Rust is always there")
     }
 
     /// The kernels of one instruction set; `None` if this processor lacks it.
@@ -96,9 +94,7 @@ impl Kernel {
 
     /// Every instruction set that this processor has, narrowest first.
     pub(crate) fn available() -> impl Iterator<Item = Self> {
-        [Isa::Portable, Isa::Avx2, Isa::Avx512]
-            .into_iter()
-            .filter_map(Self::with)
+        [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter_map(Self::with)
     }
 
     #[cfg(test)]
@@ -140,11 +136,7 @@ impl Kernel {
         assert!(dim > 0, "rows have components");
         assert_eq!(queries.len() % dim, 0, "queries are [a x dim]");
         assert_eq!(rows.len() % dim, 0, "rows are [b x dim]");
-        assert_eq!(
-            (queries.len() / dim) * (rows.len() / dim),
-            out.len(),
-            "out is [a x b]"
-        );
+        assert_eq!((queries.len() / dim) * (rows.len() / dim), out.len(), "out is [a x b]");
         if out.is_empty() {
             return;
         }
@@ -244,9 +236,7 @@ mod tests {
     ];
 
     fn dims() -> impl Iterator<Item = usize> {
-        (1..=70).chain([
-            96, 100, 127, 128, 129, 255, 256, 257, 300, 784, 960, 1024, 1536,
-        ])
+        (1..=70).chain([96, 100, 127, 128, 129, 255, 256, 257, 300, 784, 960, 1024, 1536])
     }
 
     fn bits(values: &[f32]) -> Vec<u32> {
@@ -255,9 +245,8 @@ mod tests {
 
     /// Every pair, by the definition.
     fn oracle(queries: &[f32], rows: &[f32], dim: usize) -> Vec<f32> {
-        let pairs = queries
-            .chunks_exact(dim)
-            .flat_map(|q| rows.chunks_exact(dim).map(move |r| (q, r)));
+        let pairs =
+            queries.chunks_exact(dim).flat_map(|q| rows.chunks_exact(dim).map(move |r| (q, r)));
         pairs.map(|(q, r)| scalar_sum(q, r)).collect()
     }
 
@@ -272,11 +261,7 @@ mod tests {
                     let mut out = vec![f32::NAN; count];
                     kernel.sums(&query, &rows, &mut out);
                     let expected = oracle(&query, &rows, dim);
-                    assert_eq!(
-                        bits(&out),
-                        bits(&expected),
-                        "dim {dim}, {count} rows, {kind:?}"
-                    );
+                    assert_eq!(bits(&out), bits(&expected), "dim {dim}, {count} rows, {kind:?}");
                 }
             }
         }
@@ -286,11 +271,8 @@ mod tests {
         let mut random = Random(12);
         for dim in dims() {
             for (i, kind) in KINDS.into_iter().enumerate() {
-                let counts: &[usize] = if dim > 300 {
-                    &[0, 1, 3, 5, 17]
-                } else {
-                    &[0, 1, 3, 4, 17, 33]
-                };
+                let counts: &[usize] =
+                    if dim > 300 { &[0, 1, 3, 5, 17] } else { &[0, 1, 3, 4, 17, 33] };
                 let queries = random.values(kind, 33 * dim);
                 let rows = random.values(kind, 33 * dim);
                 for &a in counts {
@@ -299,11 +281,7 @@ mod tests {
                         let mut out = vec![f32::NAN; a * b];
                         kernel.tile(queries, rows, dim, &mut out);
                         let expected = oracle(queries, rows, dim);
-                        assert_eq!(
-                            bits(&out),
-                            bits(&expected),
-                            "dim {dim}, {a} x {b}, {kind:?}"
-                        );
+                        assert_eq!(bits(&out), bits(&expected), "dim {dim}, {a} x {b}, {kind:?}");
                         if i > 1 && dim > 300 {
                             break;
                         }
@@ -329,11 +307,7 @@ mod tests {
             let rows = random.uniform(b * dim, 1.0);
             let mut out = vec![f32::NAN; a * b];
             kernel.tile(&queries, &rows, dim, &mut out);
-            assert_eq!(
-                bits(&out),
-                bits(&oracle(&queries, &rows, dim)),
-                "dim {dim}, {a} x {b}"
-            );
+            assert_eq!(bits(&out), bits(&oracle(&queries, &rows, dim)), "dim {dim}, {a} x {b}");
         }
     }
 
@@ -344,16 +318,8 @@ mod tests {
                 for _ in 0..5 {
                     let (a, b) = (random.values(kind, dim), random.values(kind, dim));
                     let s = scalar_sum(&a, &b);
-                    assert_eq!(
-                        kernel.sum(&a, &b).to_bits(),
-                        s.to_bits(),
-                        "dim {dim}, {kind:?}"
-                    );
-                    assert_eq!(
-                        kernel.sum(&b, &a).to_bits(),
-                        s.to_bits(),
-                        "dim {dim}, {kind:?}"
-                    );
+                    assert_eq!(kernel.sum(&a, &b).to_bits(), s.to_bits(), "dim {dim}, {kind:?}");
+                    assert_eq!(kernel.sum(&b, &a).to_bits(), s.to_bits(), "dim {dim}, {kind:?}");
                 }
             }
         }
@@ -366,22 +332,12 @@ mod tests {
                 let (a, b) = (random.values(kind, dim), random.values(kind, dim));
                 let s = scalar_sum(&a, &b);
                 let below = if s > 0.0 { s.next_down() } else { -1.0 };
-                for bound in [
-                    s,
-                    s.next_up(),
-                    below,
-                    0.0,
-                    s * 0.01,
-                    s * 0.5,
-                    f32::MAX,
-                    f32::INFINITY,
-                ] {
+                for bound in
+                    [s, s.next_up(), below, 0.0, s * 0.01, s * 0.5, f32::MAX, f32::INFINITY]
+                {
                     let expected = (s <= bound).then_some(s.to_bits());
                     let found = kernel.sum_within(&a, &b, bound).map(f32::to_bits);
-                    assert_eq!(
-                        found, expected,
-                        "dim {dim}, {kind:?}, s {s:e}, bound {bound:e}"
-                    );
+                    assert_eq!(found, expected, "dim {dim}, {kind:?}, s {s:e}, bound {bound:e}");
                 }
             }
         }
@@ -435,14 +391,8 @@ mod tests {
 
     #[test]
     fn best_is_the_last_available() {
-        assert_eq!(
-            Kernel::available().last().map(Kernel::isa),
-            Some(Kernel::best().isa())
-        );
-        assert_eq!(
-            Kernel::available().next().map(Kernel::isa),
-            Some(Isa::Portable)
-        );
+        assert_eq!(Kernel::available().last().map(Kernel::isa), Some(Kernel::best().isa()));
+        assert_eq!(Kernel::available().next().map(Kernel::isa), Some(Isa::Portable));
     }
 
     #[test]

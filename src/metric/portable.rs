@@ -19,10 +19,7 @@ pub(super) fn tile(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
         if dim <= LANES {
             transpose(rows, dim, &mut panel);
         }
-        for (query, out) in queries
-            .chunks_exact(dim)
-            .zip(out.chunks_exact_mut(row_count))
-        {
+        for (query, out) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(row_count)) {
             let out = &mut out[first..end];
             if dim <= LANES {
                 out.copy_from_slice(&down(query, &panel)[..out.len()]);

@@ -80,10 +80,6 @@ mod tests {
     #[test]
     fn subnormal_squares_survive() {
         let x = 2.0_f32.powi(-74);
-        assert_eq!(
-            sum(&[x], &[0.0]).to_bits(),
-            2,
-            "2^-148 is two units of the least subnormal"
-        );
+        assert_eq!(sum(&[x], &[0.0]).to_bits(), 2, "2^-148 is two units of the least subnormal");
     }
 }

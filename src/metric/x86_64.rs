@@ -11,10 +11,7 @@
 //! - **X3 environment**: Rust leaves rounding and denormal control at their defaults, so subnormals are kept (M2).
 //!
 //! The AVX2 vector is a pair: lanes 0 to 7 and lanes 8 to 15.
-#![expect(
-    unsafe_code,
-    reason = "vector instructions; each block is discharged by X1 and X2"
-)]
+#![expect(unsafe_code, reason = "vector instructions; each block is discharged by X1 and X2")]
 
 use std::arch::x86_64::*;
 
@@ -103,9 +100,7 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn load_tail(self, row: &[f32], count: usize) -> __m512 {
         assert!(count < LANES);
-        let last = row
-            .last_chunk()
-            .expect("rows with a tail have at least sixteen components");
+        let last = row.last_chunk().expect("rows with a tail have at least sixteen components");
         let index = self.shifted(&IOTA, LANES - count);
         let mask = ((1_u32 << count) - 1) as u16;
         let v = self.load(last);
@@ -119,11 +114,7 @@ impl Lanes for Avx512 {
         // Near its end the block is read from a little before the vector's place, and shifted.
         let place = i * Spread::<N>::STEP;
         let from = place.min(block.len() - LANES);
-        let mut v = self.load(
-            block[from..]
-                .first_chunk()
-                .expect("sixteen floats are left"),
-        );
+        let mut v = self.load(block[from..].first_chunk().expect("sixteen floats are left"));
         if place > from || N < LANES / 2 && !N.is_power_of_two() {
             let index = self.shifted(const { &Spread::<N>::INDEX }, place - from);
             // SAFETY: the processor has AVX-512F (X1).
@@ -279,16 +270,9 @@ impl Avx2 {
     /// The last `count` <= 8 values of a row of at least eight; the lanes past them are +0.
     #[inline(always)]
     fn last_of(self, row: &[f32], count: usize) -> __m256 {
-        let last = row
-            .last_chunk()
-            .expect("rows with a tail have at least sixteen components");
+        let last = row.last_chunk().expect("rows with a tail have at least sixteen components");
         let v = self.rotate8(self.load8(last), 8 - count);
-        self.keep8(
-            v,
-            MASKS[8 - count..]
-                .first_chunk()
-                .expect("eight lanes of a mask"),
-        )
+        self.keep8(v, MASKS[8 - count..].first_chunk().expect("eight lanes of a mask"))
     }
 
     /// The floats of `block` from `place` on; where they end, anything in the lanes past them.
@@ -296,11 +280,7 @@ impl Avx2 {
     fn eight_from(self, block: &[f32], place: usize) -> __m256 {
         let from = place.min(block.len() - 8);
         let v = self.load8(block[from..].first_chunk().expect("eight floats are left"));
-        if place > from {
-            self.rotate8(v, place - from)
-        } else {
-            v
-        }
+        if place > from { self.rotate8(v, place - from) } else { v }
     }
 
     /// Four floats of `block` from `place` on; where only three are left, anything in the last lane.
@@ -334,10 +314,7 @@ impl Avx2 {
     /// Two rows of three floats from `place` on, each followed by anything.
     #[inline(always)]
     fn two_of_three(self, block: &[f32], place: usize) -> __m256 {
-        let (low, high) = (
-            self.four_from(block, place),
-            self.four_from(block, place + 3),
-        );
+        let (low, high) = (self.four_from(block, place), self.four_from(block, place + 3));
         // SAFETY: the processor has AVX2 (X1).
         unsafe { _mm256_set_m128(high, low) }
     }
@@ -470,10 +447,7 @@ impl Lanes for Avx2 {
     fn load_tail(self, row: &[f32], count: usize) -> Pair {
         assert!(count < LANES && row.len() >= LANES);
         let high = count.saturating_sub(8);
-        Pair(
-            self.last_of(&row[..row.len() - high], count - high),
-            self.last_of(row, high),
-        )
+        Pair(self.last_of(&row[..row.len() - high], count - high), self.last_of(row, high))
     }
 
     #[inline(always)]
@@ -481,27 +455,18 @@ impl Lanes for Avx2 {
         assert!(block.len() == LANES * N && i < Spread::<N>::VECTORS);
         let place = i * Spread::<N>::STEP;
         let v = if N == 3 {
-            Pair(
-                self.two_of_three(block, place),
-                self.two_of_three(block, place + 6),
-            )
+            Pair(self.two_of_three(block, place), self.two_of_three(block, place + 6))
         } else {
             // The second half holds the second row of two, or goes on where the first half stops.
             let second = if 4 < N && N < 8 { N } else { 8 };
-            Pair(
-                self.eight_from(block, place),
-                self.eight_from(block, place + second),
-            )
+            Pair(self.eight_from(block, place), self.eight_from(block, place + second))
         };
         let squares = self.square(v, query);
         if N.is_power_of_two() {
             return squares;
         }
         let (keep, _) = const { &Spread::<N>::KEEP }.as_chunks();
-        Pair(
-            self.keep8(squares.0, &keep[0]),
-            self.keep8(squares.1, &keep[1]),
-        )
+        Pair(self.keep8(squares.0, &keep[0]), self.keep8(squares.1, &keep[1]))
     }
 
     #[inline(always)]

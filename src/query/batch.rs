@@ -45,13 +45,7 @@ pub(crate) fn knn_batch(
         return Ok((found, evaluations));
     }
     let per_query = found.len() / rows;
-    let mut answers = vec![
-        Neighbor {
-            id: 0,
-            distance: 0.0
-        };
-        found.len()
-    ];
+    let mut answers = vec![Neighbor { id: 0, distance: 0.0 }; found.len()];
     for (i, &(_, row)) in order.iter().enumerate() {
         answers[row * per_query..][..per_query]
             .copy_from_slice(&found[i * per_query..][..per_query]);

@@ -49,10 +49,7 @@ fn pass(tree: &Tree, queries: &[f32], k: usize) -> Result<Vec<Neighbor>, ReadErr
     })?;
     match failure {
         Some(e) => Err(e),
-        None => Ok(best
-            .iter_mut()
-            .flat_map(|best| best.sorted().to_vec())
-            .collect()),
+        None => Ok(best.iter_mut().flat_map(|best| best.sorted().to_vec()).collect()),
     }
 }
 
@@ -93,22 +90,21 @@ fn for_tiles(
     let dim = tree.dim;
     let count = queries.len() / dim;
     let mut sums = Vec::new();
-    tree.coordinates
-        .for_chunks(0, tree.slots() as u64, |first, chunk| {
-            for (i, rows) in chunk.chunks(rows_per_tile(dim) * dim).enumerate() {
-                let first = first as u32 + (i * rows_per_tile(dim)) as u32;
-                let rows_here = rows.len() / dim;
-                sums.clear();
-                sums.resize(count * rows_here, 0.0);
-                match count {
-                    1 => tree.kernel.sums(queries, rows, &mut sums),
-                    _ => tree.kernel.tile(queries, rows, dim, &mut sums),
-                }
-                for (query, sums) in sums.chunks_exact(rows_here).enumerate() {
-                    for (slot, &sum) in (first..).zip(sums) {
-                        f(query, slot, sum);
-                    }
+    tree.coordinates.for_chunks(0, tree.slots() as u64, |first, chunk| {
+        for (i, rows) in chunk.chunks(rows_per_tile(dim) * dim).enumerate() {
+            let first = first as u32 + (i * rows_per_tile(dim)) as u32;
+            let rows_here = rows.len() / dim;
+            sums.clear();
+            sums.resize(count * rows_here, 0.0);
+            match count {
+                1 => tree.kernel.sums(queries, rows, &mut sums),
+                _ => tree.kernel.tile(queries, rows, dim, &mut sums),
+            }
+            for (query, sums) in sums.chunks_exact(rows_here).enumerate() {
+                for (slot, &sum) in (first..).zip(sums) {
+                    f(query, slot, sum);
                 }
             }
-        })
+        }
+    })
 }

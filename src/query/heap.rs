@@ -19,11 +19,7 @@ impl KBest {
         self.k = usize::try_from(live).unwrap_or(usize::MAX).min(k);
         self.heap.clear();
         self.heap.reserve(self.k);
-        self.radius = if self.k == 0 {
-            f32::NEG_INFINITY
-        } else {
-            f32::INFINITY
-        };
+        self.radius = if self.k == 0 { f32::NEG_INFINITY } else { f32::INFINITY };
         self.sum_limit = self.radius;
     }
 
@@ -39,11 +35,7 @@ impl KBest {
 
     /// True if the candidate would enter.
     pub(crate) fn admits(&self, candidate: &Neighbor) -> bool {
-        self.heap.len() < self.k
-            || self
-                .heap
-                .first()
-                .is_some_and(|worst| candidate.before(worst))
+        self.heap.len() < self.k || self.heap.first().is_some_and(|worst| candidate.before(worst))
     }
 
     /// Takes the candidate if it is among the k best so far.
@@ -114,13 +106,8 @@ mod tests {
             best.reset(k, 100);
             let mut all = Vec::new();
             for _ in 0..100 {
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
-                let candidate = Neighbor {
-                    id: state >> 40,
-                    distance: (state >> 33 & 7) as f32,
-                };
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let candidate = Neighbor { id: state >> 40, distance: (state >> 33 & 7) as f32 };
                 all.push(candidate);
                 best.offer(candidate);
             }

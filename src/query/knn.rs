@@ -48,10 +48,7 @@ impl PartialOrd for Pending {
 impl Ord for Pending {
     /// The smallest bound is the greatest, for a heap that pops the greatest.
     fn cmp(&self, other: &Self) -> Ordering {
-        other
-            .bound
-            .total_cmp(&self.bound)
-            .then(other.node.cmp(&self.node))
+        other.bound.total_cmp(&self.bound).then(other.node.cmp(&self.node))
     }
 }
 
@@ -80,19 +77,13 @@ pub(crate) fn knn(
     scratch.pending.clear();
     let sum = tree.kernel.sum(query, tree.centers.row(ROOT as u64)?);
     scratch.evaluations += 1;
-    scratch.pending.push(Pending {
-        bound: 0.0,
-        distance: metric::distance(sum),
-        node: ROOT,
-    });
+    scratch.pending.push(Pending { bound: 0.0, distance: metric::distance(sum), node: ROOT });
     let mut budget = tree.node_rows();
     while let Some(next) = scratch.pending.pop() {
         if next.bound > scratch.best.radius() as f64 {
             break;
         }
-        budget = budget
-            .checked_sub(1)
-            .ok_or_else(|| too_many_nodes(next.node))?;
+        budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(next.node))?;
         visit(tree, query, next, scratch)?;
     }
     Ok(())
@@ -139,28 +130,15 @@ fn visit(
     let span = tree.counts.get(node as u64)?.span;
     let flat = (FLAT_SCAN_VALUES / tree.dim).clamp(*FLAT_SCAN_ROWS.start(), *FLAT_SCAN_ROWS.end());
     if span > 0 && span as usize <= flat {
-        return scan(
-            tree,
-            query,
-            Range {
-                start: link.slot_start,
-                count: span,
-            },
-            scratch,
-        );
+        return scan(tree, query, Range { start: link.slot_start, count: span }, scratch);
     }
     if link.flags & LINK_UNEQUAL_TWINS != 0 {
         tree.for_twins(node, &link, |range| scan(tree, query, range, scratch))?;
     } else if distance <= scratch.best.radius() {
-        tree.for_twins(node, &link, |range| {
-            offer_twins(tree, distance, range, &mut scratch.best)
-        })?;
+        tree.for_twins(node, &link, |range| offer_twins(tree, distance, range, &mut scratch.best))?;
     }
     let own_radius = tree.radii.get(node as u64)?.own_radius;
-    if !tree
-        .slack
-        .excludes(distance, own_radius, scratch.best.radius())
-    {
+    if !tree.slack.excludes(distance, own_radius, scratch.best.radius()) {
         tree.for_bucket(node, &link, |range| scan(tree, query, range, scratch))?;
     }
     tree.for_children(node, &link, |block| {
@@ -172,33 +150,23 @@ fn visit(
 
 /// Puts the children that may hold a neighbour on the heap, given the sums to their centers.
 fn push_children(tree: &Tree, block: Range, scratch: &mut Scratch) -> Result<(), ReadError> {
-    let Scratch {
-        best,
-        pending,
-        sums,
-        ..
-    } = scratch;
+    let Scratch { best, pending, sums, .. } = scratch;
     let reach = best.radius();
     let mut at = 0;
-    tree.radii
-        .for_chunks(block.start as u64, block.count as u64, |_, rows| {
-            let sums = &sums[at..at + rows.len()];
-            for (row, &sum) in rows.iter().zip(sums) {
-                // Most children are too far away by so much that neither root nor slack is needed to see it.
-                if sum <= tree.slack.sum_reach(row.radius, reach) {
-                    let distance = metric::distance(sum);
-                    let bound = tree.slack.lower_bound(distance, row.radius);
-                    if bound <= reach as f64 {
-                        pending.push(Pending {
-                            bound,
-                            distance,
-                            node: block.start + at as u32,
-                        });
-                    }
+    tree.radii.for_chunks(block.start as u64, block.count as u64, |_, rows| {
+        let sums = &sums[at..at + rows.len()];
+        for (row, &sum) in rows.iter().zip(sums) {
+            // Most children are too far away by so much that neither root nor slack is needed to see it.
+            if sum <= tree.slack.sum_reach(row.radius, reach) {
+                let distance = metric::distance(sum);
+                let bound = tree.slack.lower_bound(distance, row.radius);
+                if bound <= reach as f64 {
+                    pending.push(Pending { bound, distance, node: block.start + at as u32 });
                 }
-                at += 1;
             }
-        })
+            at += 1;
+        }
+    })
 }
 
 /// Offers every live point of a range of slots. In steps, so that what is found in one bounds the sums of the next.
@@ -206,10 +174,7 @@ fn scan(tree: &Tree, query: &[f32], range: Range, scratch: &mut Scratch) -> Resu
     let end = range.start + range.count;
     let mut start = range.start;
     while start < end {
-        let step = Range {
-            start,
-            count: (end - start).min(SCAN_STEP),
-        };
+        let step = Range { start, count: (end - start).min(SCAN_STEP) };
         let limit = scratch.best.sum_limit();
         tree.sums_within(&tree.coordinates, step, query, limit, &mut scratch.sums)?;
         scratch.evaluations += step.count as u64;
@@ -217,10 +182,7 @@ fn scan(tree: &Tree, query: &[f32], range: Range, scratch: &mut Scratch) -> Resu
             if sum <= scratch.best.sum_limit() {
                 let distance = metric::distance(sum);
                 if distance <= scratch.best.radius() && tree.is_live(slot)? {
-                    scratch.best.offer(Neighbor {
-                        id: tree.ids.get(slot as u64)?,
-                        distance,
-                    });
+                    scratch.best.offer(Neighbor { id: tree.ids.get(slot as u64)?, distance });
                 }
             }
         }
@@ -238,10 +200,7 @@ fn offer_twins(
 ) -> Result<(), ReadError> {
     for slot in range.start..range.start + range.count {
         if tree.is_live(slot)? {
-            let twin = Neighbor {
-                id: tree.ids.get(slot as u64)?,
-                distance,
-            };
+            let twin = Neighbor { id: tree.ids.get(slot as u64)?, distance };
             if !best.admits(&twin) {
                 break;
             }

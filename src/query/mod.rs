@@ -26,9 +26,7 @@ impl Neighbor {
     }
 
     pub(crate) fn order(&self, other: &Neighbor) -> std::cmp::Ordering {
-        self.distance
-            .total_cmp(&other.distance)
-            .then(self.id.cmp(&other.id))
+        self.distance.total_cmp(&other.distance).then(self.id.cmp(&other.id))
     }
 }
 

@@ -31,10 +31,7 @@ struct List<'a>(&'a mut Vec<Neighbor>);
 impl Collect for List<'_> {
     fn point(&mut self, tree: &Tree, slot: u32, distance: f32) -> Result<(), ReadError> {
         if tree.is_live(slot)? {
-            self.0.push(Neighbor {
-                id: tree.ids.get(slot as u64)?,
-                distance,
-            });
+            self.0.push(Neighbor { id: tree.ids.get(slot as u64)?, distance });
         }
         Ok(())
     }
@@ -101,11 +98,7 @@ fn search(
     scratch: &mut Scratch,
     collect: &mut impl Collect,
 ) -> Result<(), ReadError> {
-    let Scratch {
-        pending,
-        sums,
-        evaluations,
-    } = scratch;
+    let Scratch { pending, sums, evaluations } = scratch;
     pending.clear();
     if tree.node_rows() > 0 {
         let sum = tree.kernel.sum(query, tree.centers.row(ROOT as u64)?);

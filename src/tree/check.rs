@@ -59,10 +59,7 @@ impl Checker<'_> {
     fn expect(&mut self, holds: bool, node: u32, what: impl FnOnce() -> String) {
         if !holds && self.violations.len() < LISTED {
             self.violations.push(Corruption {
-                at: Place::Row {
-                    array: "links",
-                    row: node as u64,
-                },
+                at: Place::Row { array: "links", row: node as u64 },
                 what: Defect::Invariant(what()),
             });
         }
@@ -70,24 +67,13 @@ impl Checker<'_> {
 
     fn node(&mut self, node: u32, path: &mut Vec<Ancestor>) -> Result<Found, ReadError> {
         let tree = self.tree;
-        self.budget = self
-            .budget
-            .checked_sub(1)
-            .ok_or_else(|| too_many_nodes(node))?;
-        let NodeRow {
-            level,
-            flat_capacity,
-            ..
-        } = tree.nodes.get(node as u64)?;
+        self.budget = self.budget.checked_sub(1).ok_or_else(|| too_many_nodes(node))?;
+        let NodeRow { level, flat_capacity, .. } = tree.nodes.get(node as u64)?;
         *self.levels.entry(level).or_insert(0) += 1;
         let link = tree.link(node)?;
         let radii = tree.radii.get(node as u64)?;
         let center = tree.centers.row(node as u64)?.to_vec();
-        path.push(Ancestor {
-            node,
-            center: center.clone(),
-            radius: radii.radius,
-        });
+        path.push(Ancestor { node, center: center.clone(), radius: radii.radius });
 
         let mut ranges = Vec::new();
         let mut twins = Vec::new();
@@ -131,30 +117,19 @@ impl Checker<'_> {
             match found.range {
                 Some(range) => ranges.push(range),
                 // Not one range: neither is this node's.
-                None => ranges.push(Range {
-                    start: u32::MAX,
-                    count: 1,
-                }),
+                None => ranges.push(Range { start: u32::MAX, count: 1 }),
             }
         }
         path.pop();
         let range = one_range(ranges);
-        let CountRow {
-            live: counted,
-            span,
-        } = tree.counts.get(node as u64)?;
+        let CountRow { live: counted, span } = tree.counts.get(node as u64)?;
         self.expect(counted as u64 == live, node, || {
             format!("T7: node {node} counts {counted} live points, {live} are there")
         });
         let spans = span == 0
             || range.is_some_and(|range| range.count == span && range.start == link.slot_start);
-        self.expect(spans, node, || {
-            format!("node {node} claims a range of {span} slots")
-        });
-        Ok(Found {
-            live,
-            range: if span > 0 { range } else { None },
-        })
+        self.expect(spans, node, || format!("node {node} claims a range of {span} slots"));
+        Ok(Found { live, range: if span > 0 { range } else { None } })
     }
 
     /// T2 and T3 for the children of a node.
@@ -172,10 +147,7 @@ impl Checker<'_> {
             rows.extend_from_slice(tree.centers.row(child as u64)?);
             let row = tree.nodes.get(child as u64)?;
             self.expect(row.parent == node, child, || {
-                format!(
-                    "node {child} is a child of {node} and names parent {}",
-                    row.parent
-                )
+                format!("node {child} is a child of {node} and names parent {}", row.parent)
             });
             levels.push(row.level);
         }
@@ -217,9 +189,7 @@ impl Checker<'_> {
         for slot in range.start..range.start + range.count {
             let row = tree.coordinates.row(slot as u64)?;
             let zero = tree.kernel.sum(row, center) == 0.0;
-            self.expect(zero, node, || {
-                format!("T6: slot {slot} is no twin of node {node}")
-            });
+            self.expect(zero, node, || format!("T6: slot {slot} is no twin of node {node}"));
             self.expect(!equal || row == center, node, || {
                 format!("slot {slot} differs from the center of node {node}")
             });
@@ -349,10 +319,7 @@ impl Checker<'_> {
     fn level_counts(&mut self) -> Result<(), ReadError> {
         for row in 0..self.tree.level_counts.len() {
             let counted = self.tree.level_counts.get(row)?;
-            let found = self
-                .levels
-                .iter()
-                .find(|(level, _)| level_row(**level) == Some(row));
+            let found = self.levels.iter().find(|(level, _)| level_row(**level) == Some(row));
             let there = found.map_or(0, |(_, &count)| count);
             self.expect(counted == there, ROOT, || {
                 format!("level row {row} counts {counted} nodes, {there} are there")
@@ -370,8 +337,5 @@ fn one_range(mut ranges: Vec<Range>) -> Option<Range> {
     let first = ranges.first()?;
     let count = ranges.iter().map(|range| range.count as u64).sum::<u64>();
     let whole = ranges.windows(2).all(adjacent) && ranges.iter().all(|r| r.start != u32::MAX);
-    whole.then_some(Range {
-        start: first.start,
-        count: count as u32,
-    })
+    whole.then_some(Range { start: first.start, count: count as u32 })
 }

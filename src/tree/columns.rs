@@ -72,9 +72,7 @@ impl Tree {
             roots: &[ArrayRoot; DATA_ARRAYS],
             array: Array,
         ) -> Result<Column<T>, ReadError> {
-            let Table {
-                arena, spec, root, ..
-            } = db.data_table(array, roots);
+            let Table { arena, spec, root, .. } = db.data_table(array, roots);
             Column::new(arena, spec, root, Access::Mapped)
         }
         let dim = db.header.dim as usize;
@@ -101,12 +99,8 @@ impl Tree {
             index_slots: column(db, roots, Array::IndexSlots)?,
         };
         let nodes = tree.links.len();
-        let node_arrays = [
-            tree.centers.len(),
-            tree.radii.len(),
-            tree.nodes.len(),
-            tree.counts.len(),
-        ];
+        let node_arrays =
+            [tree.centers.len(), tree.radii.len(), tree.nodes.len(), tree.counts.len()];
         let slots = tree.ids.len();
         let consistent = node_arrays.iter().all(|&len| len == nodes)
             && nodes <= rows::NONE as u64
@@ -116,11 +110,7 @@ impl Tree {
             && (nodes == 0) == (slots == 0);
         match consistent {
             true => Ok(tree),
-            false => Err(ReadError::row(
-                "links",
-                nodes,
-                "arrays of one tree differ in length",
-            )),
+            false => Err(ReadError::row("links", nodes, "arrays of one tree differ in length")),
         }
     }
 
@@ -164,8 +154,7 @@ impl Tree {
             self.index_keys.copied(),
             self.index_slots.copied(),
         ];
-        all.iter()
-            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        all.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// Rows of the node arrays, reachable or not.
@@ -184,11 +173,7 @@ impl Tree {
             0 => Ok(0),
             _ => match self.counts.get(ROOT as u64)?.live {
                 live if live <= self.slots() => Ok(live as u64),
-                _ => Err(ReadError::row(
-                    "counts",
-                    ROOT as u64,
-                    "more live points than slots",
-                )),
+                _ => Err(ReadError::row("counts", ROOT as u64, "more live points than slots")),
             },
         }
     }
@@ -206,11 +191,7 @@ impl Tree {
         while slot < end {
             let low = slot % 64;
             let count = (64 - low).min(end - slot);
-            let mask = if count == 64 {
-                u64::MAX
-            } else {
-                ((1 << count) - 1) << low
-            };
+            let mask = if count == 64 { u64::MAX } else { ((1 << count) - 1) << low };
             live += (!self.tombstones.get(slot / 64)? & mask).count_ones() as u64;
             slot += count;
         }
@@ -226,10 +207,9 @@ impl Tree {
     /// The later ranges of a node, oldest first.
     pub(crate) fn later_runs(&self, link: &LinkRow) -> Result<Vec<RunRow>, ReadError> {
         let mut runs = Vec::with_capacity(link.run_count as usize);
-        self.runs
-            .for_chunks(link.run_start as u64, link.run_count as u64, |_, chunk| {
-                runs.extend_from_slice(chunk)
-            })?;
+        self.runs.for_chunks(link.run_start as u64, link.run_count as u64, |_, chunk| {
+            runs.extend_from_slice(chunk)
+        })?;
         Ok(runs)
     }
 
@@ -255,11 +235,7 @@ impl Tree {
 
     fn checked_block(&self, node: u32, start: u32, count: u32) -> Result<Range, ReadError> {
         if start <= node || count > self.node_rows() || start > self.node_rows() - count {
-            return Err(ReadError::row(
-                "links",
-                node as u64,
-                "children are not later nodes",
-            ));
+            return Err(ReadError::row("links", node as u64, "children are not later nodes"));
         }
         Ok(Range { start, count })
     }
@@ -284,14 +260,7 @@ impl Tree {
         link: &LinkRow,
         f: impl FnMut(Range) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
-        self.for_slots(
-            node,
-            link,
-            Some(link.slot_start),
-            link.twin_count,
-            rows::RUN_TWINS,
-            f,
-        )
+        self.for_slots(node, link, Some(link.slot_start), link.twin_count, rows::RUN_TWINS, f)
     }
 
     #[inline]
@@ -308,11 +277,7 @@ impl Tree {
             Some(start) if count <= self.slots() && start <= self.slots() - count => {
                 Ok(Range { start, count })
             }
-            _ => Err(ReadError::row(
-                "links",
-                node as u64,
-                "slots that do not exist",
-            )),
+            _ => Err(ReadError::row("links", node as u64, "slots that do not exist")),
         };
         if count > 0 {
             f(checked(primary, count)?)?;
@@ -331,11 +296,7 @@ impl Tree {
         match self.nodes.get(node as u64)?.parent {
             rows::NONE if node == ROOT => Ok(None),
             parent if parent < node => Ok(Some(parent)),
-            _ => Err(ReadError::row(
-                "nodes",
-                node as u64,
-                "parent is not an earlier node",
-            )),
+            _ => Err(ReadError::row("nodes", node as u64, "parent is not an earlier node")),
         }
     }
 
@@ -392,8 +353,7 @@ impl Tree {
         let first = range.start as u64;
         points.for_chunks(first, range.count as u64, |row, chunk| {
             let at = (row - first) as usize;
-            self.kernel
-                .sums(query, chunk, &mut out[at..at + chunk.len() / self.dim]);
+            self.kernel.sums(query, chunk, &mut out[at..at + chunk.len() / self.dim]);
         })
     }
 }

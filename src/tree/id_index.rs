@@ -35,11 +35,7 @@ pub(crate) fn find_live(tree: &Tree, id: PointId) -> Result<Option<u32>, ReadErr
     match find(tree, id)? {
         Some(slot) if tree.is_live(slot)? => {
             if tree.ids.get(slot as u64)? != id {
-                return Err(ReadError::row(
-                    "index_slots",
-                    slot as u64,
-                    "slot of another id",
-                ));
+                return Err(ReadError::row("index_slots", slot as u64, "slot of another id"));
             }
             Ok(Some(slot))
         }
@@ -49,18 +45,16 @@ pub(crate) fn find_live(tree: &Tree, id: PointId) -> Result<Option<u32>, ReadErr
 
 fn runs(tree: &Tree) -> Result<Vec<IndexRunRow>, ReadError> {
     let mut runs = Vec::new();
-    tree.index_runs
-        .for_chunks(0, tree.index_runs.len(), |_, chunk| {
-            runs.extend(chunk.iter().take_while(|run| run.entries > 0));
-        })?;
+    tree.index_runs.for_chunks(0, tree.index_runs.len(), |_, chunk| {
+        runs.extend(chunk.iter().take_while(|run| run.entries > 0));
+    })?;
     Ok(runs)
 }
 
 fn find_in_run(tree: &Tree, run: &IndexRunRow, id: PointId) -> Result<Option<u32>, ReadError> {
     let end = run.piece_start.saturating_add(run.piece_count);
-    let after = partition(run.piece_start, end, |row| {
-        Ok(tree.index_pieces.get(row)?.first_id <= id)
-    })?;
+    let after =
+        partition(run.piece_start, end, |row| Ok(tree.index_pieces.get(row)?.first_id <= id))?;
     if after == run.piece_start {
         return Ok(None);
     }
@@ -69,9 +63,7 @@ fn find_in_run(tree: &Tree, run: &IndexRunRow, id: PointId) -> Result<Option<u32
         id - piece.first_id
     } else {
         let end = piece.key_start.saturating_add(piece.count);
-        let at = partition(piece.key_start, end, |row| {
-            Ok(tree.index_keys.get(row)? < id)
-        })?;
+        let at = partition(piece.key_start, end, |row| Ok(tree.index_keys.get(row)? < id))?;
         if at == end || tree.index_keys.get(at)? != id {
             return Ok(None);
         }
@@ -80,9 +72,7 @@ fn find_in_run(tree: &Tree, run: &IndexRunRow, id: PointId) -> Result<Option<u32
     if position >= piece.count {
         return Ok(None);
     }
-    let slot = tree
-        .index_slots
-        .get(piece.slot_start.saturating_add(position))?;
+    let slot = tree.index_slots.get(piece.slot_start.saturating_add(position))?;
     Ok((slot != NONE).then_some(slot))
 }
 
@@ -153,20 +143,16 @@ fn read_run(
         let piece = tree.index_pieces.get(row)?;
         let mut slots = Vec::new();
         tree.index_slots
-            .for_chunks(piece.slot_start, piece.count, |_, chunk| {
-                slots.extend_from_slice(chunk)
-            })?;
+            .for_chunks(piece.slot_start, piece.count, |_, chunk| slots.extend_from_slice(chunk))?;
         if piece.sparse == 0 {
-            let entries = (piece.first_id..)
-                .zip(slots)
-                .filter(|&(_, slot)| slot != NONE);
-            out.extend(entries);
+            // Not a range of ids: it could not end at the largest.
+            let entries = (0..).map(|i| piece.first_id.wrapping_add(i)).zip(slots);
+            out.extend(entries.filter(|&(_, slot)| slot != NONE));
         } else {
             let mut slots = slots.into_iter();
-            tree.index_keys
-                .for_chunks(piece.key_start, piece.count, |_, chunk| {
-                    out.extend(chunk.iter().copied().zip(&mut slots))
-                })?;
+            tree.index_keys.for_chunks(piece.key_start, piece.count, |_, chunk| {
+                out.extend(chunk.iter().copied().zip(&mut slots))
+            })?;
         }
     }
     Ok(())
@@ -207,14 +193,7 @@ fn write_dense(tree: &mut Tree, entries: &[(PointId, u32)]) -> Result<(), ReadEr
     let slot_start = tree.index_slots.len();
     tree.index_slots.push(&slots)?;
     let count = slots.len() as u64;
-    let piece = IndexPieceRow {
-        first_id,
-        count,
-        slot_start,
-        key_start: 0,
-        sparse: 0,
-        reserved: 0,
-    };
+    let piece = IndexPieceRow { first_id, count, slot_start, key_start: 0, sparse: 0, reserved: 0 };
     tree.index_pieces.push(&[piece])
 }
 

@@ -31,7 +31,5 @@ pub(crate) const LEVELS: std::ops::RangeInclusive<i16> = -75..=64;
 
 /// The row of `level_counts` that counts the nodes of a level; `None` for a level that no node can have.
 pub(crate) fn level_row(level: i16) -> Option<u64> {
-    LEVELS
-        .contains(&level)
-        .then(|| (level - LEVELS.start()) as u64)
+    LEVELS.contains(&level).then(|| (level - LEVELS.start()) as u64)
 }

@@ -61,28 +61,15 @@ impl<T: Record> Column<T> {
         let segments = spec.segments(root.rows);
         if segments > limit {
             return Err(ReadError::corrupt(
-                Place::Row {
-                    array: spec.array.name(),
-                    row: root.rows,
-                },
-                Defect::OutOfBounds {
-                    value: segments,
-                    limit,
-                },
+                Place::Row { array: spec.array.name(), row: root.rows },
+                Defect::OutOfBounds { value: segments, limit },
             ));
         }
         Ok(Column {
             width: spec.row_bytes / size_of::<T>(),
             rows: root.rows,
-            segments: std::iter::repeat_with(OnceLock::new)
-                .take(segments as usize)
-                .collect(),
-            table: Table {
-                arena,
-                spec,
-                root,
-                access,
-            },
+            segments: std::iter::repeat_with(OnceLock::new).take(segments as usize).collect(),
+            table: Table { arena, spec, root, access },
             changed: BTreeSet::new(),
             copied: (0, 0),
         })
@@ -109,10 +96,7 @@ impl<T: Record> Column<T> {
     #[cold]
     fn load(&self, segment: usize) -> Result<&[T], ReadError> {
         let bytes = self.table.segment(segment as u64)?;
-        let rows = self
-            .table
-            .spec
-            .rows_in(segment as u64, self.table.root.rows) as usize;
+        let rows = self.table.spec.rows_in(segment as u64, self.table.root.rows) as usize;
         let typed = Typed::new(bytes, rows * self.width).ok_or_else(|| {
             let array = self.table.spec.array.name();
             ReadError::row(array, segment as u64, "segment is too short or not aligned")
@@ -123,14 +107,8 @@ impl<T: Record> Column<T> {
     #[cold]
     fn out_of_bounds(&self, row: u64) -> ReadError {
         ReadError::corrupt(
-            Place::Row {
-                array: self.table.spec.array.name(),
-                row,
-            },
-            Defect::OutOfBounds {
-                value: row,
-                limit: self.rows,
-            },
+            Place::Row { array: self.table.spec.array.name(), row },
+            Defect::OutOfBounds { value: row, limit: self.rows },
         )
     }
 
@@ -138,11 +116,7 @@ impl<T: Record> Column<T> {
     #[inline]
     pub(crate) fn chunk(&self, row: u64, count: u64) -> Result<&[T], ReadError> {
         if row >= self.rows || count > self.rows - row {
-            return if count == 0 {
-                Ok(&[])
-            } else {
-                Err(self.out_of_bounds(row))
-            };
+            return if count == 0 { Ok(&[]) } else { Err(self.out_of_bounds(row)) };
         }
         let per_segment = self.table.spec.rows_per_segment;
         let (segment, offset) = (row / per_segment, row % per_segment);
@@ -172,9 +146,7 @@ impl<T: Record> Column<T> {
         mut f: impl FnMut(u64, &[T]),
     ) -> Result<(), ReadError> {
         let mut row = start;
-        let end = start
-            .checked_add(count)
-            .ok_or_else(|| self.out_of_bounds(start))?;
+        let end = start.checked_add(count).ok_or_else(|| self.out_of_bounds(start))?;
         while row < end {
             let chunk = self.chunk(row, end - row)?;
             f(row, chunk);
@@ -223,6 +195,11 @@ impl<T: Record> Column<T> {
         Ok(())
     }
 
+    /// Segments changed so far, ascending.
+    pub(crate) fn changed_segments(&self) -> Vec<u64> {
+        self.changed.iter().copied().collect()
+    }
+
     /// The private copy of a segment, made if need be.
     fn own(&mut self, segment: usize) -> Result<&mut Vec<T>, ReadError> {
         self.segment(segment)?;
@@ -241,17 +218,23 @@ impl<T: Record> Column<T> {
     }
 }
 
-/// A column as the commit sees it: which segments changed, and their bytes.
-pub(crate) trait ChangedColumn: Sync {
+/// A column as a commit writes it.
+pub(crate) trait WrittenColumn {
+    /// The table that the column had before.
     fn table(&self) -> &Table;
+    /// Rows it will have.
     fn rows(&self) -> u64;
-    /// Changed segments, ascending.
-    fn changed(&self) -> Vec<u64>;
     /// The used bytes of a changed segment.
     fn bytes(&self, segment: u64) -> &[u8];
 }
 
-impl<T: Record> ChangedColumn for Column<T> {
+/// A column of a transaction.
+pub(crate) trait ChangedColumn: WrittenColumn {
+    /// Changed segments, ascending.
+    fn changed(&self) -> Vec<u64>;
+}
+
+impl<T: Record> WrittenColumn for Column<T> {
     fn table(&self) -> &Table {
         &self.table
     }
@@ -260,14 +243,29 @@ impl<T: Record> ChangedColumn for Column<T> {
         self.rows
     }
 
+    fn bytes(&self, segment: u64) -> &[u8] {
+        let rows: &[T] =
+            self.segments[segment as usize].get().expect("a changed segment is loaded");
+        rows.as_bytes()
+    }
+}
+
+impl<T: Record> ChangedColumn for Column<T> {
     fn changed(&self) -> Vec<u64> {
-        self.changed.iter().copied().collect()
+        self.changed_segments()
+    }
+}
+
+impl WrittenColumn for &dyn ChangedColumn {
+    fn table(&self) -> &Table {
+        (**self).table()
+    }
+
+    fn rows(&self) -> u64 {
+        (**self).rows()
     }
 
     fn bytes(&self, segment: u64) -> &[u8] {
-        let rows: &[T] = self.segments[segment as usize]
-            .get()
-            .expect("a changed segment is loaded");
-        rows.as_bytes()
+        (**self).bytes(segment)
     }
 }

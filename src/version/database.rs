@@ -132,21 +132,11 @@ impl Database {
     }
 
     fn table(&self, array: Array, root: ArrayRoot, access: Access) -> Table {
-        Table {
-            arena: self.arena.clone(),
-            spec: self.geometry.spec(array),
-            root,
-            access,
-        }
+        Table { arena: self.arena.clone(), spec: self.geometry.spec(array), root, access }
     }
 
     fn version_rows(&self, slot: &CommitSlot) -> Result<Column<VersionRow>, ReadError> {
-        let Table {
-            arena,
-            spec,
-            root,
-            access,
-        } = self.state_table(slot, Array::Versions);
+        let Table { arena, spec, root, access } = self.state_table(slot, Array::Versions);
         Column::new(arena, spec, root, access)
     }
 
@@ -202,10 +192,7 @@ impl Database {
             }
             Ok(Ok(self.read_versions(slot, version.0, version.0)?[0]))
         })?;
-        found.map_err(|newest| AtError::NoSuchVersion {
-            asked: version,
-            newest,
-        })
+        found.map_err(|newest| AtError::NoSuchVersion { asked: version, newest })
     }
 
     /// The row of the newest version.
@@ -236,21 +223,11 @@ impl Database {
         &self,
         slot: &CommitSlot,
     ) -> Result<(FreeSpace, Vec<FreedRow>), ReadError> {
-        let Table {
-            arena,
-            spec,
-            root,
-            access,
-        } = self.state_table(slot, Array::FreeMap);
+        let Table { arena, spec, root, access } = self.state_table(slot, Array::FreeMap);
         let column: Column<u64> = Column::new(arena, spec, root, access)?;
         let mut words = Vec::with_capacity(root.rows as usize);
         column.for_chunks(0, root.rows, |_, chunk| words.extend_from_slice(chunk))?;
-        let Table {
-            arena,
-            spec,
-            root,
-            access,
-        } = self.state_table(slot, Array::Freed);
+        let Table { arena, spec, root, access } = self.state_table(slot, Array::Freed);
         let column: Column<FreedRow> = Column::new(arena, spec, root, access)?;
         let mut freed = Vec::new();
         column.for_chunks(0, root.rows, |_, chunk| freed.extend_from_slice(chunk))?;
@@ -268,11 +245,7 @@ impl Database {
         }
         let space = FreeSpace::new(self.header.block_bytes, words, DATA_START);
         if space.used_end() > slot.file_bytes {
-            return Err(ReadError::row(
-                "free_map",
-                0,
-                "blocks in use beyond the end of the file",
-            ));
+            return Err(ReadError::row("free_map", 0, "blocks in use beyond the end of the file"));
         }
         Ok((space, freed))
     }
@@ -295,8 +268,7 @@ fn time_ns(provenance: Provenance, commit: u64) -> u64 {
         Provenance::System => SystemTime::now(),
         Provenance::Fixed { start, .. } => start + Duration::from_secs(commit),
     };
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_nanos() as u64)
+    time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
 }
 
 fn lineage(provenance: Provenance, commit: u64) -> Result<[u8; 16], StorageError> {

@@ -7,5 +7,7 @@
 pub(crate) mod column;
 pub(crate) mod commit;
 pub(crate) mod database;
+mod placement;
 pub(crate) mod recovery;
+mod state_plan;
 pub(crate) mod table;

@@ -29,10 +29,7 @@ pub(crate) fn read_header(storage: &dyn Storage, writing: bool) -> Result<Header
             storage.read_at(&mut magic, 0)?;
         }
         return Err(match magic == crate::format::header::MAGIC {
-            true => OpenError::Truncated {
-                found: len,
-                needed: DATA_START,
-            },
+            true => OpenError::Truncated { found: len, needed: DATA_START },
             false => OpenError::NotTreering,
         });
     }
@@ -53,19 +50,13 @@ pub(crate) fn read_header(storage: &dyn Storage, writing: bool) -> Result<Header
         HeaderDefect::Damaged(_) => 1,
         HeaderDefect::Foreign => 2,
     };
-    let (copy, defect) = defects
-        .into_iter()
-        .min_by_key(|(_, defect)| rank(defect))
-        .expect("there are two copies");
+    let (copy, defect) =
+        defects.into_iter().min_by_key(|(_, defect)| rank(defect)).expect("there are two copies");
     Err(match defect {
         HeaderDefect::Foreign => OpenError::NotTreering,
-        HeaderDefect::Unknown {
-            mask,
-            read_only_would_do,
-        } => OpenError::UnknownFeatures {
-            mask,
-            read_only_would_do,
-        },
+        HeaderDefect::Unknown { mask, read_only_would_do } => {
+            OpenError::UnknownFeatures { mask, read_only_would_do }
+        }
         HeaderDefect::Damaged(what) => {
             ReadError::corrupt(Place::Header { copy }, Defect::Invalid(what)).into()
         }
@@ -100,13 +91,7 @@ pub(crate) fn newest_commit(storage: &dyn Storage, lineage: [u8; 16]) -> Result<
     }
     let found = storage.len()?;
     if slot.file_bytes > found || slot.file_bytes < DATA_START {
-        return Err(OpenError::Truncated {
-            found,
-            needed: slot.file_bytes,
-        });
+        return Err(OpenError::Truncated { found, needed: slot.file_bytes });
     }
-    Ok(Newest {
-        slot,
-        confirmed: acknowledged == Some(slot.commit),
-    })
+    Ok(Newest { slot, confirmed: acknowledged == Some(slot.commit) })
 }

@@ -31,6 +31,13 @@ pub(crate) enum Visit {
     Segment(u64),
 }
 
+impl Visit {
+    /// Segments visited count as such in reports.
+    pub(crate) fn is_segment(self) -> bool {
+        matches!(self, Visit::Segment(_))
+    }
+}
+
 impl Table {
     /// Number of segments.
     pub(crate) fn segments(&self) -> u64 {
@@ -77,16 +84,11 @@ impl Table {
             ));
         };
         self.check_length(segment, &entry)?;
-        self.arena
-            .fetch(&entry, self.access, || self.segment_place(segment, &entry))
+        self.arena.fetch(&entry, self.access, || self.segment_place(segment, &entry))
     }
 
     fn segment_place(&self, segment: u64, entry: &Entry) -> Place {
-        Place::Segment {
-            array: self.spec.array.name(),
-            segment,
-            address: entry.address,
-        }
+        Place::Segment { array: self.spec.array.name(), segment, address: entry.address }
     }
 
     /// A segment's length follows from the rows it holds.
@@ -102,10 +104,7 @@ impl Table {
     }
 
     fn node(&self, entry: &Entry, level: u8, index: u64) -> Result<Vec<Entry>, ReadError> {
-        let place = || Place::TableNode {
-            array: self.spec.array.name(),
-            address: entry.address,
-        };
+        let place = || Place::TableNode { array: self.spec.array.name(), address: entry.address };
         if entry.bytes as usize != self.spec.block_bytes {
             return Err(ReadError::corrupt(
                 place(),
@@ -164,10 +163,9 @@ impl Table {
     /// Checks the bytes of a segment against its entry, whether or not they have passed before.
     pub(crate) fn recheck(&self, entry: &Entry, visit: Visit) -> Result<(), ReadError> {
         let place = || match visit {
-            Visit::Node => Place::TableNode {
-                array: self.spec.array.name(),
-                address: entry.address,
-            },
+            Visit::Node => {
+                Place::TableNode { array: self.spec.array.name(), address: entry.address }
+            }
             Visit::Segment(segment) => self.segment_place(segment, entry),
         };
         self.arena.refetch(entry, place).map(drop)
@@ -253,22 +251,14 @@ impl TableUpdate {
                 let crc = crc32(&block);
                 here.insert(
                     index,
-                    Entry {
-                        address,
-                        birth: commit,
-                        crc,
-                        bytes: spec.block_bytes as u32,
-                    },
+                    Entry { address, birth: commit, crc, bytes: spec.block_bytes as u32 },
                 );
                 write(address, block);
             }
             below = here;
         }
         let entry = below.get(&0).copied().unwrap_or(self.old.root.entry);
-        Ok(ArrayRoot {
-            entry,
-            rows: self.rows,
-        })
+        Ok(ArrayRoot { entry, rows: self.rows })
     }
     /// Number of nodes that will be written.
     pub(crate) fn planned_nodes(&self) -> u64 {

@@ -15,9 +15,7 @@ pub(super) struct Source {
 impl Source {
     /// A stream that depends on the seed only.
     pub(super) fn new(seed: u64) -> Source {
-        Source {
-            state: seed.wrapping_mul(0xD1B5_4A32_D192_ED03),
-        }
+        Source { state: seed.wrapping_mul(0xD1B5_4A32_D192_ED03) }
     }
 
     /// The next rows, row-major `[count x 3]`.

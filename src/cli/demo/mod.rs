@@ -37,41 +37,17 @@ struct Step {
 }
 
 const STEPS: [Step; 7] = [
-    Step {
-        insert: BATCH,
-        delete: (0, 1, 0),
-        message: "the second delivery",
-    },
+    Step { insert: BATCH, delete: (0, 1, 0), message: "the second delivery" },
     Step {
         insert: 0,
         delete: (0, 12, 5_000),
         message: "every twelfth point of the first was wrong",
     },
-    Step {
-        insert: BATCH,
-        delete: (0, 1, 0),
-        message: "the third delivery",
-    },
-    Step {
-        insert: BATCH,
-        delete: (1, 15, 4_000),
-        message: "in with the new, out with the old",
-    },
-    Step {
-        insert: BATCH,
-        delete: (0, 1, 0),
-        message: "the fifth delivery",
-    },
-    Step {
-        insert: 0,
-        delete: (60_000, 6, 3_000),
-        message: "a part of the second recalled",
-    },
-    Step {
-        insert: BATCH,
-        delete: (0, 1, 0),
-        message: "the last delivery",
-    },
+    Step { insert: BATCH, delete: (0, 1, 0), message: "the third delivery" },
+    Step { insert: BATCH, delete: (1, 15, 4_000), message: "in with the new, out with the old" },
+    Step { insert: BATCH, delete: (0, 1, 0), message: "the fifth delivery" },
+    Step { insert: 0, delete: (60_000, 6, 3_000), message: "a part of the second recalled" },
+    Step { insert: BATCH, delete: (0, 1, 0), message: "the last delivery" },
 ];
 
 /// What the table says of a version.
@@ -89,10 +65,8 @@ struct Row {
 pub(super) fn run(context: &Context) -> Result<(), Failure> {
     let started = Instant::now();
     let bar = Bar::new(context.quiet);
-    let folder = tempfile::tempdir().map_err(|e| Failure::System {
-        what: "make a temporary folder",
-        why: e.to_string(),
-    })?;
+    let folder = tempfile::tempdir()
+        .map_err(|e| Failure::System { what: "make a temporary folder", why: e.to_string() })?;
     let path = folder.path().join("demo.tree");
     let queries = Source::new(2).rows(QUERIES);
     let sample = &queries[..SAMPLE * DIM];
@@ -110,13 +84,7 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
         (row.queries_per_second, row.mismatches) = asked.map_err(query_failure)?;
     }
     drop((bar, store));
-    let story = Story {
-        path,
-        rows,
-        wrote,
-        opened_ms,
-        seconds: started.elapsed().as_secs_f64(),
-    };
+    let story = Story { path, rows, wrote, opened_ms, seconds: started.elapsed().as_secs_f64() };
     if context.json {
         output::print_json(&story.object())?;
     } else {
@@ -124,10 +92,7 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
     }
     match story.mismatches() {
         0 => Ok(()),
-        queries => Err(Failure::Mismatches {
-            queries,
-            sample: SAMPLE * story.rows.len(),
-        }),
+        queries => Err(Failure::Mismatches { queries, sample: SAMPLE * story.rows.len() }),
     }
 }
 
@@ -159,12 +124,8 @@ fn write(
     let (options, open) = (CreateOptions::new(DIM), context.open_options(bar));
     let points = source.rows(FIRST);
     let (mut store, report) =
-        Store::build(path, options, open, &points, None, "the first delivery").map_err(
-            |source| Failure::Create {
-                input: INPUT.to_owned(),
-                source,
-            },
-        )?;
+        Store::build(path, options, open, &points, None, "the first delivery")
+            .map_err(|source| Failure::Create { input: INPUT.to_owned(), source })?;
     note(&store, &report)?;
     for step in &STEPS {
         let mut transaction = store.begin();
@@ -176,10 +137,7 @@ fn write(
         }
         if step.insert > 0 {
             let points = source.rows(step.insert);
-            let fail = |source| Failure::Insert {
-                input: INPUT.to_owned(),
-                source,
-            };
+            let fail = |source| Failure::Insert { input: INPUT.to_owned(), source };
             transaction.insert(&points).map_err(fail)?;
         }
         let report = transaction.commit().about(path)?;
@@ -207,10 +165,7 @@ fn ask(
 }
 
 fn query_failure(source: QueryError) -> Failure {
-    Failure::Query {
-        input: INPUT.to_owned(),
-        source,
-    }
+    Failure::Query { input: INPUT.to_owned(), source }
 }
 
 /// What there is to tell in the end.
@@ -277,13 +232,7 @@ impl Story {
             "mismatches",
         ];
         let cells = |row: &Row| {
-            let counts = [
-                row.added,
-                row.removed,
-                row.points,
-                row.bytes_written,
-                row.file_bytes,
-            ];
+            let counts = [row.added, row.removed, row.points, row.bytes_written, row.file_bytes];
             let mut cells = vec![row.version.to_string()];
             cells.extend(counts.map(human::count));
             cells.push(human::count(row.queries_per_second as u64));
@@ -301,13 +250,8 @@ impl Story {
             self.rows.len(),
         )
         .expect("a String takes anything");
-        writeln!(
-            text,
-            "{} mismatches; {:.2} s in all.",
-            self.mismatches(),
-            self.seconds
-        )
-        .expect("a String takes anything");
+        writeln!(text, "{} mismatches; {:.2} s in all.", self.mismatches(), self.seconds)
+            .expect("a String takes anything");
         text
     }
 }

@@ -28,11 +28,7 @@ pub(crate) struct CsvAnswers {
 impl CsvAnswers {
     pub(crate) fn new(mut sink: Sink) -> Result<CsvAnswers, Failure> {
         sink.write(b"query,rank,id,distance\n")?;
-        Ok(CsvAnswers {
-            sink,
-            query: 0,
-            text: String::new(),
-        })
+        Ok(CsvAnswers { sink, query: 0, text: String::new() })
     }
 }
 
@@ -63,11 +59,7 @@ impl JsonAnswers {
     /// `fields` are members of the object, without braces: `"k":3`.
     pub(crate) fn new(mut sink: Sink, fields: &str) -> Result<JsonAnswers, Failure> {
         sink.write(format!("{{{fields},\"answers\":[").as_bytes())?;
-        Ok(JsonAnswers {
-            sink,
-            query: 0,
-            text: String::new(),
-        })
+        Ok(JsonAnswers { sink, query: 0, text: String::new() })
     }
 }
 
@@ -88,8 +80,7 @@ impl AnswerWriter for JsonAnswers {
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), Failure> {
-        self.sink
-            .write(format!("],\"queries\":{}}}\n", self.query).as_bytes())?;
+        self.sink.write(format!("],\"queries\":{}}}\n", self.query).as_bytes())?;
         self.sink.finish()
     }
 }
@@ -125,25 +116,13 @@ impl NpyAnswers {
 
 impl AnswerWriter for NpyAnswers {
     fn answers(&mut self, neighbors: &[Neighbor]) -> Result<(), Failure> {
-        assert_eq!(
-            neighbors.len(),
-            self.per_query,
-            "every query has min(k, live) answers"
-        );
+        assert_eq!(neighbors.len(), self.per_query, "every query has min(k, live) answers");
         self.queries += 1;
         self.bytes.clear();
-        self.bytes.extend(
-            neighbors
-                .iter()
-                .flat_map(|neighbor| neighbor.id.to_le_bytes()),
-        );
+        self.bytes.extend(neighbors.iter().flat_map(|neighbor| neighbor.id.to_le_bytes()));
         self.ids.write(&self.bytes)?;
         self.bytes.clear();
-        self.bytes.extend(
-            neighbors
-                .iter()
-                .flat_map(|neighbor| neighbor.distance.to_le_bytes()),
-        );
+        self.bytes.extend(neighbors.iter().flat_map(|neighbor| neighbor.distance.to_le_bytes()));
         self.distances.write(&self.bytes)
     }
 

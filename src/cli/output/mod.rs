@@ -28,9 +28,7 @@ impl OutputFormat {
         if path.as_os_str() == "-" {
             return Ok(OutputFormat::Csv);
         }
-        let ending = path
-            .extension()
-            .map(|e| e.to_string_lossy().to_ascii_lowercase());
+        let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
         match ending.as_deref() {
             Some("csv") => Ok(OutputFormat::Csv),
             Some("npy") => Ok(OutputFormat::Npy),
@@ -69,13 +67,7 @@ mod tests {
 
     #[test]
     fn the_second_file_lies_beside_the_first() {
-        assert_eq!(
-            beside(Path::new("a/b.npy"), "ids"),
-            Path::new("a/b_ids.npy")
-        );
-        assert_eq!(
-            beside(Path::new("b.NPY"), "distances"),
-            Path::new("b_distances.npy")
-        );
+        assert_eq!(beside(Path::new("a/b.npy"), "ids"), Path::new("a/b_ids.npy"));
+        assert_eq!(beside(Path::new("b.NPY"), "distances"), Path::new("b_distances.npy"));
     }
 }

@@ -45,11 +45,7 @@ impl NpyFile {
 
 fn header(descr: &str, shape: &[u64]) -> [u8; HEADER] {
     let axes: String = shape.iter().map(|n| format!("{n}, ")).collect();
-    let axes = if shape.len() == 1 {
-        axes.trim_end()
-    } else {
-        axes.trim_end_matches(", ")
-    };
+    let axes = if shape.len() == 1 { axes.trim_end() } else { axes.trim_end_matches(", ") };
     let dictionary = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({axes}), }}");
     let mut bytes = [b' '; HEADER];
     bytes[..10].copy_from_slice(b"\x93NUMPY\x01\x00\x76\x00");

@@ -31,11 +31,7 @@ enum To {
 impl Sink {
     /// Standard output.
     pub(crate) fn stdout() -> Sink {
-        Sink {
-            name: "standard output".to_owned(),
-            buffer: Vec::new(),
-            to: To::Stdout,
-        }
+        Sink { name: "standard output".to_owned(), buffer: Vec::new(), to: To::Stdout }
     }
 
     /// A file, or standard output for `-`.
@@ -44,15 +40,9 @@ impl Sink {
             return Ok(Sink::stdout());
         }
         let name = path.display().to_string();
-        let to = Self::open(path).map_err(|source| Failure::Output {
-            name: name.clone(),
-            source,
-        })?;
-        Ok(Sink {
-            name,
-            buffer: Vec::new(),
-            to,
-        })
+        let to =
+            Self::open(path).map_err(|source| Failure::Output { name: name.clone(), source })?;
+        Ok(Sink { name, buffer: Vec::new(), to })
     }
 
     fn open(path: &Path) -> io::Result<To> {
@@ -78,10 +68,7 @@ impl Sink {
         if let Some(permissions) = usual_permissions() {
             builder.permissions(permissions);
         }
-        Ok(To::Temporary {
-            file: builder.tempfile_in(folder)?,
-            path,
-        })
+        Ok(To::Temporary { file: builder.tempfile_in(folder)?, path })
     }
 
     /// True if [`Sink::overwrite_start`] is possible.
@@ -92,11 +79,7 @@ impl Sink {
     /// Appends bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() < BUFFER {
-            Ok(())
-        } else {
-            self.flush()
-        }
+        if self.buffer.len() < BUFFER { Ok(()) } else { self.flush() }
     }
 
     /// Replaces the first bytes of what was written.
@@ -105,9 +88,7 @@ impl Sink {
         let To::Temporary { file, .. } = &mut self.to else {
             unreachable!("only asked of files, see is_file");
         };
-        let done = file
-            .seek(SeekFrom::Start(0))
-            .and_then(|_| file.write_all(bytes));
+        let done = file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(bytes));
         done.map_err(|source| self.failure(source))
     }
 
@@ -117,10 +98,7 @@ impl Sink {
         match self.to {
             To::Temporary { file, path } => match file.persist(path) {
                 Ok(_) => Ok(()),
-                Err(e) => Err(Failure::Output {
-                    name: self.name,
-                    source: e.error,
-                }),
+                Err(e) => Err(Failure::Output { name: self.name, source: e.error }),
             },
             To::Stdout | To::Special(_) => Ok(()),
         }
@@ -141,10 +119,7 @@ impl Sink {
     }
 
     fn failure(&self, source: io::Error) -> Failure {
-        Failure::Output {
-            name: self.name.clone(),
-            source,
-        }
+        Failure::Output { name: self.name.clone(), source }
     }
 }
 

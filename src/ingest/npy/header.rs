@@ -35,12 +35,7 @@ impl Header {
     /// Reads the header and leaves the input at the first value.
     pub(super) fn read(input: &mut Input) -> Result<Header, IngestError> {
         let text = read_text(input)?;
-        let refuse = |why: String| {
-            Err(IngestError::NpyHeader {
-                file: input.label.clone(),
-                why,
-            })
-        };
+        let refuse = |why: String| Err(IngestError::NpyHeader { file: input.label.clone(), why });
         if let Err(why) = look_over(&text) {
             return refuse(why.to_owned());
         }
@@ -49,10 +44,7 @@ impl Header {
             Err(e) => return refuse(e.to_string()),
         };
         let shape = header.shape().to_vec();
-        let Some(count) = shape
-            .iter()
-            .try_fold(1u64, |product, &n| product.checked_mul(n))
-        else {
+        let Some(count) = shape.iter().try_fold(1u64, |product, &n| product.checked_mul(n)) else {
             return refuse("its shape is too large".to_owned());
         };
         let descr = header.dtype().descr();
@@ -74,11 +66,7 @@ impl Header {
     /// The error for a shape that the caller cannot use.
     pub(super) fn wrong_shape(&self, file: String, wanted: &'static str) -> IngestError {
         let lengths: Vec<String> = self.shape.iter().map(u64::to_string).collect();
-        IngestError::NpyShape {
-            file,
-            found: format!("({})", lengths.join(", ")),
-            wanted,
-        }
+        IngestError::NpyShape { file, found: format!("({})", lengths.join(", ")), wanted }
     }
 }
 
@@ -116,19 +104,12 @@ fn read_text(input: &mut Input) -> Result<Vec<u8>, IngestError> {
 fn extend(input: &mut Input, text: &mut Vec<u8>, by: usize) -> Result<(), IngestError> {
     let start = text.len();
     text.resize(start + by, 0);
-    input
-        .bytes
-        .read_exact(&mut text[start..])
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => IngestError::NpyHeader {
-                file: input.label.clone(),
-                why: "it is cut off".to_owned(),
-            },
-            _ => IngestError::Read {
-                file: input.label.clone(),
-                source,
-            },
-        })
+    input.bytes.read_exact(&mut text[start..]).map_err(|source| match source.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            IngestError::NpyHeader { file: input.label.clone(), why: "it is cut off".to_owned() }
+        }
+        _ => IngestError::Read { file: input.label.clone(), source },
+    })
 }
 
 /// Refuses what `npyz` must not see: deep nesting, and numbers whose product, zeros aside, does not fit in 63 bits.
@@ -137,11 +118,7 @@ fn look_over(text: &[u8]) -> Result<(), &'static str> {
     let mut depth = 0usize;
     let mut product = 1u64;
     // The length field before the dictionary is not text.
-    let start = text
-        .iter()
-        .skip(8)
-        .position(|&b| b == b'{')
-        .map_or(text.len(), |at| at + 8);
+    let start = text.iter().skip(8).position(|&b| b == b'{').map_or(text.len(), |at| at + 8);
     let mut rest = &text[start..];
     while let [first, tail @ ..] = rest {
         match first {
@@ -163,9 +140,7 @@ fn look_over(text: &[u8]) -> Result<(), &'static str> {
         let (word, tail) = rest.split_at(length);
         rest = tail;
         if first.is_ascii_digit() {
-            let number = std::str::from_utf8(word)
-                .ok()
-                .and_then(|word| word.parse::<u64>().ok());
+            let number = std::str::from_utf8(word).ok().and_then(|word| word.parse::<u64>().ok());
             let number = number.ok_or("one of its numbers is too large or oddly written")?;
             product = product
                 .checked_mul(number.max(1))

@@ -37,11 +37,7 @@ pub(super) fn open_rows(mut input: Input) -> Result<Box<dyn RowSource>, IngestEr
     };
     let fortran = header.fortran && rows > 1 && dim > 1;
     let values = Values::new(input, &header, element)?;
-    if fortran {
-        rows::transposed(values, rows, dim)
-    } else {
-        rows::in_order(values, rows, dim)
-    }
+    if fortran { rows::transposed(values, rows, dim) } else { rows::in_order(values, rows, dim) }
 }
 
 /// Reads an input as a list of ids.
@@ -84,10 +80,7 @@ mod tests {
 
     fn array(descr: &str, fortran: bool, shape: &str, data: &[u8]) -> Vec<u8> {
         let order = if fortran { "True" } else { "False" };
-        file(
-            &format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}"),
-            data,
-        )
+        file(&format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}"), data)
     }
 
     fn f32s(values: &[f32]) -> Vec<u8> {
@@ -104,10 +97,7 @@ mod tests {
 
     fn read(bytes: Vec<u8>) -> Result<(usize, Vec<f32>), IngestError> {
         let as_file = rows_of(Input::from_bytes("t.npy", bytes.clone()));
-        let pipe = rows_of(Input {
-            length: None,
-            ..Input::from_bytes("t.npy", bytes)
-        });
+        let pipe = rows_of(Input { length: None, ..Input::from_bytes("t.npy", bytes) });
         match (&as_file, &pipe) {
             // As text, because NaN is not equal to itself.
             (Ok(a), Ok(b)) => assert_eq!(format!("{a:?}"), format!("{b:?}")),
@@ -125,31 +115,14 @@ mod tests {
     fn the_three_types_and_both_orders() {
         let expected = (2, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let data = f32s(&expected.1);
-        assert_eq!(
-            read(array("<f4", false, "(3, 2)", &data)).unwrap(),
-            expected
-        );
+        assert_eq!(read(array("<f4", false, "(3, 2)", &data)).unwrap(), expected);
         let columns = f32s(&[1.0, 3.0, 5.0, 2.0, 4.0, 6.0]);
-        assert_eq!(
-            read(array("<f4", true, "(3, 2)", &columns)).unwrap(),
-            expected
-        );
-        let doubles: Vec<u8> = [1.0f64, 2.0, 3.0, 4.0, 5.0, 6.0]
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect();
-        assert_eq!(
-            read(array("<f8", false, "(3, 2)", &doubles)).unwrap(),
-            expected
-        );
-        assert_eq!(
-            read(array("|u1", false, "(3, 2)", &[1, 2, 3, 4, 5, 6])).unwrap(),
-            expected
-        );
-        assert_eq!(
-            read(array("<f4", false, "(0, 5)", &[])).unwrap(),
-            (5, vec![])
-        );
+        assert_eq!(read(array("<f4", true, "(3, 2)", &columns)).unwrap(), expected);
+        let doubles: Vec<u8> =
+            [1.0f64, 2.0, 3.0, 4.0, 5.0, 6.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert_eq!(read(array("<f8", false, "(3, 2)", &doubles)).unwrap(), expected);
+        assert_eq!(read(array("|u1", false, "(3, 2)", &[1, 2, 3, 4, 5, 6])).unwrap(), expected);
+        assert_eq!(read(array("<f4", false, "(0, 5)", &[])).unwrap(), (5, vec![]));
     }
 
     #[test]
@@ -162,32 +135,16 @@ mod tests {
         assert_eq!(values[0], 0.1f32);
         assert_eq!(values[1], 1.0 + f32::EPSILON);
         assert!(values[2].is_nan() && values[3].is_infinite());
-        let data: Vec<u8> = [1.0f64, 2.0, 3.0, 1e39]
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect();
-        let message = read(array("<f8", false, "(2, 2)", &data))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            message.contains("row 1, column 1") && message.contains("1e39"),
-            "{message}"
-        );
+        let data: Vec<u8> = [1.0f64, 2.0, 3.0, 1e39].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let message = read(array("<f8", false, "(2, 2)", &data)).unwrap_err().to_string();
+        assert!(message.contains("row 1, column 1") && message.contains("1e39"), "{message}");
     }
 
     #[test]
     fn ids_of_both_types() {
-        let data: Vec<u8> = [7u64, u64::MAX]
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect();
-        assert_eq!(
-            ids(array("<u8", false, "(2,)", &data)).unwrap(),
-            [7, u64::MAX]
-        );
-        let message = ids(array("<i8", false, "(2,)", &data))
-            .unwrap_err()
-            .to_string();
+        let data: Vec<u8> = [7u64, u64::MAX].iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert_eq!(ids(array("<u8", false, "(2,)", &data)).unwrap(), [7, u64::MAX]);
+        let message = ids(array("<i8", false, "(2,)", &data)).unwrap_err().to_string();
         assert!(message.contains("entry 1 (from 0) is -1"), "{message}");
         assert_eq!(ids(array("<i8", false, "(1,)", &data[..8])).unwrap(), [7]);
         assert!(matches!(
@@ -204,46 +161,25 @@ mod tests {
     fn foreign_files_are_refused_by_kind() {
         use IngestError as E;
         let data = f32s(&[1.0; 6]);
-        assert!(matches!(
-            read(b"x,y\n1,2\n3,4\n".to_vec()),
-            Err(E::NotNpy { .. })
-        ));
+        assert!(matches!(read(b"x,y\n1,2\n3,4\n".to_vec()), Err(E::NotNpy { .. })));
         assert!(matches!(read(vec![]), Err(E::NotNpy { .. })));
         for descr in [">f4", "<f2", "<i4", "<c8", "|b1", "|S4", "|O"] {
             let result = read(array(descr, false, "(3, 2)", &data));
-            assert!(
-                matches!(result, Err(E::NpyType { .. })),
-                "{descr}: {result:?}"
-            );
+            assert!(matches!(result, Err(E::NpyType { .. })), "{descr}: {result:?}");
         }
         for shape in ["()", "(6,)", "(3, 2, 1)", "(3, 0)"] {
             let result = read(array("<f4", false, shape, &data));
-            assert!(
-                matches!(result, Err(E::NpyShape { .. })),
-                "{shape}: {result:?}"
-            );
+            assert!(matches!(result, Err(E::NpyShape { .. })), "{shape}: {result:?}");
         }
         assert!(matches!(
             read(array("<f4", false, "(4, 2)", &data)),
-            Err(E::NpyTruncated {
-                rows: 4,
-                expected: 160,
-                found: 152,
-                ..
-            })
+            Err(E::NpyTruncated { rows: 4, expected: 160, found: 152, .. })
         ));
         assert!(matches!(
             read(array("<f4", false, "(2, 2)", &data)),
-            Err(E::NpyTrailing {
-                rows: 2,
-                extra: 8,
-                ..
-            })
+            Err(E::NpyTrailing { rows: 2, extra: 8, .. })
         ));
-        assert!(matches!(
-            read(array("<f4", true, "(4, 2)", &data)),
-            Err(E::NpyTruncated { .. })
-        ));
+        assert!(matches!(read(array("<f4", true, "(4, 2)", &data)), Err(E::NpyTruncated { .. })));
     }
 
     #[test]
@@ -266,10 +202,7 @@ mod tests {
             deep.as_str(),
         ] {
             let result = read(file(dictionary, &[0; 24]));
-            assert!(
-                matches!(result, Err(E::NpyHeader { .. })),
-                "{dictionary:.80}: {result:?}"
-            );
+            assert!(matches!(result, Err(E::NpyHeader { .. })), "{dictionary:.80}: {result:?}");
         }
         let mut huge = b"\x93NUMPY\x02\x00".to_vec();
         huge.extend(u32::MAX.to_le_bytes());

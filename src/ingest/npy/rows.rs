@@ -24,11 +24,7 @@ pub(super) fn in_order(
     dim: u64,
 ) -> Result<Box<dyn RowSource>, IngestError> {
     let dim = usize::try_from(dim).map_err(|_| values.too_large())?;
-    Ok(Box::new(InOrder {
-        values,
-        dim,
-        left: rows,
-    }))
+    Ok(Box::new(InOrder { values, dim, left: rows }))
 }
 
 /// A source over `rows x dim` values in Fortran order, which are read now.
@@ -42,28 +38,16 @@ pub(super) fn transposed(
     let count = size(values.left(), &values)?;
     let mut columns = Vec::new();
     if values.vouched() {
-        columns
-            .try_reserve_exact(count)
-            .map_err(|_| values.too_large())?;
+        columns.try_reserve_exact(count).map_err(|_| values.too_large())?;
     }
     values.read_f32(count, &mut columns)?;
     let mut ordered = Vec::new();
-    ordered
-        .try_reserve_exact(count)
-        .map_err(|_| values.too_large())?;
+    ordered.try_reserve_exact(count).map_err(|_| values.too_large())?;
     for row in 0..rows {
         ordered.extend(columns[row..].iter().step_by(rows));
     }
-    assert_eq!(
-        ordered.len(),
-        rows * dim,
-        "one value from each column for each row"
-    );
-    Ok(Box::new(Transposed {
-        values: ordered,
-        dim,
-        next: 0,
-    }))
+    assert_eq!(ordered.len(), rows * dim, "one value from each column for each row");
+    Ok(Box::new(Transposed { values: ordered, dim, next: 0 }))
 }
 
 impl RowSource for InOrder {
@@ -72,18 +56,12 @@ impl RowSource for InOrder {
     }
 
     fn remaining(&self) -> Option<usize> {
-        if self.values.vouched() || self.left == 0 {
-            usize::try_from(self.left).ok()
-        } else {
-            None
-        }
+        if self.values.vouched() || self.left == 0 { usize::try_from(self.left).ok() } else { None }
     }
 
     fn read(&mut self, at_most: usize, into: &mut Vec<f32>) -> Result<usize, IngestError> {
         let rows = self.left.min(at_most as u64) as usize;
-        let count = rows
-            .checked_mul(self.dim)
-            .ok_or_else(|| self.values.too_large())?;
+        let count = rows.checked_mul(self.dim).ok_or_else(|| self.values.too_large())?;
         self.values.read_f32(count, into)?;
         self.left -= rows as u64;
         Ok(rows)

@@ -71,27 +71,15 @@ impl Values {
             .and_then(|bytes| bytes.checked_add(header.bytes));
         let Some(expected) = expected else {
             let why = "its shape is too large".to_owned();
-            return Err(IngestError::NpyHeader {
-                file: input.label,
-                why,
-            });
+            return Err(IngestError::NpyHeader { file: input.label, why });
         };
         match input.length {
             Some(found) if found < expected => {
-                return Err(IngestError::NpyTruncated {
-                    file: input.label,
-                    rows,
-                    expected,
-                    found,
-                });
+                return Err(IngestError::NpyTruncated { file: input.label, rows, expected, found });
             }
             Some(found) if found > expected => {
                 let extra = found - expected;
-                return Err(IngestError::NpyTrailing {
-                    file: input.label,
-                    rows,
-                    extra,
-                });
+                return Err(IngestError::NpyTrailing { file: input.label, rows, extra });
             }
             _ => {}
         }
@@ -121,9 +109,7 @@ impl Values {
 
     /// The error for a promise that memory cannot hold.
     pub(super) fn too_large(&self) -> IngestError {
-        IngestError::TooLarge {
-            file: self.label.clone(),
-        }
+        IngestError::TooLarge { file: self.label.clone() }
     }
 
     /// Appends the next `count` values, each as the nearest f32.
@@ -176,13 +162,7 @@ impl Values {
         while self.left > 0 {
             let now = self.left.min((PIECE / 8) as u64) as usize;
             self.fill(now)?;
-            ids.extend(
-                self.scratch
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .map(|b| u64::from_le_bytes(*b)),
-            );
+            ids.extend(self.scratch.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b)));
         }
         if self.element == Element::I64
             && let Some(index) = ids.iter().position(|&id| id > i64::MAX as u64)
@@ -199,10 +179,7 @@ impl Values {
     /// Fills `scratch` with the next `count` values, at most [`PIECE`] bytes. After the last one the input must be at
     /// its end.
     fn fill(&mut self, count: usize) -> Result<(), IngestError> {
-        assert!(
-            count as u64 <= self.left,
-            "no caller asks for more than is left"
-        );
+        assert!(count as u64 <= self.left, "no caller asks for more than is left");
         let width = self.element.bytes();
         self.scratch.resize(count * width, 0);
         let mut filled = 0;
@@ -219,10 +196,7 @@ impl Values {
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => {
-                    return Err(IngestError::Read {
-                        file: self.label.clone(),
-                        source,
-                    });
+                    return Err(IngestError::Read { file: self.label.clone(), source });
                 }
             }
         }
@@ -235,11 +209,8 @@ impl Values {
     }
 
     fn expect_end(&mut self) -> Result<(), IngestError> {
-        let extra =
-            io::copy(&mut self.bytes, &mut io::sink()).map_err(|source| IngestError::Read {
-                file: self.label.clone(),
-                source,
-            })?;
+        let extra = io::copy(&mut self.bytes, &mut io::sink())
+            .map_err(|source| IngestError::Read { file: self.label.clone(), source })?;
         if extra > 0 {
             return Err(IngestError::NpyTrailing {
                 file: self.label.clone(),

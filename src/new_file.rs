@@ -1,0 +1,70 @@
+//! A store file that appears under its name whole, or not at all.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::arena::storage::FileStorage;
+use crate::error::{CreateError, StorageError};
+use crate::options::{CreateOptions, OpenOptions};
+use crate::version::database::Database;
+
+/// A store file in the making: a temporary file beside its target, removed unless it is kept.
+pub(crate) struct NewFile {
+    target: PathBuf,
+    file: tempfile::NamedTempFile,
+}
+
+impl NewFile {
+    pub(crate) fn beside(
+        target: &Path,
+        options: &CreateOptions,
+        open: &OpenOptions,
+    ) -> Result<Self, CreateError> {
+        options.check()?;
+        // Told early; keeping the file checks again, and does not replace.
+        if target.symlink_metadata().is_ok() {
+            return Err(CreateError::Exists { path: target.to_path_buf() });
+        }
+        let failed = |source| CreateError::Path { path: target.to_path_buf(), source };
+        let file = tempfile::Builder::new()
+            .prefix(".treering-")
+            .suffix(".tmp")
+            .permissions(default_permissions())
+            .tempfile_in(folder(target))
+            .map_err(failed)?;
+        let storage = FileStorage::new(file.as_file().try_clone().map_err(failed)?);
+        Database::format(&storage, options, open.provenance)?;
+        Ok(NewFile { target: target.to_path_buf(), file })
+    }
+
+    /// Another handle of the file, which stays good when the file is kept.
+    pub(crate) fn handle(&self) -> Result<File, CreateError> {
+        let failed = |source| CreateError::Path { path: self.target.clone(), source };
+        self.file.as_file().try_clone().map_err(failed)
+    }
+
+    /// Gives the file its name without replacing anything, and makes the name durable.
+    pub(crate) fn keep(self) -> Result<(), CreateError> {
+        let NewFile { target, file } = self;
+        file.persist_noclobber(&target).map_err(|e| match e.error.kind() {
+            std::io::ErrorKind::AlreadyExists => CreateError::Exists { path: target.clone() },
+            _ => CreateError::Path { path: target.clone(), source: e.error },
+        })?;
+        let synced = File::open(folder(&target)).and_then(|folder| folder.sync_all());
+        synced.map_err(|source| StorageError { operation: "sync the folder of", source })?;
+        Ok(())
+    }
+}
+
+/// The permissions of an ordinary new file, before the umask.
+fn default_permissions() -> std::fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::Permissions::from_mode(0o666)
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}

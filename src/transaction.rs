@@ -1,0 +1,227 @@
+//! A transaction: a private copy of the newest version's tree that operations change and [`commit`] publishes.
+
+use std::fmt;
+use std::time::Instant;
+
+use crate::error::{CommitError, DeleteError, InsertError, ReadError};
+use crate::format::version_row::{KIND_DELETE, KIND_INSERT, KIND_MIXED, MESSAGE_BYTES, VersionRow};
+use crate::ids::{PointId, VersionId};
+use crate::insert::batch::{self, NextId};
+use crate::insert::report::{Counters, Report, Work};
+use crate::insert::{self, Context, remove};
+use crate::store::Store;
+use crate::tree::columns::Tree;
+use crate::tree::id_index;
+use crate::version::commit::{Draft, commit};
+
+/// What a transaction works on, from its first operation on.
+struct State {
+    base: VersionRow,
+    tree: Tree,
+    next_id: NextId,
+    added: u64,
+    removed: u64,
+    work: Work,
+}
+
+/// Several inserts and deletes that become one version. Each sees what those before it did. Dropped without
+/// [`Transaction::commit`], it leaves no trace.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let mut store = treering::Store::create(dir.path().join("s.tre"), treering::CreateOptions::new(1))?;
+/// let mut transaction = store.begin();
+/// transaction.insert_with_ids(&[1.0, 2.0], &[10, 20])?;
+/// transaction.delete(&[10])?;
+/// transaction.message("two in, one out");
+/// let report = transaction.commit()?;
+/// assert_eq!((report.version.0, report.points), (1, 1));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Transaction<'a> {
+    store: &'a mut Store,
+    state: Option<State>,
+    message: String,
+    broken: bool,
+}
+
+impl fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction").field("message", &self.message).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Transaction<'a> {
+    pub(crate) fn new(store: &'a mut Store) -> Self {
+        Transaction { store, state: None, message: String::new(), broken: false }
+    }
+
+    /// Inserts points under automatic ids. `points`: row-major `[n x dim]`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::insert`]. A refused batch leaves the transaction as it was.
+    pub fn insert(&mut self, points: &[f32]) -> Result<&mut Self, InsertError> {
+        self.insert_named(points, None)
+    }
+
+    /// Inserts points under given ids.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::insert_with_ids`]. A refused batch leaves the transaction as it was.
+    pub fn insert_with_ids(
+        &mut self,
+        points: &[f32],
+        ids: &[PointId],
+    ) -> Result<&mut Self, InsertError> {
+        self.insert_named(points, Some(ids))
+    }
+
+    pub(crate) fn insert_named(
+        &mut self,
+        points: &[f32],
+        ids: Option<&[PointId]>,
+    ) -> Result<&mut Self, InsertError> {
+        self.check()?;
+        let core = self.store.core.clone();
+        let state = self.state()?;
+        let result: Result<(), (bool, InsertError)> = core.pool.install(|| {
+            let mut next_id = state.next_id;
+            let batch =
+                batch::check(&state.tree, points, ids, &mut next_id).map_err(|e| (false, e))?;
+            let context = Context { options: &core.options, scratch: &core.scratch };
+            insert::insert(&mut state.tree, &context, &batch, &mut state.work)
+                .map_err(|e| (true, e))?;
+            state.next_id = next_id;
+            state.added += batch.ids.len() as u64;
+            Ok(())
+        });
+        match result {
+            Ok(()) => Ok(self),
+            Err((half_done, e)) => {
+                self.broken |= half_done;
+                Err(e)
+            }
+        }
+    }
+
+    /// Deletes points.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::delete`]. Refused ids leave the transaction as it was.
+    pub fn delete(&mut self, ids: &[PointId]) -> Result<&mut Self, DeleteError> {
+        self.check()?;
+        let core = self.store.core.clone();
+        let state = self.state()?;
+        let result = core.pool.install(|| remove::remove(&mut state.tree, ids, &mut state.work));
+        match result {
+            Ok(()) => {
+                state.removed += ids.len() as u64;
+                Ok(self)
+            }
+            Err(e) => {
+                self.broken |= matches!(e, DeleteError::Read(_));
+                Err(e)
+            }
+        }
+    }
+
+    /// True if the id is live as the transaction stands.
+    ///
+    /// # Errors
+    ///
+    /// Damage or I/O failure.
+    pub fn contains(&mut self, id: PointId) -> Result<bool, ReadError> {
+        Ok(id_index::find_live(&self.state()?.tree, id)?.is_some())
+    }
+
+    /// A message that the version keeps: at most 256 bytes, which [`Transaction::commit`] checks.
+    pub fn message(&mut self, text: &str) -> &mut Self {
+        self.message = text.to_string();
+        self
+    }
+
+    /// Makes everything one version, durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// After any error but [`CommitError::Unknown`] the store is as it was.
+    pub fn commit(mut self) -> Result<Report, CommitError> {
+        self.check()?;
+        if self.message.len() > MESSAGE_BYTES {
+            return Err(CommitError::Message { bytes: self.message.len(), limit: MESSAGE_BYTES });
+        }
+        let core = self.store.core.clone();
+        self.state()?;
+        let state = self.state.as_mut().expect("made by the line above");
+        let start = Instant::now();
+        let State { base, tree, added, removed, work, .. } = state;
+        (work.counters.cow_segments, work.counters.cow_bytes_copied) = tree.copied();
+        let mut row = VersionRow {
+            parent: base.version,
+            points: base.points + *added - *removed,
+            held: base.held + *added,
+            added: *added,
+            removed: *removed,
+            next_id: state.next_id.unwrap_or(0),
+            ids_exhausted: state.next_id.is_none() as u8,
+            kind: match (*added, *removed) {
+                (_, 0) => KIND_INSERT,
+                (0, _) => KIND_DELETE,
+                _ => KIND_MIXED,
+            },
+            message_bytes: self.message.len() as u16,
+            counters: work.counters.to_array(),
+            ..*base
+        };
+        row.message = [0; MESSAGE_BYTES];
+        row.message[..self.message.len()].copy_from_slice(self.message.as_bytes());
+        core.options.report("write", 0, 1);
+        let row = core.pool.install(|| {
+            let cancel = &core.options.cancel;
+            commit(&core.db, Draft { columns: tree.columns(), row, cancel })
+        })?;
+        core.options.report("write", 1, 1);
+        work.times.commit += start.elapsed();
+        Ok(Report {
+            version: VersionId(row.version),
+            points: row.points,
+            added: row.added,
+            removed: row.removed,
+            dim: self.store.dim(),
+            bytes_written: row.bytes_written,
+            counters: Counters { bytes_written: row.bytes_written, ..work.counters },
+            times: work.times,
+        })
+    }
+
+    fn check(&self) -> Result<(), CommitError> {
+        match (self.broken, self.store.core.options.read_only) {
+            (_, true) => Err(CommitError::ReadOnly),
+            (true, _) => Err(CommitError::Broken),
+            _ => Ok(()),
+        }
+    }
+
+    fn state(&mut self) -> Result<&mut State, ReadError> {
+        if self.state.is_none() {
+            let db = &self.store.core.db;
+            let base = db.newest_version()?;
+            self.state = Some(State {
+                tree: Tree::open(db, &base.roots)?,
+                next_id: (base.ids_exhausted == 0).then_some(base.next_id),
+                base,
+                added: 0,
+                removed: 0,
+                work: Work::default(),
+            });
+        }
+        Ok(self.state.as_mut().expect("made above"))
+    }
+}

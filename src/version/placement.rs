@@ -1,0 +1,97 @@
+//! Where a column's changed segments and table nodes will lie: planned first, written when all space is reserved.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use super::column::WrittenColumn;
+use super::database::Database;
+use super::table::TableUpdate;
+use crate::arena::Piece;
+use crate::arena::free_space::FreeSpace;
+use crate::error::{CommitError, ReadError};
+use crate::format::arrays::{ArrayRoot, Class, Entry};
+use crate::format::checksum::crc32_padded;
+
+/// A column with a place for everything of it that a commit writes.
+pub(super) struct Placement<C> {
+    pub(super) column: C,
+    /// Changed segments: number to address.
+    pub(super) segments: BTreeMap<u64, u64>,
+    pub(super) update: TableUpdate,
+}
+
+impl<C: WrittenColumn> Placement<C> {
+    /// Finds room for the segments `changed` and the table nodes above them. `replaced` is told what the table that the
+    /// column had before refers to and the new one will not.
+    pub(super) fn new(
+        column: C,
+        changed: Vec<u64>,
+        space: &mut FreeSpace,
+        replaced: impl FnMut(Entry),
+    ) -> Result<Self, ReadError> {
+        let spec = column.table().spec;
+        let rows = column.rows();
+        let segments = changed
+            .iter()
+            .map(|&s| {
+                let bytes = spec.stored_bytes(spec.rows_in(s, rows));
+                (s, space.allocate(bytes, spec.class))
+            })
+            .collect();
+        let update = TableUpdate::plan(
+            column.table().clone(),
+            rows,
+            changed.into_iter(),
+            || space.allocate(spec.block_bytes, Class::Topology),
+            replaced,
+        )?;
+        Ok(Placement { column, segments, update })
+    }
+
+    /// Bytes that [`Placement::write`] will write.
+    pub(super) fn planned_bytes(&self) -> u64 {
+        let spec = self.column.table().spec;
+        let rows = self.column.rows();
+        let segments = self.segments.keys();
+        let segments: u64 =
+            segments.map(|&s| spec.stored_bytes(spec.rows_in(s, rows)) as u64).sum();
+        segments + self.update.planned_nodes() * spec.block_bytes as u64
+    }
+
+    /// Writes the segments and the table nodes, and returns the new root.
+    pub(super) fn write(&self, db: &Database, commit: u64) -> Result<ArrayRoot, CommitError> {
+        let Placement { column, segments, update } = self;
+        let spec = column.table().spec;
+        let mut pieces: Vec<Piece<'_>> = segments
+            .iter()
+            .map(|(&segment, &address)| {
+                let stored = spec.stored_bytes(spec.rows_in(segment, column.rows()));
+                Piece { address, bytes: column.bytes(segment), stored }
+            })
+            .collect();
+        let checksums: Vec<u32> = pieces
+            .par_iter()
+            .with_min_len(16)
+            .map(|piece| crc32_padded(piece.bytes, piece.stored))
+            .collect();
+        let entries = segments
+            .keys()
+            .zip(&pieces)
+            .zip(checksums)
+            .map(|((&segment, piece), crc)| {
+                let bytes = piece.stored as u32;
+                (segment, Entry { address: piece.address, birth: commit, crc, bytes })
+            })
+            .collect();
+        let mut nodes = Vec::new();
+        let root = update.encode(commit, entries, |address, block| nodes.push((address, block)))?;
+        pieces.extend(nodes.iter().map(|(address, block)| Piece {
+            address: *address,
+            bytes: block,
+            stored: block.len(),
+        }));
+        db.arena.write_pieces(pieces)?;
+        Ok(root)
+    }
+}

@@ -1,0 +1,217 @@
+//! Planning the store state that a commit writes: the version row, the free map, and the list of freed space.
+//!
+//! Each of the three occupies space that the free map describes, and takes out of use what it replaces, which the list
+//! describes. So planning goes round until nothing new is touched; every round only adds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use zerocopy::IntoBytes;
+
+use super::column::{Column, Record, WrittenColumn};
+use super::database::Database;
+use super::placement::Placement;
+use super::table::{Table, TableUpdate};
+use crate::arena::Access;
+use crate::arena::free_space::FreeSpace;
+use crate::error::ReadError;
+use crate::format::arrays::{Array, ArrayRoot, Class, Entry};
+use crate::format::rows::FreedRow;
+use crate::format::slot::CommitSlot;
+use crate::format::version_row::VersionRow;
+
+/// The store state of the next commit.
+pub(super) struct StatePlan {
+    pub(super) versions: Placement<Column<VersionRow>>,
+    pub(super) map: Placement<Words<u64>>,
+    pub(super) freed: Placement<Words<FreedRow>>,
+}
+
+/// An array that the commit computes as a whole.
+pub(super) struct Words<T> {
+    table: Table,
+    words: Vec<T>,
+}
+
+impl<T: Record> WrittenColumn for Words<T> {
+    fn table(&self) -> &Table {
+        &self.table
+    }
+
+    fn rows(&self) -> u64 {
+        self.words.len() as u64
+    }
+
+    fn bytes(&self, segment: u64) -> &[u8] {
+        let per_segment = self.table.spec.rows_per_segment as usize;
+        let start = segment as usize * per_segment;
+        let end = self.words.len().min(start + per_segment);
+        self.words[start..end].as_bytes()
+    }
+}
+
+/// Space of one size given out in order, and kept over the rounds of planning.
+#[derive(Default)]
+struct Reservation {
+    addresses: Vec<u64>,
+    next: usize,
+}
+
+impl Reservation {
+    fn take(&mut self, space: &mut FreeSpace, bytes: usize) -> u64 {
+        if self.next == self.addresses.len() {
+            self.addresses.push(space.allocate(bytes, Class::Topology));
+        }
+        self.next += 1;
+        self.addresses[self.next - 1]
+    }
+}
+
+/// Space reserved for one array: its segments and its table nodes.
+#[derive(Default)]
+struct Reserved {
+    segments: Reservation,
+    nodes: Reservation,
+}
+
+impl Reserved {
+    /// Places whole segments of `table` and the nodes above them, from the beginning of what is reserved.
+    fn place(
+        &mut self,
+        table: &Table,
+        rows: u64,
+        segments: impl Iterator<Item = u64> + Clone,
+        space: &mut FreeSpace,
+        replaced: impl FnMut(Entry),
+    ) -> Result<(BTreeMap<u64, u64>, TableUpdate), ReadError> {
+        (self.segments.next, self.nodes.next) = (0, 0);
+        let bytes = table.spec.stored_bytes(table.spec.rows_per_segment);
+        let places =
+            segments.clone().map(|segment| (segment, self.segments.take(space, bytes))).collect();
+        let nodes = &mut self.nodes;
+        let block = table.spec.block_bytes;
+        let allocate = || nodes.take(space, block);
+        let update = TableUpdate::plan(table.clone(), rows, segments, allocate, replaced)?;
+        Ok((places, update))
+    }
+}
+
+fn freed_row(entry: Entry) -> FreedRow {
+    FreedRow { address: entry.address, bytes: entry.bytes as u64 }
+}
+
+impl StatePlan {
+    /// Plans the state that follows `old`. `released` is what `old` itself took out of use: it becomes free in the new
+    /// map, but nothing of this commit is put there.
+    pub(super) fn new(
+        db: &Database,
+        old: &CommitSlot,
+        space: &mut FreeSpace,
+        released: &[FreedRow],
+    ) -> Result<Self, ReadError> {
+        let mut out_of_use: Vec<FreedRow> = Vec::new();
+
+        let Table { arena, spec, root, access } = db.state_table(old, Array::Versions);
+        let mut column: Column<VersionRow> = Column::new(arena, spec, root, access)?;
+        // A placeholder until everything that the row records is known.
+        column.push(&[VersionRow::empty()])?;
+        let changed = column.changed_segments();
+        let versions =
+            Placement::new(column, changed, space, |entry| out_of_use.push(freed_row(entry)))?;
+
+        // The list of freed space is written anew by each commit; the old one goes out of use as a whole.
+        let mut problem = None;
+        db.state_table(old, Array::Freed).walk(
+            &mut |entry, _| {
+                out_of_use.push(freed_row(*entry));
+                true
+            },
+            &mut |e| problem = Some(e),
+        );
+        if let Some(e) = problem {
+            return Err(e);
+        }
+
+        let map_table = db.state_table(old, Array::FreeMap);
+        let map_segment = map_table.spec.rows_per_segment;
+        let freed_table = Table {
+            arena: db.arena.clone(),
+            spec: db.geometry.spec(Array::Freed),
+            root: ArrayRoot::default(),
+            access: Access::Copied,
+        };
+        let freed_segment = freed_table.spec.rows_per_segment;
+        let block = map_table.spec.block_bytes as u64;
+        // Segments of the map that change, those in which released space lies included.
+        let mut touched: BTreeSet<u64> = released
+            .iter()
+            .flat_map(|row| row.address / block / 64..=(row.address + row.bytes - 1) / block / 64)
+            .map(|word| word / map_segment)
+            .collect();
+        let (mut map_reserved, mut freed_reserved) = (Reserved::default(), Reserved::default());
+        let mut freed_rows = 0;
+        loop {
+            touched.extend(space.take_changes().into_iter().map(|word| word as u64 / map_segment));
+            // Both arrays are padded to whole segments, so that growing does not change a segment's length.
+            let map_rows = (space.words().len() as u64).next_multiple_of(map_segment);
+            let map_rows = map_rows.max(map_table.root.rows);
+            touched.extend(map_table.segments()..map_table.spec.segments(map_rows));
+            let mut freed = out_of_use.clone();
+            let (map_places, map_update) = map_reserved.place(
+                &map_table,
+                map_rows,
+                touched.iter().copied(),
+                space,
+                |entry| freed.push(freed_row(entry)),
+            )?;
+            freed_rows = freed_rows.max((freed.len() as u64).next_multiple_of(freed_segment));
+            let freed_segments = 0..freed_table.spec.segments(freed_rows);
+            let (freed_places, freed_update) =
+                freed_reserved.place(&freed_table, freed_rows, freed_segments, space, |_| {})?;
+
+            let before = touched.len();
+            touched.extend(space.take_changes().into_iter().map(|word| word as u64 / map_segment));
+            if touched.len() != before || space.words().len() as u64 > map_rows {
+                continue;
+            }
+            // Nothing new was touched: the plan describes itself.
+            for row in released {
+                space.free(row.address, row.bytes);
+            }
+            space.take_changes();
+            freed.resize(freed_rows as usize, FreedRow::default());
+            let mut words = space.words().to_vec();
+            words.resize(map_rows as usize, 0);
+            return Ok(StatePlan {
+                versions,
+                map: Placement {
+                    column: Words { table: map_table, words },
+                    segments: map_places,
+                    update: map_update,
+                },
+                freed: Placement {
+                    column: Words { table: freed_table, words: freed },
+                    segments: freed_places,
+                    update: freed_update,
+                },
+            });
+        }
+    }
+
+    /// Bytes that writing the state will write.
+    pub(super) fn planned_bytes(&self) -> u64 {
+        self.versions.planned_bytes() + self.map.planned_bytes() + self.freed.planned_bytes()
+    }
+
+    /// Puts the finished version row in the place kept for it.
+    pub(super) fn set_version(&mut self, row: &VersionRow) -> Result<(), ReadError> {
+        let versions = &mut self.versions.column;
+        let last = versions.len() - 1;
+        versions.edit(last)?[0] = *row;
+        Ok(())
+    }
+
+    /// What the commit takes out of use.
+    pub(super) fn freed_ranges(&self) -> Vec<FreedRow> {
+        self.freed.column.words.iter().copied().filter(|row| row.bytes > 0).collect()
+    }
+}
