@@ -41,7 +41,9 @@ fn pass(tree: &Tree, queries: &[f32], k: usize) -> Result<Vec<Neighbor>, ReadErr
         if sum <= best.sum_limit() && failure.is_none() {
             let distance = metric::distance(sum);
             match live_id(tree, slot) {
-                Ok(Some(id)) => best.offer(Neighbor { id, distance }),
+                Ok(Some(id)) => {
+                    best.offer(Neighbor { id, distance });
+                }
                 Ok(None) => {}
                 Err(e) => failure = Some(e),
             }

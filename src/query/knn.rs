@@ -1,6 +1,6 @@
 //! The k nearest neighbours: best-first descent by lower bound, with the slack that makes pruning exact.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::Neighbor;
@@ -18,37 +18,44 @@ const FLAT_SCAN_VALUES: usize = 4096;
 /// The same in rows: at least and at most.
 const FLAT_SCAN_ROWS: std::ops::RangeInclusive<usize> = 32..=256;
 
+/// Sums that are sifted at once.
+const SIFT: usize = 16;
+
 /// Rows scanned before the bound is looked at again.
 const SCAN_STEP: u32 = 256;
+
+/// Nodes to visit, the one with the smallest lower bound first.
+#[derive(Default)]
+struct Frontier {
+    /// Bits of the bound (rounded down, not negative), then the position in `nodes`: one integer to compare.
+    heap: BinaryHeap<Reverse<u64>>,
+    nodes: Vec<Pending>,
+}
 
 /// A node to visit.
 #[derive(Clone, Copy)]
 struct Pending {
-    /// No point below is nearer.
-    bound: f64,
+    node: u32,
     /// Canonical distance from the query to the center.
     distance: f32,
-    node: u32,
 }
 
-impl PartialEq for Pending {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
+impl Frontier {
+    fn clear(&mut self) {
+        self.heap.clear();
+        self.nodes.clear();
     }
-}
 
-impl Eq for Pending {}
-
-impl PartialOrd for Pending {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+    fn push(&mut self, bound: f64, pending: Pending) {
+        let bound = (bound as f32).next_down().max(0.0);
+        self.heap.push(Reverse((bound.to_bits() as u64) << 32 | self.nodes.len() as u64));
+        self.nodes.push(pending);
     }
-}
 
-impl Ord for Pending {
-    /// The smallest bound is the greatest, for a heap that pops the greatest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.bound.total_cmp(&self.bound).then(other.node.cmp(&self.node))
+    /// The node with the smallest bound, and the bound.
+    fn pop(&mut self) -> Option<(f32, Pending)> {
+        let Reverse(key) = self.heap.pop()?;
+        Some((f32::from_bits((key >> 32) as u32), self.nodes[key as u32 as usize]))
     }
 }
 
@@ -56,7 +63,7 @@ impl Ord for Pending {
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(crate) best: KBest,
-    pending: BinaryHeap<Pending>,
+    frontier: Frontier,
     sums: Vec<f32>,
     /// Canonical distances computed since the scratch was made.
     pub(crate) evaluations: u64,
@@ -74,13 +81,13 @@ pub(crate) fn knn(
     if k == 0 || live == 0 {
         return Ok(());
     }
-    scratch.pending.clear();
+    scratch.frontier.clear();
     let sum = tree.kernel.sum(query, tree.centers.row(ROOT as u64)?);
     scratch.evaluations += 1;
-    scratch.pending.push(Pending { bound: 0.0, distance: metric::distance(sum), node: ROOT });
+    scratch.frontier.push(0.0, Pending { node: ROOT, distance: metric::distance(sum) });
     let mut budget = tree.node_rows();
-    while let Some(next) = scratch.pending.pop() {
-        if next.bound > scratch.best.radius() as f64 {
+    while let Some((bound, next)) = scratch.frontier.pop() {
+        if bound > scratch.best.radius() {
             break;
         }
         budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(next.node))?;
@@ -150,7 +157,7 @@ fn visit(
 
 /// Puts the children that may hold a neighbour on the heap, given the sums to their centers.
 fn push_children(tree: &Tree, block: Range, scratch: &mut Scratch) -> Result<(), ReadError> {
-    let Scratch { best, pending, sums, .. } = scratch;
+    let Scratch { best, frontier, sums, .. } = scratch;
     let reach = best.radius();
     let mut at = 0;
     tree.radii.for_chunks(block.start as u64, block.count as u64, |_, rows| {
@@ -161,7 +168,7 @@ fn push_children(tree: &Tree, block: Range, scratch: &mut Scratch) -> Result<(),
                 let distance = metric::distance(sum);
                 let bound = tree.slack.lower_bound(distance, row.radius);
                 if bound <= reach as f64 {
-                    pending.push(Pending { bound, distance, node: block.start + at as u32 });
+                    frontier.push(bound, Pending { node: block.start + at as u32, distance });
                 }
             }
             at += 1;
@@ -178,11 +185,19 @@ fn scan(tree: &Tree, query: &[f32], range: Range, scratch: &mut Scratch) -> Resu
         let limit = scratch.best.sum_limit();
         tree.sums_within(&tree.coordinates, step, query, limit, &mut scratch.sums)?;
         scratch.evaluations += step.count as u64;
-        for (slot, &sum) in (start..).zip(&scratch.sums) {
-            if sum <= scratch.best.sum_limit() {
-                let distance = metric::distance(sum);
-                if distance <= scratch.best.radius() && tree.is_live(slot)? {
-                    scratch.best.offer(Neighbor { id: tree.ids.get(slot as u64)?, distance });
+        let Scratch { best, sums, .. } = scratch;
+        for (i, sums) in sums.chunks(SIFT).enumerate() {
+            let limit = best.sum_limit();
+            // Mostly none is near enough; that is found for several at once.
+            if !sums.iter().fold(false, |near, &sum| near | (sum <= limit)) {
+                continue;
+            }
+            for (slot, &sum) in (start + (i * SIFT) as u32..).zip(sums) {
+                if sum <= best.sum_limit() {
+                    let distance = metric::distance(sum);
+                    if distance <= best.radius() && tree.is_live(slot)? {
+                        best.offer(Neighbor { id: tree.ids.get(slot as u64)?, distance });
+                    }
                 }
             }
         }
@@ -201,10 +216,9 @@ fn offer_twins(
     for slot in range.start..range.start + range.count {
         if tree.is_live(slot)? {
             let twin = Neighbor { id: tree.ids.get(slot as u64)?, distance };
-            if !best.admits(&twin) {
+            if !best.offer(twin) {
                 break;
             }
-            best.offer(twin);
         }
     }
     Ok(())

@@ -21,10 +21,6 @@ pub struct Neighbor {
 
 impl Neighbor {
     /// The total order of answers: distance, then id.
-    pub(crate) fn before(&self, other: &Neighbor) -> bool {
-        (self.distance, self.id) < (other.distance, other.id)
-    }
-
     pub(crate) fn order(&self, other: &Neighbor) -> std::cmp::Ordering {
         self.distance.total_cmp(&other.distance).then(self.id.cmp(&other.id))
     }
