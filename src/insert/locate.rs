@@ -14,6 +14,7 @@ use super::{Context, Stop};
 use crate::error::ReadError;
 use crate::metric::{self, Level};
 use crate::tree::columns::{ROOT, Tree};
+use crate::tree::root_level;
 
 /// Where each point of a batch goes.
 pub(crate) struct Placements {
@@ -74,7 +75,7 @@ pub(crate) fn locate(
         root_sum = root_sum.max(part.root_sum);
         work.counters.distance_evaluations += part.evaluations;
     }
-    placements.root_level = Level::of_sum(root_sum).next_up();
+    placements.root_level = root_level(root_sum);
     context.options.report("locate", rows as u64, rows as u64);
     Ok(placements)
 }

@@ -18,11 +18,15 @@ use super::split::{Body, Branch, Share, Splitter};
 use super::{Context, Stop};
 use crate::error::ReadError;
 use crate::format::rows::{LinkRow, RUN_BUCKET, RUN_CHILDREN, RUN_TWINS, RunRow};
-use crate::metric::{self, Level};
+use crate::metric;
 use crate::tree::columns::{Range, Tree, too_many_nodes};
+use crate::tree::root_level;
 
 /// A subtree is rebuilt when it holds more than this many times the points it was built with.
 const REBUILD_GROWTH: u64 = 2;
+
+/// A subtree is also rebuilt when its node links this many later ranges, which are rewritten as a whole.
+const REBUILD_RUNS: u16 = 4096;
 
 /// What becomes of a node's present rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +91,7 @@ pub(crate) fn plan(
         let center = center.expect("the batch is not empty");
         let share = splitter.share(source.row(center), points.collect(), &mut split);
         let farthest = share.sums.iter().copied().fold(0.0, f32::max);
-        let level = Level::of_sum(farthest).next_up();
+        let level = root_level(farthest);
         Changes::Root(splitter.branch(center, level, share, &mut split)?)
     } else {
         let groups = group(tree, placements)?;
@@ -137,7 +141,8 @@ fn group(tree: &Tree, placements: &Placements) -> Result<Vec<Group>, ReadError> 
             has_children = true;
             Ok(())
         })?;
-        if has_children && live > REBUILD_GROWTH * built && live >= 2 * tree.leaf_capacity as u64 {
+        let grown = live > REBUILD_GROWTH * built && live >= 2 * tree.leaf_capacity as u64;
+        if has_children && (grown || link.run_count >= REBUILD_RUNS) {
             overgrown.insert(node);
         }
     }

@@ -26,8 +26,18 @@ pub(crate) mod check;
 pub(crate) mod columns;
 pub(crate) mod id_index;
 
+use crate::metric::Level;
+
 /// Least and greatest level of a node, and the row of `level_counts` that belongs to a level.
 pub(crate) const LEVELS: std::ops::RangeInclusive<i16> = -75..=64;
+
+/// The level that the root needs to cover a point at this sum of squares (T1).
+pub(crate) fn root_level(sum: f32) -> Level {
+    match sum > 0.0 {
+        true => Level::of_sum(sum).next_up(),
+        false => Level::MIN,
+    }
+}
 
 /// The row of `level_counts` that counts the nodes of a level; `None` for a level that no node can have.
 pub(crate) fn level_row(level: i16) -> Option<u64> {
