@@ -1,13 +1,14 @@
-//! The k nearest neighbours: best-first descent by lower bound, with the slack that makes pruning exact.
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+//! The k nearest neighbours: first straight down to the nearest leaf, then best-first by lower bound, with the slack that
+//! makes pruning exact.
+//!
+//! Going down first means that the radius is small before any child is weighed: of the children met on the way most
+//! are then cut by one comparison, and never see the queue.
 
 use super::Neighbor;
+use super::frontier::{Frontier, Pending};
 use super::heap::KBest;
 use crate::error::ReadError;
-use crate::format::rows::LINK_UNEQUAL_TWINS;
-
+use crate::format::rows::{LINK_UNEQUAL_TWINS, LinkRow, NONE};
 use crate::metric;
 use crate::tree::columns::{ROOT, Range, Tree, too_many_nodes};
 
@@ -24,49 +25,29 @@ const SIFT: usize = 16;
 /// Rows scanned before the bound is looked at again.
 const SCAN_STEP: u32 = 256;
 
-/// Nodes to visit, the one with the smallest lower bound first.
-#[derive(Default)]
-struct Frontier {
-    /// Bits of the bound (rounded down, not negative), then the position in `nodes`: one integer to compare.
-    heap: BinaryHeap<Reverse<u64>>,
-    nodes: Vec<Pending>,
-}
-
-/// A node to visit.
-#[derive(Clone, Copy)]
-struct Pending {
-    node: u32,
-    /// Canonical distance from the query to the center.
-    distance: f32,
-}
-
-impl Frontier {
-    fn clear(&mut self) {
-        self.heap.clear();
-        self.nodes.clear();
-    }
-
-    fn push(&mut self, bound: f64, pending: Pending) {
-        let bound = (bound as f32).next_down().max(0.0);
-        self.heap.push(Reverse((bound.to_bits() as u64) << 32 | self.nodes.len() as u64));
-        self.nodes.push(pending);
-    }
-
-    /// The node with the smallest bound, and the bound.
-    fn pop(&mut self) -> Option<(f32, Pending)> {
-        let Reverse(key) = self.heap.pop()?;
-        Some((f32::from_bits((key >> 32) as u32), self.nodes[key as u32 as usize]))
-    }
-}
-
 /// Buffers of a query, reused from one to the next.
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(crate) best: KBest,
     frontier: Frontier,
     sums: Vec<f32>,
+    path: Vec<Step>,
+    /// Sums to the centers of the children of every node on the path.
+    path_sums: Vec<f32>,
     /// Canonical distances computed since the scratch was made.
     pub(crate) evaluations: u64,
+    /// Nodes visited since the scratch was made.
+    pub(crate) visits: u64,
+}
+
+/// A node on the way down.
+struct Step {
+    at: Pending,
+    link: LinkRow,
+    /// Where the sums of its children begin in `path_sums`.
+    sums: usize,
+    /// The child that the way went on to; `NONE` at its end.
+    next: u32,
 }
 
 /// Finds the first min(k, live) points in the order (distance, id); they are left in `scratch.best`.
@@ -82,9 +63,8 @@ pub(crate) fn knn(
         return Ok(());
     }
     scratch.frontier.clear();
-    let sum = tree.kernel.sum(query, tree.centers.row(ROOT as u64)?);
-    scratch.evaluations += 1;
-    scratch.frontier.push(0.0, Pending { node: ROOT, distance: metric::distance(sum) });
+    descend(tree, query, scratch)?;
+    unwind(tree, query, scratch)?;
     let mut budget = tree.node_rows();
     while let Some((bound, next)) = scratch.frontier.pop() {
         if bound > scratch.best.radius() {
@@ -94,6 +74,142 @@ pub(crate) fn knn(
         visit(tree, query, next, scratch)?;
     }
     Ok(())
+}
+
+/// Goes to the nearest child until there is none, or until the subtree is small enough to scan, which is done. Children
+/// have larger numbers than their parents, so this ends.
+fn descend(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
+    scratch.path.clear();
+    scratch.path_sums.clear();
+    let sum = tree.kernel.sum(query, tree.centers.row(ROOT as u64)?);
+    scratch.evaluations += 1;
+    let mut at = Pending { node: ROOT, distance: metric::distance(sum) };
+    loop {
+        scratch.visits += 1;
+        let link = tree.link(at.node)?;
+        if let Some(range) = small_subtree(tree, at.node, &link)? {
+            return scan(tree, query, range, scratch);
+        }
+        let sums = scratch.path_sums.len();
+        let nearest = sweep_children(tree, query, at.node, &link, &mut scratch.path_sums)?;
+        scratch.evaluations += (scratch.path_sums.len() - sums) as u64;
+        let next = nearest.map_or(NONE, |(child, _)| child);
+        scratch.path.push(Step { at, link, sums, next });
+        match nearest {
+            Some((node, sum)) => at = Pending { node, distance: metric::distance(sum) },
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Appends the sums to the centers of a node's children, and returns the nearest child with its sum.
+fn sweep_children(
+    tree: &Tree,
+    query: &[f32],
+    node: u32,
+    link: &LinkRow,
+    sums: &mut Vec<f32>,
+) -> Result<Option<(u32, f32)>, ReadError> {
+    let mut nearest = None;
+    let mut least = f32::INFINITY;
+    tree.for_children(node, link, |block| {
+        let start = sums.len();
+        tree.add_sums(&tree.centers, block, query, sums)?;
+        for (child, &sum) in (block.start..).zip(&sums[start..]) {
+            if sum < least {
+                least = sum;
+                nearest = Some((child, sum));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(nearest)
+}
+
+/// Visits the nodes of the way down in full, the last first, except for what the way has been through.
+fn unwind(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
+    while let Some(Step { at, link, sums, next }) = scratch.path.pop() {
+        own_points(tree, query, at, &link, scratch)?;
+        let Scratch { best, frontier, path_sums, .. } = scratch;
+        let mut start = sums;
+        tree.for_children(at.node, &link, |block| {
+            let end = start + block.count as usize;
+            push_children(tree, block, &path_sums[start..end], next, best.radius(), frontier)?;
+            start = end;
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// The slots of a subtree that is packed and so small that a scan costs less than a descent.
+#[inline]
+fn small_subtree(tree: &Tree, node: u32, link: &LinkRow) -> Result<Option<Range>, ReadError> {
+    let span = tree.counts.get(node as u64)?.span;
+    let rows = (FLAT_SCAN_VALUES / tree.dim).clamp(*FLAT_SCAN_ROWS.start(), *FLAT_SCAN_ROWS.end());
+    let small = span > 0 && span as usize <= rows;
+    Ok(small.then_some(Range { start: link.slot_start, count: span }))
+}
+
+fn visit(tree: &Tree, query: &[f32], at: Pending, scratch: &mut Scratch) -> Result<(), ReadError> {
+    scratch.visits += 1;
+    let link = tree.link(at.node)?;
+    if let Some(range) = small_subtree(tree, at.node, &link)? {
+        return scan(tree, query, range, scratch);
+    }
+    own_points(tree, query, at, &link, scratch)?;
+    let Scratch { best, frontier, sums, evaluations, .. } = scratch;
+    tree.for_children(at.node, &link, |block| {
+        tree.sums(&tree.centers, block, query, sums)?;
+        *evaluations += block.count as u64;
+        push_children(tree, block, sums, NONE, best.radius(), frontier)
+    })
+}
+
+/// Offers the points of a node's own twin list and bucket.
+fn own_points(
+    tree: &Tree,
+    query: &[f32],
+    Pending { node, distance }: Pending,
+    link: &LinkRow,
+    scratch: &mut Scratch,
+) -> Result<(), ReadError> {
+    if link.flags & LINK_UNEQUAL_TWINS != 0 {
+        tree.for_twins(node, link, |range| scan(tree, query, range, scratch))?;
+    } else if distance <= scratch.best.radius() {
+        tree.for_twins(node, link, |range| offer_twins(tree, distance, range, &mut scratch.best))?;
+    }
+    let own_radius = tree.radii.get(node as u64)?.own_radius;
+    if !tree.slack.excludes(distance, own_radius, scratch.best.radius()) {
+        tree.for_bucket(node, link, |range| scan(tree, query, range, scratch))?;
+    }
+    Ok(())
+}
+
+/// Queues the children that may hold a neighbour within `reach`, given the sums to their centers, except for `skip`.
+fn push_children(
+    tree: &Tree,
+    block: Range,
+    sums: &[f32],
+    skip: u32,
+    reach: f32,
+    frontier: &mut Frontier,
+) -> Result<(), ReadError> {
+    let mut at = 0;
+    tree.radii.for_chunks(block.start as u64, block.count as u64, |_, rows| {
+        for (row, &sum) in rows.iter().zip(&sums[at..at + rows.len()]) {
+            let node = block.start + at as u32;
+            at += 1;
+            // Most children are too far away by so much that neither root nor slack is needed to see it.
+            if sum <= tree.slack.sum_reach(row.radius, reach) && node != skip {
+                let distance = metric::distance(sum);
+                let bound = tree.slack.lower_bound(distance, row.radius);
+                if bound <= reach as f64 {
+                    frontier.push(bound, Pending { node, distance });
+                }
+            }
+        }
+    })
 }
 
 /// Where in the packed order the answer to a query lies, roughly: the first slot of the node that a descent to the
@@ -109,71 +225,14 @@ pub(crate) fn neighbourhood(
     let mut node = ROOT;
     loop {
         let link = tree.link(node)?;
-        let mut nearest = (f32::INFINITY, None);
-        tree.for_children(node, &link, |block| {
-            tree.sums(&tree.centers, block, query, &mut scratch.sums)?;
-            scratch.evaluations += block.count as u64;
-            for (child, &sum) in (block.start..).zip(&scratch.sums) {
-                if sum < nearest.0 {
-                    nearest = (sum, Some(child));
-                }
-            }
-            Ok(())
-        })?;
-        match nearest.1 {
-            Some(child) => node = child,
+        scratch.sums.clear();
+        let nearest = sweep_children(tree, query, node, &link, &mut scratch.sums)?;
+        scratch.evaluations += scratch.sums.len() as u64;
+        match nearest {
+            Some((child, _)) => node = child,
             None => return Ok(link.slot_start),
         }
     }
-}
-
-fn visit(
-    tree: &Tree,
-    query: &[f32],
-    Pending { distance, node, .. }: Pending,
-    scratch: &mut Scratch,
-) -> Result<(), ReadError> {
-    let link = tree.link(node)?;
-    let span = tree.counts.get(node as u64)?.span;
-    let flat = (FLAT_SCAN_VALUES / tree.dim).clamp(*FLAT_SCAN_ROWS.start(), *FLAT_SCAN_ROWS.end());
-    if span > 0 && span as usize <= flat {
-        return scan(tree, query, Range { start: link.slot_start, count: span }, scratch);
-    }
-    if link.flags & LINK_UNEQUAL_TWINS != 0 {
-        tree.for_twins(node, &link, |range| scan(tree, query, range, scratch))?;
-    } else if distance <= scratch.best.radius() {
-        tree.for_twins(node, &link, |range| offer_twins(tree, distance, range, &mut scratch.best))?;
-    }
-    let own_radius = tree.radii.get(node as u64)?.own_radius;
-    if !tree.slack.excludes(distance, own_radius, scratch.best.radius()) {
-        tree.for_bucket(node, &link, |range| scan(tree, query, range, scratch))?;
-    }
-    tree.for_children(node, &link, |block| {
-        tree.sums(&tree.centers, block, query, &mut scratch.sums)?;
-        scratch.evaluations += block.count as u64;
-        push_children(tree, block, scratch)
-    })
-}
-
-/// Puts the children that may hold a neighbour on the heap, given the sums to their centers.
-fn push_children(tree: &Tree, block: Range, scratch: &mut Scratch) -> Result<(), ReadError> {
-    let Scratch { best, frontier, sums, .. } = scratch;
-    let reach = best.radius();
-    let mut at = 0;
-    tree.radii.for_chunks(block.start as u64, block.count as u64, |_, rows| {
-        let sums = &sums[at..at + rows.len()];
-        for (row, &sum) in rows.iter().zip(sums) {
-            // Most children are too far away by so much that neither root nor slack is needed to see it.
-            if sum <= tree.slack.sum_reach(row.radius, reach) {
-                let distance = metric::distance(sum);
-                let bound = tree.slack.lower_bound(distance, row.radius);
-                if bound <= reach as f64 {
-                    frontier.push(bound, Pending { node: block.start + at as u32, distance });
-                }
-            }
-            at += 1;
-        }
-    })
 }
 
 /// Offers every live point of a range of slots. In steps, so that what is found in one bounds the sums of the next.

@@ -4,6 +4,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod brute;
+pub(crate) mod frontier;
 pub(crate) mod heap;
 pub(crate) mod knn;
 pub(crate) mod range;

@@ -339,7 +339,7 @@ impl Tree {
         })
     }
 
-    /// Sums of squares from `query` to `count` rows of `points` (coordinates or centers) from `start` on.
+    /// Sums of squares from `query` to a range of rows of `points` (coordinates or centers).
     #[inline]
     pub(crate) fn sums(
         &self,
@@ -349,10 +349,23 @@ impl Tree {
         out: &mut Vec<f32>,
     ) -> Result<(), ReadError> {
         out.clear();
-        out.resize(range.count as usize, 0.0);
+        self.add_sums(points, range, query, out)
+    }
+
+    /// Like [`Tree::sums`], behind what `out` holds already.
+    #[inline]
+    pub(crate) fn add_sums(
+        &self,
+        points: &Column<f32>,
+        range: Range,
+        query: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), ReadError> {
+        let before = out.len();
+        out.resize(before + range.count as usize, 0.0);
         let first = range.start as u64;
         points.for_chunks(first, range.count as u64, |row, chunk| {
-            let at = (row - first) as usize;
+            let at = before + (row - first) as usize;
             self.kernel.sums(query, chunk, &mut out[at..at + chunk.len() / self.dim]);
         })
     }

@@ -17,9 +17,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        Bench {
-            folder: tempfile::tempdir().unwrap(),
-        }
+        Bench { folder: tempfile::tempdir().unwrap() }
     }
 
     /// A folder with the store `s`: version 1 has `points(0..300)`, version 2 also `points(300..340)`, in version 3 ids
@@ -49,9 +47,8 @@ impl Bench {
 
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.folder.path()).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -92,10 +89,7 @@ impl Bench {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{line}");
         assert!(!errors.contains("panicked"), "{line}: {errors}");
         for part in parts {
-            assert!(
-                errors.contains(part),
-                "{line}: `{part}` is missing in: {errors}"
-            );
+            assert!(errors.contains(part), "{line}: `{part}` is missing in: {errors}");
         }
     }
 
@@ -111,9 +105,7 @@ impl Bench {
 
 /// Points of a lattice, each position several times: ties everywhere.
 fn points(range: std::ops::Range<usize>) -> String {
-    range
-        .map(|i| format!("{},{},{}\n", i * 37 % 7, i * 11 % 5, i % 4))
-        .collect()
+    range.map(|i| format!("{},{},{}\n", i * 37 % 7, i * 11 % 5, i % 4)).collect()
 }
 
 fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
@@ -125,10 +117,7 @@ fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
 }
 
 fn f32_npy(shape: &str, values: &[f32]) -> Vec<u8> {
-    let data: Vec<u8> = values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect();
+    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     npy("<f4", shape, &data)
 }
 
@@ -138,20 +127,12 @@ fn read_npy<T: npyz::Deserialize>(bytes: &[u8]) -> (Vec<u64>, Vec<T>) {
 }
 
 fn keys(object: &Value) -> Vec<&str> {
-    object
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect()
+    object.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 fn has_keys(object: &Value, names: &[&str]) {
     for name in names {
-        assert!(
-            object.get(name).is_some(),
-            "`{name}` is missing in {object}"
-        );
+        assert!(object.get(name).is_some(), "`{name}` is missing in {object}");
     }
 }
 
@@ -161,26 +142,12 @@ fn verbs_that_make_a_version_say_what_they_made() {
     bench.write("a.csv", points(0..300));
     bench.write("b.csv", points(300..340));
     for (line, version, points) in [
-        (
-            "build s a.csv --metric euclidean --leaf-capacity 8 --threads 2",
-            1,
-            300,
-        ),
+        ("build s a.csv --metric euclidean --leaf-capacity 8 --threads 2", 1, 300),
         ("insert s b.csv", 2, 340),
         ("delete s 0 7 310", 3, 337),
     ] {
         let made = bench.json(line);
-        has_keys(
-            &made,
-            &[
-                "version",
-                "points",
-                "dim",
-                "seconds",
-                "bytes_written",
-                "counters",
-            ],
-        );
+        has_keys(&made, &["version", "points", "dim", "seconds", "bytes_written", "counters"]);
         assert_eq!(made["version"], version);
         assert_eq!(made["points"], points);
         assert_eq!(made["dim"], 3);
@@ -190,9 +157,7 @@ fn verbs_that_make_a_version_say_what_they_made() {
         assert!(!keys(&made["times_ms"]).is_empty());
     }
     assert!(
-        bench
-            .ok("insert s b.csv")
-            .starts_with("version 4: 377 points (+40 -0), dimension 3; ")
+        bench.ok("insert s b.csv").starts_with("version 4: 377 points (+40 -0), dimension 3; ")
     );
     assert_eq!(bench.ok("delete s 1 --quiet"), "");
 }
@@ -213,11 +178,7 @@ fn the_log_is_newest_first_and_its_times_are_exact() {
     for version in versions {
         has_keys(version, &["bytes_written", "bytes_unique", "tags"]);
         let time = version["time"].as_str().unwrap();
-        assert_eq!(
-            (time.len(), &time[19..20], &time[29..]),
-            (30, ".", "Z"),
-            "{time}"
-        );
+        assert_eq!((time.len(), &time[19..20], &time[29..]), (30, ".", "Z"), "{time}");
     }
     assert!(column("time").is_sorted_by(|a, b| a.as_str() > b.as_str()));
 
@@ -256,10 +217,7 @@ fn answers_have_the_documented_form() {
         )
         .unwrap()
     );
-    assert_eq!(
-        bench.json("query s q.csv --radius 1")["answers"][1]["ids"],
-        serde_json::json!([1])
-    );
+    assert_eq!(bench.json("query s q.csv --radius 1")["answers"][1]["ids"], serde_json::json!([1]));
 }
 
 #[test]
@@ -281,12 +239,7 @@ fn a_version_answers_the_same_for_ever_and_as_brute_force_does() {
             bench.write("b.csv", points(300 * version..300 * version + 50));
             bench.ok("insert s b.csv");
         } else {
-            bench.ok(&format!(
-                "delete s {} {} {}",
-                version,
-                2 * version + 100,
-                299 - version
-            ));
+            bench.ok(&format!("delete s {} {} {}", version, 2 * version + 100, 299 - version));
         }
     }
     for (version, ask, answer) in then {
@@ -299,52 +252,28 @@ fn a_version_answers_the_same_for_ever_and_as_brute_force_does() {
 fn answers_go_to_files() {
     let bench = Bench::with_store();
     let csv = bench.ok("query s q.csv -k 5");
-    assert!(
-        bench
-            .ok("query s q.csv -k 5 --output out.csv")
-            .contains("3 queries")
-    );
+    assert!(bench.ok("query s q.csv -k 5 --output out.csv").contains("3 queries"));
     assert_eq!(bench.read("out.csv"), csv.as_bytes());
     assert_eq!(bench.ok("query s q.csv -k 5 --output -"), csv);
 
     let summary = bench.json("query s q.csv -k 5 --output out.npy");
-    assert_eq!(
-        summary["files"],
-        serde_json::json!(["out.npy", "out_distances.npy"])
-    );
+    assert_eq!(summary["files"], serde_json::json!(["out.npy", "out_distances.npy"]));
     let (shape, ids) = read_npy::<u64>(&bench.read("out.npy"));
     let (distance_shape, distances) = read_npy::<f32>(&bench.read("out_distances.npy"));
-    assert_eq!(
-        (&shape[..], &distance_shape[..]),
-        (&[3, 5][..], &[3, 5][..])
-    );
+    assert_eq!((&shape[..], &distance_shape[..]), (&[3, 5][..], &[3, 5][..]));
     for (line, (id, distance)) in csv.lines().skip(1).zip(ids.iter().zip(&distances)) {
         let fields: Vec<&str> = line.split(',').collect();
         assert_eq!(fields[2].parse::<u64>().unwrap(), *id);
-        assert_eq!(
-            fields[3].parse::<f32>().unwrap().to_bits(),
-            distance.to_bits()
-        );
+        assert_eq!(fields[3].parse::<f32>().unwrap().to_bits(), distance.to_bits());
     }
 
     bench.ok("query s q.csv --radius 2 --output radius.csv --quiet");
-    assert_eq!(
-        bench.read("radius.csv"),
-        bench.ok("query s q.csv --radius 2").as_bytes()
-    );
+    assert_eq!(bench.read("radius.csv"), bench.ok("query s q.csv --radius 2").as_bytes());
     bench.refuses(2, "query s q.csv --radius 2 --output r.npy", &[".csv"]);
     bench.refuses(2, "query s q.csv -k 2 --output r.txt", &[".csv or .npy"]);
-    bench.refuses(
-        1,
-        "query s q.csv -k 2 --output missing/r.csv",
-        &["cannot write missing/r.csv"],
-    );
+    bench.refuses(1, "query s q.csv -k 2 --output missing/r.csv", &["cannot write missing/r.csv"]);
     bench.write("bad.csv", "1,2,3\n1,2,x\n");
-    bench.refuses(
-        1,
-        "query s bad.csv -k 2 --output out.csv",
-        &["bad.csv", "line 2, column 3"],
-    );
+    bench.refuses(1, "query s bad.csv -k 2 --output out.csv", &["bad.csv", "line 2, column 3"]);
     assert_eq!(bench.read("out.csv"), csv.as_bytes());
 }
 
@@ -353,29 +282,20 @@ fn export_and_build_go_round() {
     let bench = Bench::with_store();
     let csv = bench.ok("export s - --at 2");
     let lines: Vec<&str> = csv.lines().collect();
-    assert_eq!(
-        (lines.len(), lines[0], lines[1]),
-        (341, "id,x0,x1,x2", "0,0,0,0")
-    );
+    assert_eq!((lines.len(), lines[0], lines[1]), (341, "id,x0,x1,x2", "0,0,0,0"));
     assert_eq!(lines[8], format!("7,{}", points(7..8).trim_end()));
     bench.ok("export s out.csv --at 2");
     assert_eq!(bench.read("out.csv"), csv.as_bytes());
 
     let object = bench.json("export s p.npy");
-    assert_eq!(
-        (&object["points"], &object["dim"]),
-        (&337.into(), &3.into())
-    );
+    assert_eq!((&object["points"], &object["dim"]), (&337.into(), &3.into()));
     assert_eq!(object["files"], serde_json::json!(["p.npy", "p_ids.npy"]));
     assert_eq!(read_npy::<f32>(&bench.read("p.npy")).0, [337, 3]);
     let (shape, ids) = read_npy::<u64>(&bench.read("p_ids.npy"));
     assert_eq!(shape, [337]);
     assert!(ids.is_sorted() && !ids.contains(&310));
     bench.ok("build copy p.npy --ids p_ids.npy");
-    assert_eq!(
-        bench.ok("query copy q.csv -k 20"),
-        bench.ok("query s q.csv -k 20")
-    );
+    assert_eq!(bench.ok("query copy q.csv -k 20"), bench.ok("query s q.csv -k 20"));
     assert_eq!(bench.ok("export copy -"), bench.ok("export s -"));
 
     bench.fails(2, "export s out.txt", &[".csv or .npy"]);
@@ -401,16 +321,8 @@ fn points_are_found_by_id() {
     assert_eq!(object["points"][0]["point"][1].as_f64(), Some(3e15));
 
     bench.ok("delete s 5");
-    bench.refuses(
-        5,
-        "get s 18446744073709551615 5",
-        &["no point has id 5 in version 2"],
-    );
-    assert!(
-        bench
-            .ok("get s 5 --at 1")
-            .ends_with("5,-2.5,3000000000000000\n")
-    );
+    bench.refuses(5, "get s 18446744073709551615 5", &["no point has id 5 in version 2"]);
+    assert!(bench.ok("get s 5 --at 1").ends_with("5,-2.5,3000000000000000\n"));
 }
 
 #[test]
@@ -418,29 +330,15 @@ fn live_ids_are_refused_or_replaced() {
     let bench = Bench::with_store();
     bench.write("ids.txt", "5\n900\n");
     bench.write("c.csv", "50,50,50\n60,60,60\n");
-    bench.refuses(
-        1,
-        "insert s c.csv --ids ids.txt",
-        &["c.csv", "row 0", "id 5 is live"],
-    );
+    bench.refuses(1, "insert s c.csv --ids ids.txt", &["c.csv", "row 0", "id 5 is live"]);
     let made = bench.json("insert s c.csv --ids ids.txt --on-duplicate replace");
-    assert_eq!(
-        (&made["version"], &made["points"]),
-        (&4.into(), &338.into())
-    );
-    assert_eq!(
-        bench.ok("get s 5 900"),
-        "id,x0,x1,x2\n5,50,50,50\n900,60,60,60\n"
-    );
+    assert_eq!((&made["version"], &made["points"]), (&4.into(), &338.into()));
+    assert_eq!(bench.ok("get s 5 900"), "id,x0,x1,x2\n5,50,50,50\n900,60,60,60\n");
     assert_eq!(bench.json("log s")["versions"][0]["kind"], "mixed");
     bench.write("twice.txt", "6\n6\n");
     for how in ["error", "replace"] {
         let line = format!("insert s c.csv --ids twice.txt --on-duplicate {how}");
-        let part = if how == "error" {
-            "id 6"
-        } else {
-            "row 1: id 6 stands in row 0"
-        };
+        let part = if how == "error" { "id 6" } else { "row 1: id 6 stands in row 0" };
         bench.refuses(1, &line, &[part]);
     }
     bench.write("three.txt", "1000\n1001\n1002\n");
@@ -453,10 +351,7 @@ fn every_format_of_points_gives_the_same_store() {
     let values = [0.0f32, 1.0, 2.0, 3.0, 4.0, 255.0];
     bench.write("a.csv", "0,1\n2,3\n4,255\n");
     bench.write("a.npy", f32_npy("(3, 2)", &values));
-    let doubles: Vec<u8> = values
-        .iter()
-        .flat_map(|&v| f64::from(v).to_le_bytes())
-        .collect();
+    let doubles: Vec<u8> = values.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect();
     bench.write("b.npy", npy("<f8", "(3, 2)", &doubles));
     bench.write("c.npy", npy("|u1", "(3, 2)", &[0, 1, 2, 3, 4, 255]));
     bench.write("d.dat", bench.read("a.csv"));
@@ -474,10 +369,7 @@ fn every_format_of_points_gives_the_same_store() {
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         finish_with_input(child.unwrap(), input)
     };
-    assert_eq!(
-        feed("build s - --quiet", "0,1\n2,3\n4,255\n").status.code(),
-        Some(0)
-    );
+    assert_eq!(feed("build s - --quiet", "0,1\n2,3\n4,255\n").status.code(), Some(0));
     assert_eq!(bench.ok("export s -"), export);
     let output = feed("query s - -k 1", "2,2\n");
     assert_eq!(output.stdout, b"query,rank,id,distance\n0,0,1,1\n");
@@ -503,10 +395,7 @@ fn bad_input_is_named_and_changes_nothing() {
     bench.write("flat.npy", f32_npy("(6,)", &[0.0; 6]));
     bench.write("wide.npy", f32_npy("(3, 2)", &[0.0; 6]));
     bench.write("text.npy", "1,2,3\n");
-    bench.write(
-        "far.npy",
-        f32_npy("(2, 3)", &[1.0, 2.0, 3.0, 4.0, 5.0, 1e30]),
-    );
+    bench.write("far.npy", f32_npy("(2, 3)", &[1.0, 2.0, 3.0, 4.0, 5.0, 1e30]));
     bench.write("ragged.csv", "1,2,3\n4,5,6\n7,8\n");
     bench.write("word.csv", "1,2,3\n4,five,6\n");
     bench.write("nan.csv", "1,2,3\n4,nan,6\n");
@@ -515,38 +404,17 @@ fn bad_input_is_named_and_changes_nothing() {
     for (input, parts) in [
         ("nan.npy", &["nan.npy", "row 1, column 1", "NaN"][..]),
         ("short.npy", &["short.npy: truncated", "152", "151"]),
-        (
-            "claims.npy",
-            &["claims.npy: truncated", "1000000000000000 rows"],
-        ),
-        (
-            "half.npy",
-            &["half.npy", "<f2", "float32, float64 or uint8"],
-        ),
+        ("claims.npy", &["claims.npy: truncated", "1000000000000000 rows"]),
+        ("half.npy", &["half.npy", "<f2", "float32, float64 or uint8"]),
         ("big.npy", &["big.npy", ">f4"]),
         ("flat.npy", &["flat.npy", "shape (6)", "n rows x d columns"]),
-        (
-            "wide.npy",
-            &["wide.npy", "points have 2 dimensions, the store has 3"],
-        ),
+        ("wide.npy", &["wide.npy", "points have 2 dimensions, the store has 3"]),
         ("text.npy", &["text.npy: not an .npy file"]),
         ("far.npy", &["far.npy", "row 1, column 2"]),
-        (
-            "ragged.csv",
-            &["ragged.csv: line 3 has 2 fields, the first row has 3"],
-        ),
-        (
-            "word.csv",
-            &["word.csv: line 2, column 2: `five` is not a number"],
-        ),
-        (
-            "nan.csv",
-            &["nan.csv: line 2, column 2: `nan` is not finite"],
-        ),
-        (
-            "wide.csv",
-            &["wide.csv", "points have 2 dimensions, the store has 3"],
-        ),
+        ("ragged.csv", &["ragged.csv: line 3 has 2 fields, the first row has 3"]),
+        ("word.csv", &["word.csv: line 2, column 2: `five` is not a number"]),
+        ("nan.csv", &["nan.csv: line 2, column 2: `nan` is not finite"]),
+        ("wide.csv", &["wide.csv", "points have 2 dimensions, the store has 3"]),
         ("empty.csv", &["empty.csv: empty"]),
         ("missing.csv", &["cannot open missing.csv"]),
     ] {
@@ -558,17 +426,10 @@ fn bad_input_is_named_and_changes_nothing() {
     }
     bench.refuses(1, "bench s wide.csv -k 3", &["points have 2 dimensions"]);
 
-    bench.write(
-        "ids.npy",
-        npy("<i8", "(2,)", &[-1i64, 5].map(i64::to_le_bytes).concat()),
-    );
+    bench.write("ids.npy", npy("<i8", "(2,)", &[-1i64, 5].map(i64::to_le_bytes).concat()));
     bench.write("ids.txt", "1\n2\nthree\n");
     bench.write("twice.txt", "1\n2\n1\n");
-    bench.refuses(
-        1,
-        "delete s --ids ids.npy",
-        &["ids.npy", "entry 0 (from 0) is -1"],
-    );
+    bench.refuses(1, "delete s --ids ids.npy", &["ids.npy", "entry 0 (from 0) is -1"]);
     bench.refuses(1, "delete s --ids ids.txt", &["ids.txt: line 3: `three`"]);
     bench.refuses(1, "delete s --ids twice.txt", &["id 1 stands twice"]);
     bench.refuses(5, "delete s 1 2 310 3", &["no live point has id 310"]);
@@ -593,35 +454,12 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
     ] {
         bench.fails(2, line, &[]);
     }
-    bench.fails(
-        2,
-        "query s q.csv -k 1 --at tuesday",
-        &["only version numbers"],
-    );
-    bench.fails(
-        2,
-        &format!("delete s 1 --message {}", "m".repeat(257)),
-        &["257 bytes"],
-    );
-    for verb in [
-        "log",
-        "stats",
-        "verify",
-        "get 1",
-        "export out.csv",
-        "query q.csv -k 1",
-    ] {
+    bench.fails(2, "query s q.csv -k 1 --at tuesday", &["only version numbers"]);
+    bench.fails(2, &format!("delete s 1 --message {}", "m".repeat(257)), &["257 bytes"]);
+    for verb in ["log", "stats", "verify", "get 1", "export out.csv", "query q.csv -k 1"] {
         let (verb, rest) = verb.split_once(' ').unwrap_or((verb, ""));
-        bench.fails(
-            1,
-            &format!("{verb} missing {rest}"),
-            &["missing", "cannot open"],
-        );
-        bench.fails(
-            3,
-            &format!("{verb} a.csv {rest}"),
-            &["a.csv", "not a treering file"],
-        );
+        bench.fails(1, &format!("{verb} missing {rest}"), &["missing", "cannot open"]);
+        bench.fails(3, &format!("{verb} a.csv {rest}"), &["a.csv", "not a treering file"]);
         if !matches!(verb, "log" | "stats" | "verify") {
             let part = "there is no version 4; the newest is 3";
             bench.fails(5, &format!("{verb} s {rest} --at 4"), &["s: ", part]);
@@ -645,26 +483,17 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
 fn a_store_may_be_emptied_and_filled_again() {
     let bench = Bench::with_store();
     let csv = bench.ok("export s -");
-    let ids: String = csv
-        .lines()
-        .skip(1)
-        .map(|line| line.split(',').next().unwrap().to_owned() + "\n")
-        .collect();
+    let ids: String =
+        csv.lines().skip(1).map(|line| line.split(',').next().unwrap().to_owned() + "\n").collect();
     bench.write("all.txt", ids);
     assert_eq!(bench.json("delete s --ids all.txt")["points"], 0);
     assert_eq!(bench.ok("query s q.csv -k 3"), "query,rank,id,distance\n");
-    assert_eq!(
-        bench.ok("query s q.csv --radius 9 --brute-force"),
-        "query,rank,id,distance\n"
-    );
+    assert_eq!(bench.ok("query s q.csv --radius 9 --brute-force"), "query,rank,id,distance\n");
     assert_eq!(bench.ok("export s -"), "id,x0,x1,x2\n");
     bench.ok("query s q.csv -k 3 --output none.npy");
     assert_eq!(read_npy::<u64>(&bench.read("none.npy")).0, [3, 0]);
     assert_eq!(bench.json("insert s b.csv")["points"], 40);
-    assert!(
-        bench.ok("get s 340").starts_with("id,"),
-        "ids are never given twice"
-    );
+    assert!(bench.ok("get s 340").starts_with("id,"), "ids are never given twice");
     assert_eq!(bench.json("verify s --all --deep")["ok"], true);
 }
 
@@ -674,14 +503,7 @@ fn stats_and_bench_have_their_fields() {
     let stats = bench.json("stats s");
     has_keys(
         &stats,
-        &[
-            "height",
-            "nodes",
-            "file_bytes",
-            "live_bytes",
-            "pinned_bytes",
-            "reclaimable_bytes",
-        ],
+        &["height", "nodes", "file_bytes", "live_bytes", "pinned_bytes", "reclaimable_bytes"],
     );
     assert_eq!(
         (&stats["version"], &stats["live"], &stats["dim"]),
@@ -690,21 +512,11 @@ fn stats_and_bench_have_their_fields() {
     assert_eq!(stats["metric"], "euclidean");
     assert_eq!(stats["file_bytes"], bench.read("s").len());
     assert_eq!(bench.json("stats s --at 1")["live"], 300);
-    assert!(
-        bench
-            .ok("stats s")
-            .contains("metric             euclidean\n")
-    );
+    assert!(bench.ok("stats s").contains("metric             euclidean\n"));
 
     let measured = bench.json("bench s q.csv -k 4 --threads 1");
-    assert_eq!(
-        (&measured["queries"], &measured["k"]),
-        (&3.into(), &4.into())
-    );
-    assert_eq!(
-        (&measured["threads"], &measured["mismatches"]),
-        (&1.into(), &0.into())
-    );
+    assert_eq!((&measured["queries"], &measured["k"]), (&3.into(), &4.into()));
+    assert_eq!((&measured["threads"], &measured["mismatches"]), (&1.into(), &0.into()));
     for value in [
         &measured["queries_per_second"],
         &measured["distance_evaluations_per_query"],
@@ -721,12 +533,7 @@ fn verify_finds_damage_and_says_where() {
     // These bytes stand in a segment of coordinates and can be found there.
     bench.write("odd.csv", "1234.5,-9876.25,4321.75\n");
     bench.ok("insert s odd.csv");
-    for line in [
-        "verify s",
-        "verify s --at 2",
-        "verify s --all",
-        "verify s --all --deep",
-    ] {
+    for line in ["verify s", "verify s --at 2", "verify s --all", "verify s --all --deep"] {
         let report = bench.json(line);
         assert_eq!(report["ok"], true, "{line}: {report}");
         assert_eq!(report["problems"], serde_json::json!([]));
@@ -739,23 +546,13 @@ fn verify_finds_damage_and_says_where() {
 
     let sound = bench.read("s");
     let mut bytes = sound.clone();
-    let needle: Vec<u8> = [1234.5f32, -9876.25, 4321.75]
-        .iter()
-        .flat_map(|v| v.to_le_bytes())
-        .collect();
-    let at = bytes
-        .windows(needle.len())
-        .position(|window| window == needle)
-        .unwrap();
+    let needle: Vec<u8> =
+        [1234.5f32, -9876.25, 4321.75].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap();
     bytes[at + 1] ^= 0x40;
     bench.write("s", &bytes);
     let output = bench.run("verify s --all --json");
-    assert_eq!(
-        output.status.code(),
-        Some(3),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["ok"], false);
     has_keys(&report["problems"][0], &["place", "defect", "versions"]);
@@ -778,13 +575,7 @@ fn the_demo_tells_a_true_story() {
     let story = bench.json("demo");
     let versions = story["versions"].as_array().unwrap();
     assert!(versions.len() >= 6);
-    assert!(
-        versions
-            .iter()
-            .map(|v| v["added"].as_u64().unwrap())
-            .sum::<u64>()
-            >= 100_000
-    );
+    assert!(versions.iter().map(|v| v["added"].as_u64().unwrap()).sum::<u64>() >= 100_000);
     assert!(versions.iter().any(|v| v["removed"].as_u64().unwrap() > 0));
     assert!(versions.iter().all(|v| v["mismatches"] == 0));
     assert!(bench.names().is_empty());
@@ -797,11 +588,7 @@ fn a_reader_that_goes_away_is_no_failure() {
     let queries: String = (0..2_000).map(|i| format!("{},1,2\n", i % 7)).collect();
     bench.write("many.csv", queries);
     let mut command = bench.command("query s many.csv -k 300");
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
@@ -815,28 +602,19 @@ fn an_interrupt_leaves_things_as_they_were() {
     let before = bench.read("s");
     for line in ["build t -", "insert s -"] {
         let mut command = bench.command(line);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().unwrap();
         let pid = child.id();
         // The handler of SIGINT is in place before the input is read.
         let catches = || {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-            let caught = status
-                .lines()
-                .find_map(|line| line.strip_prefix("SigCgt:"))
-                .unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
             u64::from_str_radix(caught.trim(), 16).unwrap() & 2 != 0
         };
         while !catches() {
             std::thread::yield_now();
         }
-        let sent = Command::new("sh")
-            .args(["-c", &format!("kill -INT {pid}")])
-            .status()
-            .unwrap();
+        let sent = Command::new("sh").args(["-c", &format!("kill -INT {pid}")]).status().unwrap();
         assert!(sent.success());
         // The token is set on another thread; give it the time that a person would.
         std::thread::sleep(std::time::Duration::from_millis(200));

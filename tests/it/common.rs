@@ -58,11 +58,7 @@ pub(crate) fn shapes(n: usize) -> Vec<(&'static str, usize, Vec<f32>)> {
     shapes.push(("integer lattice", 3, lattice.map(|x| x as f32).collect()));
     let line = (0..n).flat_map(|i| [i as f32, 2.0 * i as f32, -(i as f32)]);
     shapes.push(("collinear", 3, line.collect()));
-    shapes.push((
-        "powers of two",
-        1,
-        (0..60).map(|i| 2f32.powi(i - 30)).collect(),
-    ));
+    shapes.push(("powers of two", 1, (0..60).map(|i| 2f32.powi(i - 30)).collect()));
     let mut outlier = random.points(n, 2);
     outlier[n] = 1e9;
     shapes.push(("one outlier", 2, outlier));
@@ -72,11 +68,7 @@ pub(crate) fn shapes(n: usize) -> Vec<(&'static str, usize, Vec<f32>)> {
     shapes.push(("scale 3e-21", 3, verge));
     let huge: Vec<f32> = random.points(n, 3).iter().map(|x| x * 1e15).collect();
     shapes.push(("scale 1e15", 3, huge));
-    let vast: Vec<f32> = random
-        .points(n, 3)
-        .iter()
-        .map(|x| (x - 0.5) * 2e18)
-        .collect();
+    let vast: Vec<f32> = random.points(n, 3).iter().map(|x| (x - 0.5) * 2e18).collect();
     shapes.push(("scale 1e18", 3, vast));
     let mut sorted = random.points(n, 1);
     sorted.sort_by(f32::total_cmp);
@@ -117,21 +109,11 @@ pub(crate) fn assert_exact(snapshot: &Snapshot, points: &[f32], what: &str) {
     }
     for query in queries.chunks_exact(dim) {
         let near = snapshot.brute_knn(query, 20).unwrap();
-        let radii = [
-            0.0,
-            near.last().map_or(1.0, |n: &Neighbor| n.distance),
-            f32::INFINITY,
-        ];
-        for radius in radii
-            .into_iter()
-            .chain(near.first().map(|n| n.distance.next_down().max(0.0)))
+        let radii = [0.0, near.last().map_or(1.0, |n: &Neighbor| n.distance), f32::INFINITY];
+        for radius in radii.into_iter().chain(near.first().map(|n| n.distance.next_down().max(0.0)))
         {
             let scan = snapshot.brute_within(query, radius).unwrap();
-            assert_eq!(
-                snapshot.within(query, radius).unwrap(),
-                scan,
-                "{what}: radius {radius}"
-            );
+            assert_eq!(snapshot.within(query, radius).unwrap(), scan, "{what}: radius {radius}");
             let count = snapshot.count_within(query, radius).unwrap();
             assert_eq!(count, scan.len() as u64, "{what}: count, radius {radius}");
         }
