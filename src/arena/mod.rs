@@ -17,7 +17,7 @@ use crate::error::{Defect, Place, ReadError, StorageError};
 use crate::format::DATA_START;
 use crate::format::arrays::Entry;
 use crate::format::checksum::crc32;
-use mapping::Bytes;
+use mapping::{Bytes, WINDOW_BYTES};
 use storage::Storage;
 
 /// How bytes are brought in.
@@ -96,7 +96,8 @@ impl Arena {
         if address < DATA_START
             || address % self.block_bytes != 0
             || bytes == 0
-            || end.is_none_or(|end| end > limit)
+            || end
+                .is_none_or(|end| end > limit || (end - 1) / WINDOW_BYTES != address / WINDOW_BYTES)
         {
             return Err(ReadError::corrupt(place(), Defect::OutOfBounds { value: address, limit }));
         }

@@ -9,7 +9,7 @@ use super::table::Table;
 use crate::arena::free_space::FreeSpace;
 use crate::arena::storage::Storage;
 use crate::arena::{Access, Arena};
-use crate::error::{AtError, OpenError, Place, ReadError, StorageError};
+use crate::error::{AtError, Defect, OpenError, Place, ReadError, StorageError};
 use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS, Geometry};
 use crate::format::header::Header;
 use crate::format::rows::FreedRow;
@@ -107,7 +107,7 @@ impl Database {
                 Ok(found) => self.publish(found.slot),
                 Err(OpenError::Read(e)) => return Err(e),
                 Err(other) => {
-                    let what = crate::error::Defect::Invariant(other.to_string());
+                    let what = Defect::Invariant(other.to_string());
                     return Err(ReadError::corrupt(Place::Slots, what));
                 }
             }
@@ -148,12 +148,16 @@ impl Database {
         to: u64,
     ) -> Result<Vec<VersionRow>, ReadError> {
         let column = self.version_rows(slot)?;
-        let mut rows = Vec::with_capacity((to + 1 - from) as usize);
+        if to > column.len() {
+            let what = Defect::OutOfBounds { value: to, limit: column.len() + 1 };
+            return Err(ReadError::corrupt(Place::Slots, what));
+        }
+        let mut rows = Vec::new();
         for version in from..=to {
             let row = column.get(version - 1)?;
             row.check(version).map_err(|what| {
                 let place = Place::Version(VersionId(version));
-                ReadError::corrupt(place, crate::error::Defect::Invalid(what))
+                ReadError::corrupt(place, Defect::Invalid(what))
             })?;
             rows.push(row);
         }

@@ -4,6 +4,7 @@ use crate::arena::storage::Storage;
 use crate::error::{Defect, OpenError, Place, ReadError};
 use crate::format::header::{Header, HeaderDefect};
 use crate::format::slot::{CommitSlot, Hint};
+use crate::format::version_row::VersionRow;
 use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, PAGE_BYTES, SLOT_RING, slot_offset};
 
 /// The newest commit of a store, and whether it is known to be durable.
@@ -66,6 +67,8 @@ pub(crate) fn read_header(storage: &dyn Storage, writing: bool) -> Result<Header
 /// The newest commit with an intact slot. The file is checked to be long enough for it; a commit that is known to
 /// have been acknowledged and whose slots are both gone is an error, never a silent fall back to an older one.
 pub(crate) fn newest_commit(storage: &dyn Storage, lineage: [u8; 16]) -> Result<Newest, OpenError> {
+    // Read before the slots: beside a busy writer the slots may then be newer than the hint, never older.
+    let hint = Hint::decode(&read_page(storage, HINT_OFFSET)?, lineage);
     let mut newest: Option<CommitSlot> = None;
     for copy in 0..2 {
         for place in 0..SLOT_RING {
@@ -83,10 +86,15 @@ pub(crate) fn newest_commit(storage: &dyn Storage, lineage: [u8; 16]) -> Result<
         let what = Defect::Invalid("no commit slot is intact");
         return Err(ReadError::corrupt(Place::Slots, what).into());
     };
-    let hint = Hint::decode(&read_page(storage, HINT_OFFSET)?, lineage);
     let acknowledged = hint.map(|hint| hint.commit);
     if acknowledged.is_some_and(|commit| commit > slot.commit) {
         let what = Defect::Invalid("both slots of the newest acknowledged commit are damaged");
+        return Err(ReadError::corrupt(Place::Slots, what).into());
+    }
+    let rows = slot.roots[0].rows;
+    if slot.newest_version != rows || rows > slot.file_bytes / size_of::<VersionRow>() as u64 {
+        let what =
+            Defect::OutOfBounds { value: slot.newest_version, limit: rows.saturating_add(1) };
         return Err(ReadError::corrupt(Place::Slots, what).into());
     }
     let found = storage.len()?;
