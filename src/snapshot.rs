@@ -11,7 +11,7 @@ use crate::ids::{PointId, VersionId};
 use crate::insert::batch::check_points;
 use crate::insert::report::Counters;
 use crate::options::Metric;
-use crate::query::{Neighbor, batch, brute, knn, range};
+use crate::query::{Neighbor, auto, batch, brute, knn, range};
 use crate::store::Core;
 use crate::tree::columns::Tree;
 use crate::tree::id_index;
@@ -397,7 +397,7 @@ impl Searcher {
     /// As for [`Snapshot::knn`].
     pub fn knn(&mut self, query: &[f32], k: usize) -> Result<&[Neighbor], QueryError> {
         self.snapshot.check_one(query)?;
-        knn::knn(self.snapshot.tree(), query, k, &mut self.buffers.knn)?;
+        auto::knn(self.snapshot.tree(), query, k, &mut self.buffers.knn)?;
         Ok(self.buffers.knn.best.sorted())
     }
 

@@ -1,15 +1,18 @@
 //! Many queries at once: sorted along the tree, so that each finds in the cache what the one before it read, and shared
-//! out among the threads.
+//! out among the threads; or scanned for together, where the tree cannot prune.
 
 use rayon::prelude::*;
 
-use super::Neighbor;
 use super::knn::{self, Scratch};
+use super::{Neighbor, auto, brute};
 use crate::error::ReadError;
 use crate::tree::columns::Tree;
 
 /// Queries that one task answers in turn.
 const QUERIES_PER_TASK: usize = 64;
+
+/// Queries that the tree answers first, to see whether it prunes.
+const TRIALS: usize = 16;
 
 /// The answers of all queries, in the order of the queries, and the distances computed for them.
 pub(crate) fn knn_batch(
@@ -17,13 +20,41 @@ pub(crate) fn knn_batch(
     queries: &[f32],
     k: usize,
 ) -> Result<(Vec<Neighbor>, u64), ReadError> {
+    let rows = queries.len() / tree.dim;
+    let trial_rows = if rows >= 2 * TRIALS { TRIALS } else { 0 };
+    let (trials, rest) = queries.split_at(trial_rows * tree.dim);
+    let mut scratch = Scratch::default();
+    let mut found = Vec::new();
+    for query in trials.chunks_exact(tree.dim) {
+        knn::knn(tree, query, k, &mut scratch)?;
+        found.extend_from_slice(scratch.best.sorted());
+    }
+    let Scratch { visits, evaluations, .. } = scratch;
+    if trial_rows > 0 && auto::scan_batch(tree, trial_rows as u64, visits, evaluations) {
+        found.extend(brute::knn_batch(tree, rest, k)?);
+        let scanned = (rows - trial_rows) as u64 * tree.slots() as u64;
+        return Ok((found, evaluations + scanned));
+    }
+    let (rest, more) = descend_sorted(tree, rest, k)?;
+    found.extend(rest);
+    Ok((found, evaluations + more))
+}
+
+/// Answers by the tree, in the order in which the answers lie there.
+fn descend_sorted(
+    tree: &Tree,
+    queries: &[f32],
+    k: usize,
+) -> Result<(Vec<Neighbor>, u64), ReadError> {
     let query = |row: usize| &queries[row * tree.dim..(row + 1) * tree.dim];
     let rows = queries.len() / tree.dim;
-    let mut order: Vec<(u32, usize)> = (0..rows)
+    let mut order: Vec<(u32, usize, u64)> = (0..rows)
         .into_par_iter()
         .with_min_len(QUERIES_PER_TASK)
         .map_init(Scratch::default, |scratch, row| {
-            knn::neighbourhood(tree, query(row), scratch).map(|key| (key, row))
+            let before = scratch.evaluations;
+            let key = knn::neighbourhood(tree, query(row), scratch)?;
+            Ok((key, row, scratch.evaluations - before))
         })
         .collect::<Result<_, ReadError>>()?;
     order.par_sort_unstable();
@@ -32,21 +63,19 @@ pub(crate) fn knn_batch(
         .map_init(Scratch::default, |scratch, part| {
             let before = scratch.evaluations;
             let mut found = Vec::new();
-            for &(_, row) in part {
+            for &(_, row, _) in part {
                 knn::knn(tree, query(row), k, scratch)?;
                 found.extend_from_slice(scratch.best.sorted());
             }
             Ok((found, scratch.evaluations - before))
         })
         .collect::<Result<_, ReadError>>()?;
-    let evaluations = parts.iter().map(|part| part.1).sum();
+    let evaluations = parts.iter().map(|part| part.1).sum::<u64>();
+    let evaluations = evaluations + order.iter().map(|entry| entry.2).sum::<u64>();
     let found: Vec<Neighbor> = parts.into_iter().flat_map(|part| part.0).collect();
-    if rows == 0 {
-        return Ok((found, evaluations));
-    }
-    let per_query = found.len() / rows;
+    let per_query = found.len() / rows.max(1);
     let mut answers = vec![Neighbor { id: 0, distance: 0.0 }; found.len()];
-    for (i, &(_, row)) in order.iter().enumerate() {
+    for (i, &(_, row, _)) in order.iter().enumerate() {
         answers[row * per_query..][..per_query]
             .copy_from_slice(&found[i * per_query..][..per_query]);
     }

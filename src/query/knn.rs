@@ -5,8 +5,10 @@
 //! are then cut by one comparison, and never see the queue.
 
 use super::Neighbor;
+use super::auto::History;
 use super::frontier::{Frontier, Pending};
 use super::heap::KBest;
+use super::sift::sift;
 use crate::error::ReadError;
 use crate::format::rows::{LINK_UNEQUAL_TWINS, LinkRow, NONE};
 use crate::metric;
@@ -19,9 +21,6 @@ const FLAT_SCAN_VALUES: usize = 4096;
 /// The same in rows: at least and at most.
 const FLAT_SCAN_ROWS: std::ops::RangeInclusive<usize> = 32..=256;
 
-/// Sums that are sifted at once.
-const SIFT: usize = 16;
-
 /// Rows scanned before the bound is looked at again.
 const SCAN_STEP: u32 = 256;
 
@@ -30,7 +29,7 @@ const SCAN_STEP: u32 = 256;
 pub(crate) struct Scratch {
     pub(crate) best: KBest,
     frontier: Frontier,
-    sums: Vec<f32>,
+    pub(crate) sums: Vec<f32>,
     path: Vec<Step>,
     /// Sums to the centers of the children of every node on the path.
     path_sums: Vec<f32>,
@@ -38,6 +37,7 @@ pub(crate) struct Scratch {
     pub(crate) evaluations: u64,
     /// Nodes visited since the scratch was made.
     pub(crate) visits: u64,
+    pub(crate) history: History,
 }
 
 /// A node on the way down.
@@ -74,6 +74,17 @@ pub(crate) fn knn(
         visit(tree, query, next, scratch)?;
     }
     Ok(())
+}
+
+/// What [`knn`] finds, by a scan of every slot.
+pub(crate) fn scan_all(
+    tree: &Tree,
+    query: &[f32],
+    k: usize,
+    scratch: &mut Scratch,
+) -> Result<(), ReadError> {
+    scratch.best.reset(k, tree.live()?);
+    scan(tree, query, Range { start: 0, count: tree.slots() }, scratch)
 }
 
 /// Goes to the nearest child until there is none, or until the subtree is small enough to scan, which is done. Children
@@ -244,22 +255,7 @@ fn scan(tree: &Tree, query: &[f32], range: Range, scratch: &mut Scratch) -> Resu
         let limit = scratch.best.sum_limit();
         tree.sums_within(&tree.coordinates, step, query, limit, &mut scratch.sums)?;
         scratch.evaluations += step.count as u64;
-        let Scratch { best, sums, .. } = scratch;
-        for (i, sums) in sums.chunks(SIFT).enumerate() {
-            let limit = best.sum_limit();
-            // Mostly none is near enough; that is found for several at once.
-            if !sums.iter().fold(false, |near, &sum| near | (sum <= limit)) {
-                continue;
-            }
-            for (slot, &sum) in (start + (i * SIFT) as u32..).zip(sums) {
-                if sum <= best.sum_limit() {
-                    let distance = metric::distance(sum);
-                    if distance <= best.radius() && tree.is_live(slot)? {
-                        best.offer(Neighbor { id: tree.ids.get(slot as u64)?, distance });
-                    }
-                }
-            }
-        }
+        sift(tree, start, &scratch.sums, &mut scratch.best)?;
         start += step.count;
     }
     Ok(())

@@ -2,12 +2,14 @@
 //!
 //! Nothing here writes, and nothing here is imported by [`crate::insert`].
 
+pub(crate) mod auto;
 pub(crate) mod batch;
 pub(crate) mod brute;
 pub(crate) mod frontier;
 pub(crate) mod heap;
 pub(crate) mod knn;
 pub(crate) mod range;
+pub(crate) mod sift;
 
 use crate::ids::PointId;
 

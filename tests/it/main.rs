@@ -1,7 +1,13 @@
 //! The integration tests, one binary; each file is a story.
 
+mod allocation;
 #[cfg(feature = "cli")]
 mod cli;
 mod common;
+mod crash;
+mod data;
+mod determinism;
 mod exactness;
+mod format;
 mod model;
+mod time_travel;

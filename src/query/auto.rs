@@ -1,0 +1,73 @@
+//! Tree or scan: where the tree cannot prune, reading everything in order is faster. Both give the same bits.
+//!
+//! The choice rests on counts of what earlier queries took, not on clocks, so that the work done is reproducible too.
+
+use super::knn;
+use super::knn::Scratch;
+use crate::error::ReadError;
+use crate::tree::columns::Tree;
+
+/// What things cost in nanoseconds, roughly, on present processors; only the ratios matter. A visit is a few cache
+/// misses. A value of a row met in a descent is dearer than one in a scan, and in a scan that serves one query dearer
+/// than in one that serves several.
+const VISIT: f64 = 400.0;
+const VALUE_IN_DESCENT: f64 = 0.12;
+const VALUE_IN_SCAN: f64 = 0.08;
+const VALUE_IN_SHARED_SCAN: f64 = 0.04;
+
+/// Queries answered by the tree before the first choice, and one in how many after it, to see whether it still holds.
+const TRIALS: u64 = 4;
+const TRIAL_EVERY: u64 = 64;
+
+/// What queries for one k took so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct History {
+    k: usize,
+    queries: u64,
+    trials: u64,
+    visits: u64,
+    evaluations: u64,
+}
+
+impl History {
+    fn descent_cost(&self, tree: &Tree) -> f64 {
+        let visits = self.visits as f64 / self.trials as f64;
+        let evaluations = self.evaluations as f64 / self.trials as f64;
+        visits * VISIT + evaluations * tree.dim as f64 * VALUE_IN_DESCENT
+    }
+}
+
+fn scan_cost(tree: &Tree, value: f64) -> f64 {
+    tree.slots() as f64 * tree.dim as f64 * value
+}
+
+/// True if a batch should be scanned, judging by `queries` of it that took so many visits and evaluations.
+pub(crate) fn scan_batch(tree: &Tree, queries: u64, visits: u64, evaluations: u64) -> bool {
+    let history = History { trials: queries, visits, evaluations, ..History::default() };
+    scan_cost(tree, VALUE_IN_SHARED_SCAN) < history.descent_cost(tree)
+}
+
+/// [`knn::knn`], by whichever way has been cheaper.
+pub(crate) fn knn(
+    tree: &Tree,
+    query: &[f32],
+    k: usize,
+    scratch: &mut Scratch,
+) -> Result<(), ReadError> {
+    if scratch.history.k != k {
+        scratch.history = History { k, ..History::default() };
+    }
+    let history = &mut scratch.history;
+    history.queries += 1;
+    let trial = history.trials < TRIALS || history.queries.is_multiple_of(TRIAL_EVERY);
+    if !trial && scan_cost(tree, VALUE_IN_SCAN) < history.descent_cost(tree) {
+        return knn::scan_all(tree, query, k, scratch);
+    }
+    let (visits, evaluations) = (scratch.visits, scratch.evaluations);
+    knn::knn(tree, query, k, scratch)?;
+    let history = &mut scratch.history;
+    history.trials += 1;
+    history.visits += scratch.visits - visits;
+    history.evaluations += scratch.evaluations - evaluations;
+    Ok(())
+}
