@@ -4,7 +4,7 @@
 //! no commit of the last two refers, and makes it visible by one checksummed slot.
 
 use super::column::ChangedColumn;
-use super::database::{Database, Writer};
+use super::database::{Database, Writer, drop_excess};
 use super::placement::Placement;
 use super::state_plan::StatePlan;
 use super::table::Table;
@@ -193,5 +193,6 @@ fn confirm(db: &Database, writer: &mut Writer, newest: &CommitSlot) -> Result<()
     }
     writer.confirmed = true;
     leave_hint(db, newest.commit);
+    drop_excess(storage, newest)?;
     Ok(())
 }

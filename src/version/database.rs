@@ -77,9 +77,8 @@ impl Database {
             return Err(OpenError::Locked);
         }
         let newest = recovery::newest_commit(&*storage, header.lineage)?;
-        if writer.is_some() && storage.len()? > newest.slot.file_bytes {
-            // What lies beyond belongs to a commit that never became visible.
-            storage.set_len(newest.slot.file_bytes)?;
+        if writer.is_some() && newest.confirmed {
+            drop_excess(&*storage, &newest.slot)?;
         }
         let arena = Arena::new(storage, header.block_bytes);
         arena.raise_limit(newest.slot.file_bytes);
@@ -252,6 +251,15 @@ impl Database {
             return Err(ReadError::row("free_map", 0, "blocks in use beyond the end of the file"));
         }
         Ok((space, freed))
+    }
+}
+
+/// Cuts off what lies beyond the end of a commit: it belongs to one that never became visible. The commit must be known
+/// to be durable, because the one before it may have needed a longer file.
+pub(super) fn drop_excess(storage: &dyn Storage, slot: &CommitSlot) -> Result<(), StorageError> {
+    match storage.len()? > slot.file_bytes {
+        true => storage.set_len(slot.file_bytes),
+        false => Ok(()),
     }
 }
 
