@@ -384,11 +384,11 @@ fn the_end_is_not_cut_before_the_newest_commit_is_durable() {
     let path = dir.path().join("s.tre");
     let mut store = Store::create_with(&path, small(), threads(1)).unwrap();
     store.insert(&Random(3).points(300, 2)).unwrap();
+    drop(store);
     let mut before = std::fs::read(&path).unwrap();
     let (commit, after) = (2..100)
         .find_map(|commit| {
-            drop(std::mem::replace(&mut store, Store::open_with(&path, reading()).unwrap()));
-            store = Store::open_with(&path, threads(1)).unwrap();
+            let mut store = Store::open_with(&path, threads(1)).unwrap();
             store.delete(&[commit]).unwrap();
             let after = std::fs::read(&path).unwrap();
             let shorter =
@@ -399,7 +399,6 @@ fn the_end_is_not_cut_before_the_newest_commit_is_durable() {
             shorter.then_some((commit, after))
         })
         .expect("some commit needs less than the one before");
-    drop(store);
 
     // The writer dies after it wrote the slot and before the sync returns; another one opens the store.
     let hint = spec.hint_page();
