@@ -218,7 +218,7 @@ pub enum OpenError {
     NotTreering,
     /// The file uses features that this program does not know.
     #[error(
-        "the store needs features {mask:#x} that this version of treering does not know; use a newer treering{}",
+        "the store has a format or features ({mask:#x}) that this version of treering does not know; use a newer treering{}",
         if *.read_only_would_do { ", or open it read-only" } else { "" }
     )]
     UnknownFeatures {

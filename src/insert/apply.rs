@@ -64,7 +64,10 @@ pub(crate) fn apply(
 
 fn check_slots(tree: &Tree, batch: &Batch<'_>, changes: &[Change]) -> Result<(), InsertError> {
     let moved: u64 = changes.iter().map(|change| change.moved.ids.len() as u64).sum();
-    let needed = tree.slots() as u64 + batch.ids.len() as u64 + moved;
+    let slots = tree.slots() as u64 + batch.ids.len() as u64 + moved;
+    // A change adds at most three ranges to those it keeps.
+    let runs: u64 = changes.iter().map(|change| change.kept_runs.len() as u64 + 3).sum();
+    let needed = slots.max(tree.runs.len() + runs);
     let limit = NONE as u64 - 1;
     match needed > limit {
         true => Err(InsertError::SlotsExhausted { needed, limit }),

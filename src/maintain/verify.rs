@@ -112,6 +112,9 @@ pub(crate) fn verify(
         bad: BTreeMap::new(),
     };
     let slot = db.newest()?;
+    for what in db.damaged_headers()? {
+        verifier.report.problems.push(Problem { what, versions: Vec::new() });
+    }
     for &array in &Array::ALL[DATA_ARRAYS..] {
         verifier.table(&db.state_table(&slot, array), None)?;
     }

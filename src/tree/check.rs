@@ -73,6 +73,13 @@ impl Checker<'_> {
         let link = tree.link(node)?;
         let radii = tree.radii.get(node as u64)?;
         let center = tree.centers.row(node as u64)?.to_vec();
+        let row = tree.nodes.get(node as u64)?;
+        let plain = row.reserved == 0
+            && link.flags & !LINK_UNEQUAL_TWINS == 0
+            && level_row(row.level).is_some()
+            && radii.radius >= 0.0
+            && radii.own_radius >= 0.0;
+        self.expect(plain, node, || format!("node {node} has a field that no writer writes"));
         path.push(Ancestor { node, center: center.clone(), radius: radii.radius });
 
         let mut ranges = Vec::new();

@@ -226,6 +226,9 @@ impl Tree {
         }
         for i in 0..link.run_count {
             let run = self.runs.get(link.run_start as u64 + i as u64)?;
+            if run.kind > rows::RUN_TWINS {
+                return Err(ReadError::row("runs", link.run_start as u64 + i as u64, "kind"));
+            }
             if run.kind == rows::RUN_CHILDREN {
                 f(self.checked_block(node, run.start, run.count)?)?;
             }

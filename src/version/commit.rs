@@ -186,7 +186,13 @@ fn confirm(db: &Database, writer: &mut Writer, newest: &CommitSlot) -> Result<()
             storage.write_at(&bytes, entry.address)?;
         }
     }
-    let synced = storage.sync().and_then(|()| write_slot(db, newest));
+    // One copy of the slot at a time, so that rewriting never has both on their way.
+    let synced = storage.sync().and_then(|()| {
+        (0..2).try_for_each(|copy| {
+            storage.write_at(&newest.encode(), slot_offset(newest.commit, copy))?;
+            storage.sync()
+        })
+    });
     if let Err(e) = synced {
         writer.poisoned = true;
         return Err(CommitError::Storage(e));

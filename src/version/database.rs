@@ -9,7 +9,7 @@ use super::table::Table;
 use crate::arena::free_space::FreeSpace;
 use crate::arena::storage::Storage;
 use crate::arena::{Access, Arena};
-use crate::error::{AtError, Defect, OpenError, Place, ReadError, StorageError};
+use crate::error::{AtError, Corruption, Defect, OpenError, Place, ReadError, StorageError};
 use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS, Geometry};
 use crate::format::header::Header;
 use crate::format::rows::FreedRow;
@@ -104,11 +104,7 @@ impl Database {
         if self.writer.is_none() {
             match recovery::newest_commit(self.arena.storage(), self.header.lineage) {
                 Ok(found) => self.publish(found.slot),
-                Err(OpenError::Read(e)) => return Err(e),
-                Err(other) => {
-                    let what = Defect::Invariant(other.to_string());
-                    return Err(ReadError::corrupt(Place::Slots, what));
-                }
+                Err(e) => return Err(not_open(e)),
             }
         }
         Ok(*self.newest.read().expect("no holder panics"))
@@ -117,6 +113,13 @@ impl Database {
     pub(super) fn publish(&self, slot: CommitSlot) {
         self.arena.raise_limit(slot.file_bytes);
         *self.newest.write().expect("no holder panics") = slot;
+    }
+
+    /// A damaged copy of the header, if the other copy had to be used.
+    pub(crate) fn damaged_headers(&self) -> Result<Vec<Corruption>, ReadError> {
+        let what = Defect::Invalid("this copy of the header is damaged; the other is in use");
+        let places = recovery::damaged_headers(self.arena.storage()).map_err(not_open)?;
+        Ok(places.into_iter().map(|at| Corruption { at, what: what.clone() }).collect())
     }
 
     /// The table of an array of the store state.
@@ -251,6 +254,14 @@ impl Database {
             return Err(ReadError::row("free_map", 0, "blocks in use beyond the end of the file"));
         }
         Ok((space, freed))
+    }
+}
+
+/// What keeps an open store from being read again.
+fn not_open(e: OpenError) -> ReadError {
+    match e {
+        OpenError::Read(e) => e,
+        other => ReadError::corrupt(Place::Slots, Defect::Invariant(other.to_string())),
     }
 }
 

@@ -103,3 +103,15 @@ pub(crate) fn newest_commit(storage: &dyn Storage, lineage: [u8; 16]) -> Result<
     }
     Ok(Newest { slot, confirmed: acknowledged == Some(slot.commit) })
 }
+
+/// Copies of the header that are damaged although the other copy is good. A bad copy of a slot is no damage: a writer
+/// killed between the two leaves one, and the next writer mends it.
+pub(crate) fn damaged_headers(storage: &dyn Storage) -> Result<Vec<Place>, OpenError> {
+    let mut damaged = Vec::new();
+    for copy in 0..2 {
+        if Header::decode(&read_page(storage, copy * COPY_DISTANCE)?, false).is_err() {
+            damaged.push(Place::Header { copy: copy as u8 });
+        }
+    }
+    Ok(damaged)
+}
