@@ -1,23 +1,19 @@
-//! Stage: the plan is written into the columns: new rows at the tail, changed rows through the journal.
-//!
-//! New nodes and slots are laid out in *packed order*: the children of a node are one block of consecutive node
-//! numbers, blocks follow by subtree, and slots follow the same walk, so that the points of a new subtree are one range.
+//! Stage: the plan is written into the columns: new rows at the tail, laid out by [`super::layout`], changed rows through
+//! the journal.
 
 use std::time::Instant;
 
 use super::batch::Batch;
 use super::journal::Journal;
+use super::layout::Layout;
 use super::locate::Placements;
 use super::plan::{Change, Changes, Keep, new_link};
 use super::report::Work;
-use super::source::{Moved, Point, Source};
-use super::split::{Body, Branch};
+use super::source::{Moved, Source};
 use crate::error::{InsertError, ReadError};
-use crate::format::rows::{
-    CountRow, LINK_UNEQUAL_TWINS, LinkRow, NONE, NodeRow, OwnerRow, RadiusRow,
-};
+use crate::format::rows::{NONE, RadiusRow};
 use crate::ids::PointId;
-use crate::tree::columns::{ROOT, Range, Tree};
+use crate::tree::columns::{ROOT, Tree};
 use crate::tree::id_index;
 
 /// Applies a plan. New points must be counted where they were placed; moved ones are counted there already.
@@ -33,8 +29,10 @@ pub(crate) fn apply(
     match changes {
         Changes::Root(root) => {
             let nothing = Moved::default();
-            let mut writer = Writer::new(tree, batch, &nothing, &mut journal, &mut entries);
-            writer.root(&root)?;
+            let source = Source { dim: tree.dim, seed: tree.seed, batch, moved: &nothing };
+            let mut layout = Layout::behind(tree);
+            layout.root(&root);
+            layout.write(tree, &source, &mut journal, &mut entries)?;
             work.counters.splice_count += 1;
         }
         Changes::Nodes(changes) => {
@@ -99,14 +97,11 @@ fn apply_change(
         })?;
         change.keep == Keep::Nothing || !has_children
     };
-    let (slots, children) = {
-        let mut writer = Writer::new(tree, batch, &change.moved, journal, entries);
-        let slots = writer.own_rows(node, &change.body)?;
-        let first_child = writer.tree.node_rows();
-        writer.children(node, &change.body.children, slots.start + slots.count)?;
-        let count = change.body.children.len() as u32;
-        (slots, Range { start: first_child, count })
-    };
+    let source = Source { dim: tree.dim, seed: tree.seed, batch, moved: &change.moved };
+    let mut layout = Layout::behind(tree);
+    let slots = layout.own_rows(node, &change.body);
+    let children = layout.children(node, &change.body.children);
+    layout.write(tree, &source, journal, entries)?;
     if children.count > 0 {
         work.counters.splice_count += 1;
     }
@@ -136,7 +131,7 @@ fn apply_change(
     radii.radius = change.radius.unwrap_or(radii.radius);
     journal.set_radii(node, radii);
 
-    let points = change.body.points();
+    let points = change.body.points;
     if change.keep != Keep::All {
         let flat_capacity = change.body.flat_capacity;
         // Without earlier children this was a build of the whole subtree.
@@ -158,111 +153,4 @@ fn apply_change(
         _ => journal.unpack(tree, node)?,
     }
     Ok(())
-}
-
-/// Appends rows for the points of one source.
-struct Writer<'a> {
-    tree: &'a mut Tree,
-    source: Source<'a>,
-    journal: &'a mut Journal,
-    /// Id and slot of every row appended.
-    entries: &'a mut Vec<(PointId, u32)>,
-}
-
-impl<'a> Writer<'a> {
-    fn new(
-        tree: &'a mut Tree,
-        batch: &'a Batch<'a>,
-        moved: &'a Moved,
-        journal: &'a mut Journal,
-        entries: &'a mut Vec<(PointId, u32)>,
-    ) -> Self {
-        let source = Source { dim: tree.dim, seed: tree.seed, batch, moved };
-        Writer { tree, source, journal, entries }
-    }
-
-    fn root(&mut self, root: &Branch) -> Result<(), ReadError> {
-        let below = Range { start: ROOT + 1, count: root.body.children.len() as u32 };
-        self.node(NONE, root, 0, below)?;
-        let slots = self.own_rows(ROOT, &root.body)?;
-        self.children(ROOT, &root.body.children, slots.count)
-    }
-
-    /// Appends the twins and the bucket of a node.
-    fn own_rows(&mut self, owner: u32, body: &Body) -> Result<Range, ReadError> {
-        let start = self.tree.slots();
-        let count = (body.twins.len() + body.bucket.len()) as u32;
-        if count > 0 {
-            self.tree.owners.push(&[OwnerRow { start, owner }])?;
-        }
-        for (i, &point) in body.twins.iter().chain(&body.bucket).enumerate() {
-            self.point(point, start + i as u32)?;
-        }
-        Ok(Range { start, count })
-    }
-
-    fn point(&mut self, point: Point, slot: u32) -> Result<(), ReadError> {
-        let id = self.source.id(point);
-        self.tree.coordinates.push(self.source.row(point))?;
-        self.tree.ids.push(&[id])?;
-        if slot.is_multiple_of(64) {
-            self.tree.tombstones.push(&[0])?;
-        }
-        self.entries.push((id, slot));
-        Ok(())
-    }
-
-    /// Appends the children of a node as one block, then what is below each of them in turn. `slot` is where the rows
-    /// of the first child will lie.
-    fn children(&mut self, parent: u32, children: &[Branch], slot: u32) -> Result<(), ReadError> {
-        let first = self.tree.node_rows();
-        let mut below = first + children.len() as u32;
-        let mut start = slot;
-        for child in children {
-            let count = child.body.children.len() as u32;
-            self.node(parent, child, start, Range { start: below, count })?;
-            below += child.body.nodes();
-            start += child.body.points();
-        }
-        for (node, child) in (first..).zip(children) {
-            let rows = self.own_rows(node, &child.body)?;
-            self.children(node, &child.body.children, rows.start + rows.count)?;
-        }
-        Ok(())
-    }
-
-    /// Appends the rows of one node, whose points begin at slot `slot_start` and whose children are `below`.
-    fn node(
-        &mut self,
-        parent: u32,
-        branch: &Branch,
-        slot_start: u32,
-        below: Range,
-    ) -> Result<(), ReadError> {
-        let Branch { center, level, radius, body } = branch;
-        let points = body.points();
-        let tree = &mut *self.tree;
-        tree.centers.push(self.source.row(*center))?;
-        tree.radii.push(&[RadiusRow { radius: *radius, own_radius: body.own_radius }])?;
-        tree.nodes.push(&[NodeRow {
-            parent,
-            built: points,
-            flat_capacity: body.flat_capacity,
-            level: level.get(),
-            reserved: 0,
-        }])?;
-        tree.links.push(&[LinkRow {
-            child_start: below.start,
-            child_count: below.count,
-            slot_start,
-            twin_count: body.twins.len() as u32,
-            bucket_count: body.bucket.len() as u32,
-            run_start: 0,
-            run_count: 0,
-            flags: if body.twins_equal { 0 } else { LINK_UNEQUAL_TWINS },
-        }])?;
-        tree.counts.push(&[CountRow { live: points, span: points }])?;
-        self.journal.add_level(level.get(), 1);
-        Ok(())
-    }
 }

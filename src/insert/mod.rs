@@ -14,6 +14,7 @@ pub(crate) mod apply;
 pub(crate) mod batch;
 pub(crate) mod conflict;
 pub(crate) mod journal;
+pub(crate) mod layout;
 pub(crate) mod locate;
 pub(crate) mod mis;
 pub(crate) mod plan;

@@ -283,7 +283,7 @@ impl Planner<'_> {
             added,
             kept_runs: runs,
             retired,
-            body,
+            body: body.counted(),
             moved,
             radius: None,
             dropped: Vec::new(),

@@ -56,6 +56,10 @@ pub(crate) struct Body {
     /// 0 unless flat.
     pub(crate) flat_capacity: u32,
     pub(crate) children: Vec<Branch>,
+    /// Points in the node and below.
+    pub(crate) points: u32,
+    /// Nodes below.
+    pub(crate) nodes: u32,
 }
 
 /// A new node and all below it.
@@ -67,15 +71,12 @@ pub(crate) struct Branch {
 }
 
 impl Body {
-    /// Points in the node and below.
-    pub(crate) fn points(&self) -> u32 {
+    /// The body with its counts set.
+    pub(crate) fn counted(mut self) -> Self {
         let own = (self.twins.len() + self.bucket.len()) as u32;
-        own + self.children.iter().map(|child| child.body.points()).sum::<u32>()
-    }
-
-    /// Nodes below.
-    pub(crate) fn nodes(&self) -> u32 {
-        self.children.iter().map(|child| 1 + child.body.nodes()).sum()
+        self.points = own + self.children.iter().map(|child| child.body.points).sum::<u32>();
+        self.nodes = self.children.iter().map(|child| 1 + child.body.nodes).sum();
+        self
     }
 }
 
@@ -153,7 +154,16 @@ impl<'a> Splitter<'a> {
         let flat_capacity = if flat { 2 * shares.own.members.len() as u32 } else { 0 };
         let bucket = self.bucket_order(shares.own);
         let children = self.branches(shares.children, work)?;
-        Ok(Body { twins, twins_equal, bucket, own_radius, flat_capacity, children })
+        let body = Body {
+            twins,
+            twins_equal,
+            bucket,
+            own_radius,
+            flat_capacity,
+            children,
+            ..Body::default()
+        };
+        Ok(body.counted())
     }
 
     /// Rows of a bucket as they are stored: by distance from the center, then by id.

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
+use rayon::prelude::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::table::Table;
@@ -18,6 +19,9 @@ use crate::format::arrays::{ArrayRoot, ArraySpec};
 /// What a record of a column must be.
 pub(crate) trait Record: FromBytes + IntoBytes + Immutable + Copy + Send + Sync {}
 impl<T: FromBytes + IntoBytes + Immutable + Copy + Send + Sync> Record for T {}
+
+/// Fewer records than this are not worth another thread.
+const PARALLEL_ROWS: usize = 1 << 15;
 
 enum Segment<T> {
     /// As committed.
@@ -192,6 +196,40 @@ impl<T: Record> Column<T> {
             self.rows += (take / self.width) as u64;
             records = &records[take..];
         }
+        Ok(())
+    }
+
+    /// Appends `count` rows that `fill` makes: it is given the number of the first row wanted, from 0, and zeroed rows to
+    /// fill. Whole segments are made by all threads.
+    pub(crate) fn push_with(
+        &mut self,
+        count: usize,
+        fill: impl Fn(usize, &mut [T]) + Sync,
+    ) -> Result<(), ReadError> {
+        let per_segment = self.table.spec.rows_per_segment as usize;
+        let width = self.width;
+        let make = |first: usize, rows: usize| {
+            let mut records = vec![T::new_zeroed(); rows * width];
+            fill(first, &mut records);
+            records
+        };
+        let room = (per_segment - self.rows as usize % per_segment) % per_segment;
+        let head = room.min(count);
+        self.push(&make(0, head))?;
+        let whole = count - head;
+        let segments: Vec<Vec<T>> = (0..whole.div_ceil(per_segment))
+            .into_par_iter()
+            .with_min_len(PARALLEL_ROWS.div_ceil(per_segment * width))
+            .map(|i| {
+                let first = head + i * per_segment;
+                make(first, per_segment.min(count - first))
+            })
+            .collect();
+        for records in segments {
+            self.changed.insert(self.segments.len() as u64);
+            self.segments.push(OnceLock::from(Segment::Own(records)));
+        }
+        self.rows += whole as u64;
         Ok(())
     }
 

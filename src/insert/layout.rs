@@ -1,0 +1,169 @@
+//! New nodes and points in *packed order*, as rows to append.
+//!
+//! The children of a node are one block of consecutive node numbers, blocks follow by subtree, and slots follow the same
+//! walk, so that the points of a new subtree are one range of slots. The layout is worked out as a whole; what is large
+//! in it is then written by all threads.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use super::journal::Journal;
+use super::source::{Point, Source};
+use super::split::{Body, Branch};
+use crate::error::ReadError;
+use crate::format::rows::{
+    CountRow, LINK_UNEQUAL_TWINS, LinkRow, NONE, NodeRow, OwnerRow, RadiusRow,
+};
+use crate::ids::PointId;
+use crate::tree::columns::{ROOT, Range, Tree};
+
+/// Rows that will be appended to the arrays of a tree.
+pub(crate) struct Layout {
+    first_slot: u32,
+    first_node: u32,
+    /// By slot.
+    points: Vec<Point>,
+    owners: Vec<OwnerRow>,
+    /// By node.
+    centers: Vec<Point>,
+    radii: Vec<RadiusRow>,
+    nodes: Vec<NodeRow>,
+    links: Vec<LinkRow>,
+    counts: Vec<CountRow>,
+}
+
+impl Layout {
+    /// An empty layout behind the rows that the tree has.
+    pub(crate) fn behind(tree: &Tree) -> Self {
+        Layout {
+            first_slot: tree.slots(),
+            first_node: tree.node_rows(),
+            points: Vec::new(),
+            owners: Vec::new(),
+            centers: Vec::new(),
+            radii: Vec::new(),
+            nodes: Vec::new(),
+            links: Vec::new(),
+            counts: Vec::new(),
+        }
+    }
+
+    fn next_slot(&self) -> u32 {
+        self.first_slot + self.points.len() as u32
+    }
+
+    fn next_node(&self) -> u32 {
+        self.first_node + self.nodes.len() as u32
+    }
+
+    /// Lays out a whole tree.
+    pub(crate) fn root(&mut self, root: &Branch) {
+        let below = Range { start: ROOT + 1, count: root.body.children.len() as u32 };
+        self.node(NONE, root, 0, below);
+        self.own_rows(ROOT, &root.body);
+        self.children(ROOT, &root.body.children);
+    }
+
+    /// Lays out the twins and the bucket of a node.
+    pub(crate) fn own_rows(&mut self, owner: u32, body: &Body) -> Range {
+        let start = self.next_slot();
+        let count = (body.twins.len() + body.bucket.len()) as u32;
+        if count > 0 {
+            self.owners.push(OwnerRow { start, owner });
+        }
+        self.points.extend_from_slice(&body.twins);
+        self.points.extend_from_slice(&body.bucket);
+        Range { start, count }
+    }
+
+    /// Lays out the children of a node as one block, then what is below each of them in turn. Returns the block.
+    pub(crate) fn children(&mut self, parent: u32, children: &[Branch]) -> Range {
+        let block = Range { start: self.next_node(), count: children.len() as u32 };
+        let mut below = block.start + block.count;
+        let mut slot = self.next_slot();
+        for child in children {
+            let count = child.body.children.len() as u32;
+            self.node(parent, child, slot, Range { start: below, count });
+            below += child.body.nodes;
+            slot += child.body.points;
+        }
+        for (node, child) in (block.start..).zip(children) {
+            self.own_rows(node, &child.body);
+            self.children(node, &child.body.children);
+        }
+        block
+    }
+
+    /// Lays out one node, whose points begin at slot `slot_start` and whose children are `below`.
+    fn node(&mut self, parent: u32, branch: &Branch, slot_start: u32, below: Range) {
+        let Branch { center, level, radius, body } = branch;
+        self.centers.push(*center);
+        self.radii.push(RadiusRow { radius: *radius, own_radius: body.own_radius });
+        self.nodes.push(NodeRow {
+            parent,
+            built: body.points,
+            flat_capacity: body.flat_capacity,
+            level: level.get(),
+            reserved: 0,
+        });
+        self.links.push(LinkRow {
+            child_start: below.start,
+            child_count: below.count,
+            slot_start,
+            twin_count: body.twins.len() as u32,
+            bucket_count: body.bucket.len() as u32,
+            run_start: 0,
+            run_count: 0,
+            flags: if body.twins_equal { 0 } else { LINK_UNEQUAL_TWINS },
+        });
+        self.counts.push(CountRow { live: body.points, span: body.points });
+    }
+
+    /// Appends the rows. `entries` receives the id and the slot of each point.
+    pub(crate) fn write(
+        self,
+        tree: &mut Tree,
+        source: &Source<'_>,
+        journal: &mut Journal,
+        entries: &mut Vec<(PointId, u32)>,
+    ) -> Result<(), ReadError> {
+        let mut levels: BTreeMap<i16, i64> = BTreeMap::new();
+        for row in &self.nodes {
+            *levels.entry(row.level).or_insert(0) += 1;
+        }
+        levels.into_iter().for_each(|(level, count)| journal.add_level(level, count));
+
+        let rows_of = |points: &[Point], first: usize, rows: &mut [f32]| {
+            let points = &points[first..];
+            for (row, &point) in rows.chunks_exact_mut(source.dim).zip(points) {
+                row.copy_from_slice(source.row(point));
+            }
+        };
+        let points = &self.points;
+        tree.coordinates.push_with(points.len(), |first, rows| rows_of(points, first, rows))?;
+        tree.centers
+            .push_with(self.centers.len(), |first, rows| rows_of(&self.centers, first, rows))?;
+        tree.ids.push_with(points.len(), |first, ids| {
+            ids.iter_mut().zip(&points[first..]).for_each(|(id, &point)| *id = source.id(point));
+        })?;
+        let words = (tree.slots() as u64).div_ceil(64) - tree.tombstones.len();
+        tree.tombstones.push_with(words as usize, |_, _| {})?;
+        tree.owners.push(&self.owners)?;
+        tree.radii.push(&self.radii)?;
+        tree.nodes.push(&self.nodes)?;
+        tree.links.push(&self.links)?;
+        tree.counts.push(&self.counts)?;
+        let slots = (self.first_slot..).zip(points);
+        match points.len() > 1 << 14 {
+            true => entries.par_extend(
+                points
+                    .par_iter()
+                    .enumerate()
+                    .map(|(i, &point)| (source.id(point), self.first_slot + i as u32)),
+            ),
+            false => entries.extend(slots.map(|(slot, &point)| (source.id(point), slot))),
+        }
+        Ok(())
+    }
+}
