@@ -46,13 +46,13 @@ pub struct CreateOptions {
 }
 
 impl CreateOptions {
-    /// A store of `dim`-dimensional points with the defaults: Euclidean, buckets of 32, blocks and topology segments of
+    /// A store of `dim`-dimensional points with the defaults: Euclidean, buckets of 64, blocks and topology segments of
     /// 4 KiB, coordinate segments of 64 KiB.
     pub fn new(dim: usize) -> Self {
         CreateOptions {
             dim,
             metric: Metric::Euclidean,
-            leaf_capacity: 32,
+            leaf_capacity: 64,
             block_bytes: 4096,
             topology_segment_bytes: 4096,
             coordinate_segment_bytes: 65_536,
@@ -72,7 +72,7 @@ impl CreateOptions {
     }
 
     /// Points per bucket, the one under the node's center included: 1 to 65,536. 1 gives the textbook tree with one
-    /// point per node; 32 is fast.
+    /// point per node; from 48 to 96 is fast, and writes least when small batches come later.
     pub fn leaf_capacity(mut self, points: u32) -> Self {
         self.leaf_capacity = points;
         self

@@ -3,10 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rayon::prelude::*;
-
 use crate::error::{PointsError, QueryError, ReadError};
-use crate::format::version_row::{KIND_DELETE, KIND_INSERT, VersionRow};
+use crate::format::version_row::{KIND_COMPACT, KIND_DELETE, KIND_INSERT, VersionRow};
 use crate::ids::{PointId, VersionId};
 use crate::insert::batch::check_points;
 use crate::insert::report::Counters;
@@ -26,6 +24,8 @@ pub enum VersionKind {
     Delete,
     /// Inserts and deletes in one transaction.
     Mixed,
+    /// The same points, packed.
+    Compact,
 }
 
 impl std::fmt::Display for VersionKind {
@@ -34,6 +34,7 @@ impl std::fmt::Display for VersionKind {
             VersionKind::Insert => "insert",
             VersionKind::Delete => "delete",
             VersionKind::Mixed => "mixed",
+            VersionKind::Compact => "compact",
         })
     }
 }
@@ -73,6 +74,7 @@ impl VersionInfo {
             kind: match row.kind {
                 KIND_INSERT => VersionKind::Insert,
                 KIND_DELETE => VersionKind::Delete,
+                KIND_COMPACT => VersionKind::Compact,
                 _ => VersionKind::Mixed,
             },
             points: row.points,
@@ -328,19 +330,8 @@ impl Snapshot {
     /// # Errors
     ///
     /// Damage or I/O failure.
-    pub fn for_each(&self, mut f: impl FnMut(PointId, &[f32])) -> Result<(), ReadError> {
-        let tree = self.tree();
-        let mut live: Vec<(PointId, u32)> = Vec::new();
-        for slot in 0..tree.slots() {
-            if tree.is_live(slot)? {
-                live.push((tree.ids.get(slot as u64)?, slot));
-            }
-        }
-        live.par_sort_unstable();
-        for (id, slot) in live {
-            f(id, tree.coordinates.row(slot as u64)?);
-        }
-        Ok(())
+    pub fn for_each(&self, f: impl FnMut(PointId, &[f32])) -> Result<(), ReadError> {
+        self.tree().for_each_live(f)
     }
 }
 

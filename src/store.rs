@@ -272,6 +272,33 @@ impl Store {
         Ok(transaction.commit()?)
     }
 
+    /// Makes a version with the same points in a tree built anew; see [`Transaction::compact`].
+    ///
+    /// # Errors
+    ///
+    /// Damage or I/O failure, or interrupted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store};
+    /// let mut store = Store::in_memory(CreateOptions::new(1), OpenOptions::new())?;
+    /// for batch in 0..10 {
+    ///     store.insert(&[batch as f32, 0.5])?;
+    /// }
+    /// let before = store.latest()?.knn(&[3.0], 5)?;
+    /// store.compact()?;
+    /// assert_eq!(store.latest()?.knn(&[3.0], 5)?, before);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn compact(&mut self) -> Result<Report, InsertError> {
+        let mut transaction = self.begin();
+        transaction.compact()?;
+        Ok(transaction.commit()?)
+    }
+
     /// Begins a transaction: several inserts and deletes that become one version.
     pub fn begin(&mut self) -> Transaction<'_> {
         Transaction::new(self)

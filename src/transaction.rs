@@ -4,9 +4,12 @@ use std::fmt;
 use std::time::Instant;
 
 use crate::error::{CommitError, DeleteError, InsertError, ReadError};
-use crate::format::version_row::{KIND_DELETE, KIND_INSERT, KIND_MIXED, MESSAGE_BYTES, VersionRow};
+use crate::format::arrays::{ArrayRoot, DATA_ARRAYS};
+use crate::format::version_row::{
+    KIND_COMPACT, KIND_DELETE, KIND_INSERT, KIND_MIXED, MESSAGE_BYTES, VersionRow,
+};
 use crate::ids::{PointId, VersionId};
-use crate::insert::batch::{self, NextId};
+use crate::insert::batch::{self, Batch, NextId};
 use crate::insert::report::{Counters, Report, Work};
 use crate::insert::{self, Context, remove};
 use crate::store::Store;
@@ -21,6 +24,8 @@ struct State {
     next_id: NextId,
     added: u64,
     removed: u64,
+    /// The rows of points deleted before are gone.
+    compacted: bool,
     work: Work,
 }
 
@@ -132,6 +137,34 @@ impl<'a> Transaction<'a> {
         }
     }
 
+    /// Builds the tree anew from the live points, in packed order and without dead rows: what many batches have scattered
+    /// then answers, and takes space, as if it had been loaded at once. Ids and answers stay. Older versions keep what
+    /// they have. Needs memory for all live points.
+    ///
+    /// # Errors
+    ///
+    /// Damage or I/O failure, or interrupted.
+    pub fn compact(&mut self) -> Result<&mut Self, InsertError> {
+        self.check()?;
+        let core = self.store.core.clone();
+        let state = self.state()?;
+        let result = core.pool.install(|| -> Result<(), InsertError> {
+            let (mut points, mut ids) = (Vec::new(), Vec::new());
+            state.tree.for_each_live(|id, row| {
+                ids.push(id);
+                points.extend_from_slice(row);
+            })?;
+            let batch = Batch { points: &points, ids };
+            let mut packed = Tree::open(&core.db, &[ArrayRoot::default(); DATA_ARRAYS])?;
+            let context = Context { options: &core.options, scratch: &core.scratch };
+            insert::insert(&mut packed, &context, &batch, &mut state.work)?;
+            state.tree = packed;
+            state.compacted = true;
+            Ok(())
+        });
+        result.map(|()| self)
+    }
+
     /// True if the id is live as the transaction stands.
     ///
     /// # Errors
@@ -161,17 +194,21 @@ impl<'a> Transaction<'a> {
         self.state()?;
         let state = self.state.as_mut().expect("made by the line above");
         let start = Instant::now();
-        let State { base, tree, added, removed, work, .. } = state;
+        let State { base, tree, added, removed, compacted, work, .. } = state;
         (work.counters.cow_segments, work.counters.cow_bytes_copied) = tree.copied();
         let mut row = VersionRow {
             parent: base.version,
             points: base.points + *added - *removed,
-            held: base.held + *added,
+            held: match compacted {
+                true => tree.slots() as u64,
+                false => base.held + *added,
+            },
             added: *added,
             removed: *removed,
             next_id: state.next_id.unwrap_or(0),
             ids_exhausted: state.next_id.is_none() as u8,
             kind: match (*added, *removed) {
+                (0, 0) if *compacted => KIND_COMPACT,
                 (_, 0) => KIND_INSERT,
                 (0, _) => KIND_DELETE,
                 _ => KIND_MIXED,
@@ -219,6 +256,7 @@ impl<'a> Transaction<'a> {
                 base,
                 added: 0,
                 removed: 0,
+                compacted: false,
                 work: Work::default(),
             });
         }

@@ -51,6 +51,8 @@ pub(super) enum Verb {
     Insert(Insert),
     /// Delete points by id, as one new version
     Delete(Delete),
+    /// Build the tree anew from the live points, as one new version: smaller and faster after many batches
+    Compact(Compact),
     /// Nearest neighbours of each row of QUERIES, or all points within a radius
     Query(Query),
     /// Print points by id
@@ -107,6 +109,14 @@ pub(super) struct Delete {
     /// A file of ids: text, one a line, or .npy of uint64 or int64
     #[arg(long, value_name = "FILE")]
     pub(super) ids: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) message: Message,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Compact {
+    /// The store
+    pub(super) store: PathBuf,
     #[command(flatten)]
     pub(super) message: Message,
 }

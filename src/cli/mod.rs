@@ -15,6 +15,7 @@ mod progress;
 
 mod bench;
 mod build;
+mod compact;
 mod delete;
 mod demo;
 mod export;
@@ -63,6 +64,7 @@ fn dispatch(context: &Context, verb: &Verb) -> Result<(), Failure> {
         Verb::Build(args) => build::run(context, args),
         Verb::Insert(args) => insert::run(context, args),
         Verb::Delete(args) => delete::run(context, args),
+        Verb::Compact(args) => compact::run(context, args),
         Verb::Query(args) => query::run(context, args),
         Verb::Get(args) => get::run(context, args),
         Verb::Export(args) => export::run(context, args),

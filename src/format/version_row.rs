@@ -16,6 +16,8 @@ pub(crate) const KIND_INSERT: u8 = 1;
 pub(crate) const KIND_DELETE: u8 = 2;
 /// `VersionRow::kind`: inserts and deletes.
 pub(crate) const KIND_MIXED: u8 = 3;
+/// `VersionRow::kind`: the points of the version before, packed.
+pub(crate) const KIND_COMPACT: u8 = 4;
 
 /// The version record: see `format-spec.md`, section "Version row".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -82,7 +84,7 @@ impl VersionRow {
         if self.parent >= version {
             return Err("parent is not an older version");
         }
-        if !(KIND_INSERT..=KIND_MIXED).contains(&self.kind) {
+        if !(KIND_INSERT..=KIND_COMPACT).contains(&self.kind) {
             return Err("unknown kind of version");
         }
         if self.ids_exhausted > 1 || self.reserved != [0; 4] || self.reserved_tail != [0; 64] {

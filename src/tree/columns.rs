@@ -3,6 +3,8 @@
 //! Numbers found in the file are checked where they are followed: a column refuses rows that do not exist, and a child
 //! must have a larger number than its parent, so that no damaged link leads round in a circle.
 
+use rayon::prelude::*;
+
 use crate::arena::Access;
 use crate::error::ReadError;
 use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS};
@@ -196,6 +198,21 @@ impl Tree {
             slot += count;
         }
         Ok(live)
+    }
+
+    /// Calls `f` with the id and the coordinates of every live point, by ascending id.
+    pub(crate) fn for_each_live(&self, mut f: impl FnMut(u64, &[f32])) -> Result<(), ReadError> {
+        let mut live: Vec<(u64, u32)> = Vec::new();
+        for slot in 0..self.slots() {
+            if self.is_live(slot)? {
+                live.push((self.ids.get(slot as u64)?, slot));
+            }
+        }
+        live.par_sort_unstable();
+        for (id, slot) in live {
+            f(id, self.coordinates.row(slot as u64)?);
+        }
+        Ok(())
     }
 
     /// The links of a node.

@@ -11,7 +11,8 @@ use crate::error::ReadError;
 use crate::format::rows::{IndexPieceRow, IndexRunRow, NONE};
 use crate::ids::PointId;
 
-/// A stretch of at least this many ids is stored dense if no gap in it exceeds [`DENSE_GAP`].
+/// A stretch of at least this many ids is stored dense if no gap in it exceeds [`DENSE_GAP`]. So is every stretch of a
+/// run with fewer ids, however short: a batch of a few points then does not touch the array of keys at all.
 const DENSE_IDS: usize = 32;
 
 /// A hole costs 4 bytes, a sparse key 8 more than a dense slot: up to two holes per id pay.
@@ -168,7 +169,7 @@ fn write_run(tree: &mut Tree, entries: &[(PointId, u32)]) -> Result<IndexRunRow,
         while end < entries.len() && entries[end].0 - entries[end - 1].0 <= DENSE_GAP {
             end += 1;
         }
-        if end - start >= DENSE_IDS {
+        if end - start >= DENSE_IDS || entries.len() < DENSE_IDS {
             write_sparse(tree, &entries[sparse_start..start])?;
             write_dense(tree, &entries[start..end])?;
             sparse_start = end;

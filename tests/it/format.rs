@@ -835,7 +835,8 @@ fn compare(spec: &Spec, bytes: &[u8], store: &Store) {
         let kind = match info.kind {
             VersionKind::Insert => 1,
             VersionKind::Delete => 2,
-            _ => 3,
+            VersionKind::Mixed => 3,
+            _ => 4,
         };
         assert_eq!(field("kind"), kind);
         assert_eq!(field("ids_exhausted"), 0);
