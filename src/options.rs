@@ -226,7 +226,7 @@ impl OpenOptions {
         Self::default()
     }
 
-    /// Threads of the store's pool; 0 means one per core. No answer and no byte of the file depends on it.
+    /// Threads of the store's pool, at most 1,024; 0 means one per core. No answer and no byte of the file depends on it.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self

@@ -20,6 +20,9 @@ use crate::snapshot::{Snapshot, VersionInfo};
 use crate::transaction::Transaction;
 use crate::version::database::Database;
 
+/// More threads than this are a mistake.
+const MAX_THREADS: usize = 1024;
+
 /// What snapshots and the store share.
 pub(crate) struct Core {
     pub(crate) db: Database,
@@ -217,6 +220,10 @@ impl Store {
     fn from_storage(storage: Box<dyn Storage>, options: OpenOptions) -> Result<Self, OpenError> {
         let provenance = (!options.read_only).then_some(options.provenance);
         let db = Database::open(storage, provenance)?;
+        if options.threads > MAX_THREADS {
+            let why = format!("{} is more than {MAX_THREADS}", options.threads);
+            return Err(OptionsError { option: "threads", why }.into());
+        }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .thread_name(|i| format!("treering-{i}"))

@@ -34,8 +34,9 @@ pub(super) struct Global {
     #[arg(long, global = true)]
     pub(super) json: bool,
     /// Worker threads; 0 means one per core. No answer depends on it
-    #[arg(long, global = true, value_name = "N", default_value_t = 0)]
-    pub(super) threads: usize,
+    #[arg(long, global = true, value_name = "N", default_value_t = 0,
+          value_parser = clap::value_parser!(u16).range(..=1024))]
+    pub(super) threads: u16,
     /// No progress bar and no summary
     #[arg(long, global = true)]
     pub(super) quiet: bool,

@@ -25,7 +25,7 @@ impl Context {
         Context {
             json: global.json,
             quiet: global.quiet,
-            threads: global.threads,
+            threads: global.threads as usize,
             cancel: CancelToken::default(),
         }
     }
