@@ -253,7 +253,7 @@ impl Snapshot {
     /// As for [`Snapshot::knn`].
     pub fn brute_knn(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
         self.check_one(query)?;
-        Ok(brute::knn_batch(self.tree(), query, k)?)
+        Ok(self.inner.core.pool.install(|| brute::knn_batch(self.tree(), query, k))?)
     }
 
     /// [`Snapshot::knn_batch`] by scans of all rows, several queries to a scan.
@@ -324,7 +324,7 @@ impl Snapshot {
         Ok(id_index::find_live(self.tree(), id)?.is_some())
     }
 
-    /// Calls `f` with the id and the coordinates of every live point, by ascending id. Needs 12 bytes of memory per
+    /// Calls `f` with the id and the coordinates of every live point, by ascending id. Needs 16 bytes of memory per
     /// point.
     ///
     /// # Errors

@@ -339,7 +339,8 @@ impl Store {
         Ok(snapshot)
     }
 
-    /// Any version, as it was. Version 0 is the empty store. Costs a few reads.
+    /// Any version, as it was. Version 0 is the empty store. Costs a few reads, and some bytes of memory per segment of
+    /// the version; nothing else is read before it is asked for.
     ///
     /// # Errors
     ///

@@ -74,6 +74,12 @@ impl FreeSpace {
         self.mark(address / self.block_bytes, bytes / self.block_bytes, false);
     }
 
+    /// True if every block of a range is used.
+    pub(crate) fn is_range_used(&self, address: u64, bytes: u64) -> bool {
+        let first = address / self.block_bytes;
+        (first..first + bytes / self.block_bytes).all(|block| self.is_used(block))
+    }
+
     /// Bytes from the start of the file to the end of the last used block.
     pub(crate) fn used_end(&self) -> u64 {
         let last = self.words.iter().rposition(|&word| word != 0);

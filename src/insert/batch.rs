@@ -28,7 +28,13 @@ pub(crate) fn check_points(points: &[f32], dim: usize) -> Result<usize, PointsEr
     }
     let limit = metric::domain_limit(dim);
     let outside = |x: &f32| x.is_nan() || x.abs() > limit;
-    if let Some(at) = points.par_iter().with_min_len(1 << 16).position_first(outside) {
+    // Only the store's own pool is used: elsewhere the calling thread does it.
+    let pooled = rayon::current_thread_index().is_some();
+    let first = match pooled {
+        true => points.par_iter().with_min_len(1 << 16).position_first(outside),
+        false => points.iter().position(outside),
+    };
+    if let Some(at) = first {
         let (row, column, value) = (at / dim, at % dim, points[at]);
         return Err(match value.is_finite() {
             true => PointsError::OutOfDomain { row, column, value, limit },

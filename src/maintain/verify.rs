@@ -112,7 +112,7 @@ pub(crate) fn verify(
         bad: BTreeMap::new(),
     };
     let slot = db.newest()?;
-    for what in db.damaged_headers()? {
+    for what in db.damaged_copies(&slot)? {
         verifier.report.problems.push(Problem { what, versions: Vec::new() });
     }
     for &array in &Array::ALL[DATA_ARRAYS..] {

@@ -3,8 +3,6 @@
 //! Numbers found in the file are checked where they are followed: a column refuses rows that do not exist, and a child
 //! must have a larger number than its parent, so that no damaged link leads round in a circle.
 
-use rayon::prelude::*;
-
 use crate::arena::Access;
 use crate::error::ReadError;
 use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS};
@@ -208,7 +206,7 @@ impl Tree {
                 live.push((self.ids.get(slot as u64)?, slot));
             }
         }
-        live.par_sort_unstable();
+        live.sort_unstable();
         for (id, slot) in live {
             f(id, self.coordinates.row(slot as u64)?);
         }

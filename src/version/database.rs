@@ -115,10 +115,10 @@ impl Database {
         *self.newest.write().expect("no holder panics") = slot;
     }
 
-    /// A damaged copy of the header, if the other copy had to be used.
-    pub(crate) fn damaged_headers(&self) -> Result<Vec<Corruption>, ReadError> {
-        let what = Defect::Invalid("this copy of the header is damaged; the other is in use");
-        let places = recovery::damaged_headers(self.arena.storage()).map_err(not_open)?;
+    /// Damaged copies of what is kept twice, if the other copy had to be used.
+    pub(crate) fn damaged_copies(&self, slot: &CommitSlot) -> Result<Vec<Corruption>, ReadError> {
+        let what = Defect::Invalid("one of the two copies is damaged; the other is in use");
+        let places = recovery::damaged_copies(self.arena.storage(), slot).map_err(not_open)?;
         Ok(places.into_iter().map(|at| Corruption { at, what: what.clone() }).collect())
     }
 
@@ -250,6 +250,13 @@ impl Database {
             }
         }
         let space = FreeSpace::new(self.header.block_bytes, words, DATA_START);
+        let mut sorted = freed.clone();
+        sorted.sort_unstable_by_key(|row| row.address);
+        let apart =
+            sorted.windows(2).all(|pair| pair[0].address + pair[0].bytes <= pair[1].address);
+        if !apart || !sorted.iter().all(|row| space.is_range_used(row.address, row.bytes)) {
+            return Err(ReadError::row("freed", 0, "ranges overlap, or are free already"));
+        }
         if space.used_end() > slot.file_bytes {
             return Err(ReadError::row("free_map", 0, "blocks in use beyond the end of the file"));
         }

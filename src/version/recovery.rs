@@ -104,13 +104,25 @@ pub(crate) fn newest_commit(storage: &dyn Storage, lineage: [u8; 16]) -> Result<
     Ok(Newest { slot, confirmed: acknowledged == Some(slot.commit) })
 }
 
-/// Copies of the header that are damaged although the other copy is good. A bad copy of a slot is no damage: a writer
-/// killed between the two leaves one, and the next writer mends it.
-pub(crate) fn damaged_headers(storage: &dyn Storage) -> Result<Vec<Place>, OpenError> {
+/// Copies of the header, and of the newest commit's slot, that are damaged although the other copy is good. A slot's
+/// copy counts only if the hint proves that both were written: a writer killed between the two leaves one as well, which
+/// is no damage, and the next writer mends it.
+pub(crate) fn damaged_copies(
+    storage: &dyn Storage,
+    slot: &CommitSlot,
+) -> Result<Vec<Place>, OpenError> {
+    let hint = Hint::decode(&read_page(storage, HINT_OFFSET)?, slot.store_lineage);
+    let confirmed = hint.is_some_and(|hint| hint.commit == slot.commit);
     let mut damaged = Vec::new();
     for copy in 0..2 {
         if Header::decode(&read_page(storage, copy * COPY_DISTANCE)?, false).is_err() {
             damaged.push(Place::Header { copy: copy as u8 });
+        }
+        let page = read_page(storage, slot_offset(slot.commit, copy))?;
+        // Beside a writer the place may hold a later commit by now.
+        let found = CommitSlot::decode(&page, slot.store_lineage);
+        if confirmed && found.is_none_or(|found| found.commit < slot.commit) {
+            damaged.push(Place::Slots);
         }
     }
     Ok(damaged)
