@@ -205,6 +205,20 @@ impl Snapshot {
     /// # Errors
     ///
     /// A query of another dimension, not finite, or outside the domain; damage or I/O failure on the path read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// let found = snapshot.knn(&[0.0, 1.0], 5)?; // there are only two
+    /// assert_eq!(found.iter().map(|n| n.id).collect::<Vec<_>>(), [0, 1]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn knn(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
         let mut searcher = self.searcher();
         searcher.knn(query, k).map(<[_]>::to_vec)
@@ -215,6 +229,19 @@ impl Snapshot {
     /// # Errors
     ///
     /// As for [`Snapshot::knn`]; also a radius that is negative or NaN. Infinity finds everything.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// assert_eq!(snapshot.within(&[0.0, 0.0], 5.0)?.len(), 2); // inclusive
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn within(&self, query: &[f32], radius: f32) -> Result<Vec<Neighbor>, QueryError> {
         let mut searcher = self.searcher();
         searcher.within(query, radius).map(<[_]>::to_vec)
@@ -225,6 +252,19 @@ impl Snapshot {
     /// # Errors
     ///
     /// As for [`Snapshot::within`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// assert_eq!(snapshot.count_within(&[0.0, 0.0], 4.9)?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn count_within(&self, query: &[f32], radius: f32) -> Result<u64, QueryError> {
         self.check_one(query)?;
         check_radius(radius)?;
@@ -239,6 +279,20 @@ impl Snapshot {
     /// # Errors
     ///
     /// As for [`Snapshot::knn`]; the first offending query is named.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// let table = snapshot.knn_batch(&[0.0, 1.0, 3.0, 3.0], 1)?; // two queries
+    /// assert_eq!((table.row(0)[0].id, table.row(1)[0].id), (0, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn knn_batch(&self, queries: &[f32], k: usize) -> Result<NeighborTable, QueryError> {
         let count = self.check(queries)?;
         let (neighbors, evaluations) =
@@ -251,6 +305,19 @@ impl Snapshot {
     /// # Errors
     ///
     /// As for [`Snapshot::knn`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// assert_eq!(snapshot.brute_knn(&[0.0, 1.0], 2)?, snapshot.knn(&[0.0, 1.0], 2)?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn brute_knn(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
         self.check_one(query)?;
         Ok(self.inner.core.pool.install(|| brute::knn_batch(self.tree(), query, k))?)
@@ -261,6 +328,21 @@ impl Snapshot {
     /// # Errors
     ///
     /// As for [`Snapshot::knn_batch`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// let queries = [0.0, 1.0, 3.0, 3.0];
+    /// let (scan, tree) = (snapshot.brute_knn_batch(&queries, 2)?, snapshot.knn_batch(&queries, 2)?);
+    /// assert!(scan.iter().eq(tree.iter()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn brute_knn_batch(&self, queries: &[f32], k: usize) -> Result<NeighborTable, QueryError> {
         let count = self.check(queries)?;
         let neighbors =
@@ -289,6 +371,19 @@ impl Snapshot {
     /// # Errors
     ///
     /// As for [`Snapshot::within`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// assert_eq!(snapshot.brute_within(&[0.0, 0.0], 5.0)?, snapshot.within(&[0.0, 0.0], 5.0)?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn brute_within(&self, query: &[f32], radius: f32) -> Result<Vec<Neighbor>, QueryError> {
         self.check_one(query)?;
         check_radius(radius)?;
@@ -296,6 +391,22 @@ impl Snapshot {
     }
 
     /// A searcher with scratch of its own, for many queries from one thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// let mut searcher = snapshot.searcher();
+    /// for query in [[0.0, 1.0], [3.0, 3.0]] {
+    ///     println!("{:?}", searcher.knn(&query, 1)?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn searcher(&self) -> Searcher {
         let idle = self.inner.idle.lock().expect("no holder panics").pop();
         let buffers = idle.unwrap_or_default();
@@ -308,6 +419,20 @@ impl Snapshot {
     /// # Errors
     ///
     /// Damage or I/O failure on the path read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// assert_eq!(snapshot.get(1)?, Some(vec![3.0, 4.0]));
+    /// assert_eq!(snapshot.get(9)?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get(&self, id: PointId) -> Result<Option<Vec<f32>>, ReadError> {
         match id_index::find_live(self.tree(), id)? {
             Some(slot) => Ok(Some(self.tree().coordinates.row(slot as u64)?.to_vec())),
@@ -320,6 +445,19 @@ impl Snapshot {
     /// # Errors
     ///
     /// Damage or I/O failure on the path read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// assert!(snapshot.contains(1)? && !snapshot.contains(9)?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn contains(&self, id: PointId) -> Result<bool, ReadError> {
         Ok(id_index::find_live(self.tree(), id)?.is_some())
     }
@@ -330,6 +468,19 @@ impl Snapshot {
     /// # Errors
     ///
     /// Damage or I/O failure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// snapshot.for_each(|id, point| println!("{id}: {point:?}"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn for_each(&self, f: impl FnMut(PointId, &[f32])) -> Result<(), ReadError> {
         self.tree().for_each_live(f)
     }

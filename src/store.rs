@@ -110,7 +110,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As for [`Store::create`] and [`Store::insert_with_ids`]; nothing is left at `path`.
+    /// As for [`Store::create`] and [`Store::insert_with_ids`]; nothing is left at `path`, unless only the last step, making
+    /// the new name durable, failed.
     ///
     /// # Examples
     ///
@@ -241,6 +242,18 @@ impl Store {
     /// # Errors
     ///
     /// The batch is refused whole if a row is not acceptable. See [`InsertError`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// let report = store.insert(&[0.0, 0.0, 3.0, 4.0])?; // two rows, ids 0 and 1
+    /// assert_eq!((report.version, report.added), (VersionId(1), 2));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn insert(&mut self, points: &[f32]) -> Result<Report, InsertError> {
         self.insert_named(points, None)
     }
@@ -250,6 +263,18 @@ impl Store {
     /// # Errors
     ///
     /// As for [`Store::insert`]; also if an id stands twice or is live already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert_with_ids(&[0.0, 0.0, 3.0, 4.0], &[70, 10])?;
+    /// assert!(store.insert_with_ids(&[1.0, 1.0], &[70]).is_err()); // live already
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn insert_with_ids(
         &mut self,
         points: &[f32],
@@ -273,6 +298,19 @@ impl Store {
     /// # Errors
     ///
     /// Nothing is deleted if an id is not live or stands twice. See [`DeleteError`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// assert_eq!(store.delete(&[0])?.points, 1);
+    /// assert!(store.delete(&[0]).is_err()); // gone already
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn delete(&mut self, ids: &[PointId]) -> Result<Report, DeleteError> {
         let mut transaction = self.begin();
         transaction.delete(ids)?;
@@ -307,6 +345,19 @@ impl Store {
     }
 
     /// Begins a transaction: several inserts and deletes that become one version.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// let mut transaction = store.begin();
+    /// transaction.insert(&[0.0, 0.0])?.insert(&[1.0, 1.0])?;
+    /// assert_eq!(transaction.commit()?.version, VersionId(1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn begin(&mut self) -> Transaction<'_> {
         Transaction::new(self)
     }
@@ -326,6 +377,19 @@ impl Store {
     /// # Errors
     ///
     /// Damage or I/O failure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// assert_eq!(store.latest()?.version(), VersionId(0));
+    /// store.insert(&[0.0, 0.0])?;
+    /// assert_eq!(store.latest()?.version(), VersionId(1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn latest(&self) -> Result<Snapshot, AtError> {
         let row = self.core.db.newest_version()?;
         let mut latest = self.latest.lock().expect("no holder panics");
@@ -345,6 +409,19 @@ impl Store {
     /// # Errors
     ///
     /// [`AtError::NoSuchVersion`]; damage or I/O failure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0])?;
+    /// store.insert(&[1.0, 1.0])?;
+    /// assert_eq!(store.at(VersionId(1))?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn at(&self, version: VersionId) -> Result<Snapshot, AtError> {
         Ok(Snapshot::open(self.core.clone(), self.core.db.version(version)?)?)
     }
@@ -354,6 +431,20 @@ impl Store {
     /// # Errors
     ///
     /// Damage or I/O failure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0])?;
+    /// store.delete(&[0])?;
+    /// let kinds: Vec<String> = store.versions()?.iter().map(|v| v.kind.to_string()).collect();
+    /// assert_eq!(kinds, ["insert", "delete"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn versions(&self) -> Result<Vec<VersionInfo>, ReadError> {
         Ok(self.core.db.versions()?.iter().map(VersionInfo::from_row).collect())
     }
@@ -385,6 +476,20 @@ impl Store {
     /// # Errors
     ///
     /// Damage or I/O failure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 1.0, 1.0])?;
+    /// store.delete(&[0])?;
+    /// let stats = store.stats(&store.latest()?)?;
+    /// assert_eq!((stats.points, stats.live), (2, 1)); // the deleted row is still held
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stats(&self, snapshot: &Snapshot) -> Result<Stats, ReadError> {
         stats::stats(&self.core.db, snapshot.row(), snapshot.tree())
     }

@@ -69,7 +69,8 @@ impl<'a> Transaction<'a> {
     ///
     /// # Errors
     ///
-    /// As for [`Store::insert`]. A refused batch leaves the transaction as it was.
+    /// As for [`Store::insert`]. A batch that is refused for its points or ids leaves the transaction as it was; after any
+    /// other error it cannot be committed.
     pub fn insert(&mut self, points: &[f32]) -> Result<&mut Self, InsertError> {
         self.insert_named(points, None)
     }
@@ -78,7 +79,7 @@ impl<'a> Transaction<'a> {
     ///
     /// # Errors
     ///
-    /// As for [`Store::insert_with_ids`]. A refused batch leaves the transaction as it was.
+    /// As for [`Store::insert_with_ids`], and as for [`Transaction::insert`].
     pub fn insert_with_ids(
         &mut self,
         points: &[f32],
