@@ -14,6 +14,8 @@ const VISIT: f64 = 400.0;
 const VALUE_IN_DESCENT: f64 = 0.12;
 const VALUE_IN_SCAN: f64 = 0.08;
 const VALUE_IN_SHARED_SCAN: f64 = 0.04;
+/// What a row costs in a scan besides its values: its sum is looked at.
+const ROW_IN_SCAN: f64 = 0.3;
 
 /// Queries answered by the tree before the first choice, and one in how many after it, to see whether it still holds.
 const TRIALS: u64 = 4;
@@ -38,7 +40,7 @@ impl History {
 }
 
 fn scan_cost(tree: &Tree, value: f64) -> f64 {
-    tree.slots() as f64 * tree.dim as f64 * value
+    tree.slots() as f64 * (tree.dim as f64 * value + ROW_IN_SCAN)
 }
 
 /// True if a batch should be scanned, judging by `queries` of it that took so many visits and evaluations.

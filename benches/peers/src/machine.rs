@@ -29,8 +29,8 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Takes a second or two and 256 MiB; `quick` a sixteenth of both.
-    pub(crate) fn measure(quick: bool) -> Self {
-        let isa = Isa::best();
+    pub(crate) fn measure(quick: bool, fused: bool) -> Self {
+        let isa = Isa::best(fused);
         let scale = if quick { 16 } else { 1 };
         let words = vec![1u64; (256 << 20) / 8 / scale];
         let bytes = (words.len() * 8) as f64;

@@ -21,7 +21,7 @@ use std::time::Duration;
 use support::flags::Flags;
 
 const USAGE: &str = "treering-peers [--only W1,W1b,W2,W3,W4] [--rounds N] [--builds N] [--budget SECONDS] \
-[--dir DIR] [--quick]
+[--dir DIR] [--unfused] [--quick]
 treering-peers --npy POINTS [--queries QUERIES] [--k K] ...
   --only ...         workloads, all unless given
   --npy, --queries   points and queries of f32 or u8 instead; without queries, rows held out of the points
@@ -30,6 +30,7 @@ treering-peers --npy POINTS [--queries QUERIES] [--k K] ...
   --builds N         builds of each system, 3 unless given
   --budget SECONDS   longest batch: a slower system answers the first queries only, 3 unless given
   --dir DIR          where the store lies: on a disk, or its builds are not durable
+  --unfused          the scan multiplies and adds in two steps, as treering must
   --quick            small data and few rounds: shows that it works";
 
 /// How much to measure.
@@ -42,7 +43,7 @@ pub(crate) struct Effort {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let names = ["only", "npy", "queries", "k", "rounds", "builds", "budget", "dir"];
-    let flags = Flags::read(&names, &["quick"], USAGE);
+    let flags = Flags::read(&names, &["quick", "unfused"], USAGE);
     let quick = flags.has("quick");
     let (rounds, builds, seconds) = if quick { (2, 1, 0.2) } else { (5, 3, 3.0) };
     let effort = Effort {
@@ -51,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         budget: Duration::from_secs_f64(flags.number("budget", seconds)),
         dir: flags.text("dir").map_or(std::env::temp_dir(), Into::into),
     };
-    let machine = machine::Machine::measure(quick);
+    let machine = machine::Machine::measure(quick, !flags.has("unfused"));
     println!("{}", machine.line(&effort.dir));
     if let Some(points) = flags.text("npy") {
         let workload = workloads::read(points, flags.text("queries"), flags.number("k", 10))?;

@@ -34,22 +34,29 @@ struct Best {
 #[derive(Clone, Copy)]
 pub(crate) enum Isa {
     #[cfg(target_arch = "x86_64")]
-    Avx512,
+    Avx512 {
+        fused: bool,
+    },
     #[cfg(target_arch = "x86_64")]
-    Avx2,
+    Avx2 {
+        fused: bool,
+    },
     Portable,
 }
 
 impl Isa {
-    /// The best that this processor has.
-    pub(crate) fn best() -> Self {
+    /// The best that this processor has; with or without fused multiply-add, which rounds once where treering's
+    /// distances, the same on every processor, round twice.
+    pub(crate) fn best(fused: bool) -> Self {
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = fused;
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f") {
-                return Isa::Avx512;
+                return Isa::Avx512 { fused };
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                return Isa::Avx2;
+                return Isa::Avx2 { fused };
             }
         }
         Isa::Portable
@@ -58,9 +65,13 @@ impl Isa {
     pub(crate) fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => "avx512f",
+            Isa::Avx512 { fused: true } => "avx512f, fused",
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => "avx2+fma",
+            Isa::Avx512 { fused: false } => "avx512f",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 { fused: true } => "avx2, fused",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 { fused: false } => "avx2",
             Isa::Portable => "portable",
         }
     }
@@ -71,11 +82,21 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "a call of a function for other instructions")]
             // SAFETY: the variant exists only after `best` found its features.
-            Isa::Avx512 => unsafe { x86_64::arithmetic_avx512(values) },
+            Isa::Avx512 { fused } => unsafe {
+                match fused {
+                    true => x86_64::arithmetic_avx512::<true>(values),
+                    false => x86_64::arithmetic_avx512::<false>(values),
+                }
+            },
             #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "a call of a function for other instructions")]
             // SAFETY: as above.
-            Isa::Avx2 => unsafe { x86_64::arithmetic_avx2(values) },
+            Isa::Avx2 { fused } => unsafe {
+                match fused {
+                    true => x86_64::arithmetic_avx2::<true>(values),
+                    false => x86_64::arithmetic_avx2::<false>(values),
+                }
+            },
             Isa::Portable => portable::arithmetic(values),
         }
     }
@@ -93,11 +114,21 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "a call of a function for other instructions")]
             // SAFETY: the variant exists only after `best` found its features.
-            Isa::Avx512 => unsafe { x86_64::pass_avx512(blocks, first, group, best) },
+            Isa::Avx512 { fused } => unsafe {
+                match fused {
+                    true => x86_64::pass_avx512::<Q, true>(blocks, first, group, best),
+                    false => x86_64::pass_avx512::<Q, false>(blocks, first, group, best),
+                }
+            },
             #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "a call of a function for other instructions")]
             // SAFETY: as above.
-            Isa::Avx2 => unsafe { x86_64::pass_avx2(blocks, first, group, best) },
+            Isa::Avx2 { fused } => unsafe {
+                match fused {
+                    true => x86_64::pass_avx2::<Q, true>(blocks, first, group, best),
+                    false => x86_64::pass_avx2::<Q, false>(blocks, first, group, best),
+                }
+            },
             Isa::Portable => portable::pass(blocks, first, group, best),
         }
     }
@@ -242,10 +273,10 @@ mod tests {
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f") {
-                all.push(Isa::Avx512);
+                all.extend([true, false].map(|fused| Isa::Avx512 { fused }));
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                all.push(Isa::Avx2);
+                all.extend([true, false].map(|fused| Isa::Avx2 { fused }));
             }
         }
         for isa in all {

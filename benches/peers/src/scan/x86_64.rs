@@ -6,9 +6,29 @@ use std::arch::x86_64::*;
 
 use super::{BLOCK, Best, Column, take};
 
+/// `sum` + `difference`^2, rounded once or twice.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_square_512<const FUSED: bool>(sum: __m512, difference: __m512) -> __m512 {
+    match FUSED {
+        true => _mm512_fmadd_ps(difference, difference, sum),
+        false => _mm512_add_ps(sum, _mm512_mul_ps(difference, difference)),
+    }
+}
+
+/// As [`add_square_512`].
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_square_256<const FUSED: bool>(sum: __m256, difference: __m256) -> __m256 {
+    match FUSED {
+        true => _mm256_fmadd_ps(difference, difference, sum),
+        false => _mm256_add_ps(sum, _mm256_mul_ps(difference, difference)),
+    }
+}
+
 /// As `Isa::pass`: 64 points x `Q` queries in 4 `Q` registers of 16.
 #[target_feature(enable = "avx512f")]
-pub(super) fn pass_avx512<const Q: usize>(
+pub(super) fn pass_avx512<const Q: usize, const FUSED: bool>(
     blocks: &[Column],
     first: u32,
     group: &[[f32; Q]],
@@ -27,7 +47,7 @@ pub(super) fn pass_avx512<const Q: usize>(
                 let coordinate = _mm512_set1_ps(query[q]);
                 for part in 0..4 {
                     let difference = _mm512_sub_ps(values[part], coordinate);
-                    sums[q][part] = _mm512_fmadd_ps(difference, difference, sums[q][part]);
+                    sums[q][part] = add_square_512::<FUSED>(sums[q][part], difference);
                 }
             }
         }
@@ -54,7 +74,7 @@ pub(super) fn pass_avx512<const Q: usize>(
 
 /// As `Isa::pass`: 16 points x `Q` queries in 2 `Q` registers of 8.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn pass_avx2<const Q: usize>(
+pub(super) fn pass_avx2<const Q: usize, const FUSED: bool>(
     blocks: &[Column],
     first: u32,
     group: &[[f32; Q]],
@@ -75,7 +95,7 @@ pub(super) fn pass_avx2<const Q: usize>(
                     let coordinate = _mm256_set1_ps(query[q]);
                     for part in 0..2 {
                         let difference = _mm256_sub_ps(values[part], coordinate);
-                        sums[q][part] = _mm256_fmadd_ps(difference, difference, sums[q][part]);
+                        sums[q][part] = add_square_256::<FUSED>(sums[q][part], difference);
                     }
                 }
             }
@@ -103,7 +123,7 @@ pub(super) fn pass_avx2<const Q: usize>(
 
 /// As `Isa::arithmetic`: 12 chains, twice what the latency of an FMA asks for.
 #[target_feature(enable = "avx512f")]
-pub(super) fn arithmetic_avx512(values: u64) -> f32 {
+pub(super) fn arithmetic_avx512<const FUSED: bool>(values: u64) -> f32 {
     const CHAINS: usize = 12;
     let constants: [__m512; CHAINS] = std::array::from_fn(|i| _mm512_set1_ps(i as f32));
     let mut sums = [_mm512_setzero_ps(); CHAINS];
@@ -111,7 +131,7 @@ pub(super) fn arithmetic_avx512(values: u64) -> f32 {
     for _ in 0..values.div_ceil(16 * CHAINS as u64) {
         for i in 0..CHAINS {
             let difference = _mm512_sub_ps(value, constants[i]);
-            sums[i] = _mm512_fmadd_ps(difference, difference, sums[i]);
+            sums[i] = add_square_512::<FUSED>(sums[i], difference);
         }
         value = _mm512_add_ps(value, step);
     }
@@ -120,7 +140,7 @@ pub(super) fn arithmetic_avx512(values: u64) -> f32 {
 
 /// As `Isa::arithmetic`: 10 chains; the constants come from memory, as in the scan.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn arithmetic_avx2(values: u64) -> f32 {
+pub(super) fn arithmetic_avx2<const FUSED: bool>(values: u64) -> f32 {
     const CHAINS: usize = 10;
     let constants: [__m256; CHAINS] = std::array::from_fn(|i| _mm256_set1_ps(i as f32));
     let mut sums = [_mm256_setzero_ps(); CHAINS];
@@ -128,7 +148,7 @@ pub(super) fn arithmetic_avx2(values: u64) -> f32 {
     for _ in 0..values.div_ceil(8 * CHAINS as u64) {
         for i in 0..CHAINS {
             let difference = _mm256_sub_ps(value, constants[i]);
-            sums[i] = _mm256_fmadd_ps(difference, difference, sums[i]);
+            sums[i] = add_square_256::<FUSED>(sums[i], difference);
         }
         value = _mm256_add_ps(value, step);
     }
