@@ -43,6 +43,7 @@ mod store;
 mod transaction;
 mod tree;
 mod version;
+mod version_info;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -58,9 +59,10 @@ pub use maintain::stats::Stats;
 pub use maintain::verify::{Problem, VerifyOptions, VerifyReport};
 pub use options::{CancelToken, CreateOptions, Metric, OpenOptions, Progress, Provenance};
 pub use query::Neighbor;
-pub use snapshot::{NeighborTable, Searcher, Snapshot, VersionInfo, VersionKind};
+pub use snapshot::{NeighborTable, Searcher, Snapshot};
 pub use store::Store;
 pub use transaction::Transaction;
+pub use version_info::{VersionInfo, VersionKind};
 
 /// The examples of the README, compiled and run.
 #[cfg(doctest)]

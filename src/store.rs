@@ -16,9 +16,10 @@ use crate::maintain::stats::{self, Stats};
 use crate::maintain::verify::{self, VerifyOptions, VerifyReport};
 use crate::new_file::NewFile;
 use crate::options::{CreateOptions, Metric, OpenOptions};
-use crate::snapshot::{Snapshot, VersionInfo};
+use crate::snapshot::Snapshot;
 use crate::transaction::Transaction;
 use crate::version::database::Database;
+use crate::version_info::VersionInfo;
 
 /// More threads than this are a mistake.
 const MAX_THREADS: usize = 1024;
