@@ -36,6 +36,8 @@ pub(crate) fn shapes(n: usize) -> Vec<(&'static str, usize, Vec<f32>)> {
         ("uniform 1-d", 1, random.points(n, 1)),
         ("uniform 8-d", 8, random.points(n, 8)),
         ("uniform 40-d", 40, random.points(n / 4, 40)),
+        // Long enough rows that sums stop early, enough of them that a scan goes in steps.
+        ("uniform 300-d", 300, random.points(n / 4, 300)),
         ("all equal", 2, [0.25, -7.0].repeat(n)),
     ];
     let mut duplicates = random.points(n, 3);
@@ -105,6 +107,14 @@ pub(crate) fn assert_exact(snapshot: &Snapshot, points: &[f32], what: &str) {
         let scan = snapshot.brute_knn_batch(&queries, k).unwrap();
         for (i, (tree, scan)) in tree.iter().zip(scan.iter()).enumerate() {
             assert_eq!(tree, scan, "{what}: query {i}, k {k}");
+        }
+    }
+    // One at a time, with one searcher: after a few trials it may scan instead of descending.
+    let mut searcher = snapshot.searcher();
+    for k in [3, 10] {
+        for query in queries.chunks_exact(dim) {
+            let scan = snapshot.brute_knn(query, k).unwrap();
+            assert_eq!(searcher.knn(query, k).unwrap(), scan, "{what}: one at a time, k {k}");
         }
     }
     for query in queries.chunks_exact(dim) {
