@@ -10,6 +10,9 @@
 //!
 //! - **B1 excludes**: if D(1-K) - R - b > t, then d^(q,x) > t.
 //! - **B2 includes**: if (D+R)(1+K) + b <= t, then d^(q,x) <= t.
+//! - **B3 filters**: let f be a sum of the squared differences of some components, or of lower bounds of their
+//!   magnitudes, in any order, each square and its addition rounded together or apart. If f > L(1+F) + c, then the
+//!   canonical sum s of the whole rows is above L. F = (n + ceil(n/16) + 10) 2^-23, c = n 2^-147.
 //!
 //! with K = (ceil(n/16) + 10) 2^-24 and b = sqrt(n) 2^-73, for n <= [`MAX_DIM`] and rows in the domain
 //! ([`domain_limit`]), where nothing overflows: a difference is at most 2^63 / sqrt(n), so s <= 2^126 (1 + tiny).
@@ -49,6 +52,14 @@
 //! d^(q,x) <= (1+k) (d(q,c) + d(c,x)) + beta <= (D + R + 2 beta) (1+k)/(1-k) + beta. Since (1+k)/(1-k) = 1 + 2k +
 //! 2k^2/(1-k) and 2k^2/(1-k) < 0.6 u, the factor is below 1 + (m + 9.3) u < 1 + K, by 0.7 u (D+R), which again covers
 //! the f64 rounding; and 3.01 beta < b.
+//!
+//! # B3
+//!
+//! Let P be the exact sum of what f sums up, and T >= P that of all squared differences. A term of f passes at most n - 1
+//! additions and has three factors of its own (fewer if fused), so f <= P (1+u)^(n+2) + n 2^-150 (1+u)^(n+2); by 3. above,
+//! s >= T (1-u)^(m+6) - n 2^-150. Hence s >= f (1 - (n+m+8) u) - 3 n 2^-150. If f > L(1+F) + c with F = 2 (n+m+10) u <
+//! 2^-6.8, then (1+F)(1 - (n+m+8) u) > 1, because F - (n+m+8) u (1+F) > 0 as long as F < 1, with more to spare than the
+//! few roundings of the limit take; and what c adds, c (1 - F/2) > n 2^-148, exceeds 3 n 2^-150. So s > L.
 
 /// Most components of a row: up to here the second-order terms of the proof are covered.
 pub(crate) const MAX_DIM: usize = 65_536;
@@ -60,6 +71,8 @@ pub(crate) struct Slack {
     relative: f64,
     /// b of the proof, in units of distance.
     absolute: f64,
+    /// 1 + F and c of B3.
+    filter: (f64, f64),
 }
 
 impl Slack {
@@ -71,6 +84,10 @@ impl Slack {
         Self {
             relative: (dim.div_ceil(16) + 10) as f64 * 2.0_f64.powi(-24),
             absolute: (dim as f64).sqrt() * 2.0_f64.powi(-73),
+            filter: (
+                1.0 + (dim + dim.div_ceil(16) + 10) as f64 * 2.0_f64.powi(-23),
+                dim as f64 * 2.0_f64.powi(-147),
+            ),
         }
     }
 
@@ -94,6 +111,13 @@ impl Slack {
         const TINY: f32 = f32::from_bits(4);
         let reach = t + radius + self.absolute as f32;
         reach * reach * MARGIN + TINY
+    }
+
+    /// A filter sum above this proves that the canonical sum is above `sum` (B3). Infinities stay what they are.
+    #[inline]
+    pub(crate) fn filter_limit(self, sum: f32) -> f32 {
+        let (factor, more) = self.filter;
+        ((f64::from(sum) * factor + more) as f32).next_up()
     }
 
     /// Whether no point of the subtree is at computed distance `t` or nearer (B1).

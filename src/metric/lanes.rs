@@ -8,7 +8,8 @@
 //! - **L1 token**: a value of a type that implements [`Lanes`] exists only where its instructions can run, so every
 //!   method is safe to call.
 //! - **L2 bounds**: no method touches memory outside the slices it is given.
-//! - **L3 same bits**: every method does the arithmetic its documentation says, each operation rounded on its own (M2).
+//! - **L3 same bits**: every method does the arithmetic its documentation says, each operation rounded on its own (M2)
+//!   unless it says otherwise.
 
 use super::scalar::LANES;
 
@@ -68,6 +69,12 @@ pub(super) trait Lanes: Copy {
     ) -> Self::Vector;
 
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// sum + (a - b)^2, the difference rounded, the square rounded or not: not for canonical sums.
+    fn add_square(self, sum: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// One bit for each lane in which a is at most b, lane 0 the lowest.
+    fn at_most(self, a: Self::Vector, b: Self::Vector) -> u16;
 
     /// (a - b)^2, difference and square rounded.
     fn square(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;

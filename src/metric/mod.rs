@@ -9,6 +9,7 @@
 //! (`level.rs`) what a level is.
 
 mod bounds;
+mod filter;
 #[cfg(target_arch = "x86_64")]
 mod kernel;
 #[cfg(target_arch = "x86_64")]
@@ -20,6 +21,7 @@ mod scalar;
 mod x86_64;
 
 pub(crate) use bounds::{MAX_DIM, Slack, domain_limit};
+pub(crate) use filter::Filter;
 pub(crate) use level::Level;
 pub(crate) use scalar::distance;
 #[cfg(test)]
@@ -63,14 +65,15 @@ enum Chosen {
 macro_rules! dispatch {
     ($kernel:expr, $portable:expr, $lanes:ident => $vector:expr) => {
         match $kernel.chosen {
-            Chosen::Portable => $portable,
+            $crate::metric::Chosen::Portable => $portable,
             #[cfg(target_arch = "x86_64")]
-            Chosen::Avx2($lanes) => $vector,
+            $crate::metric::Chosen::Avx2($lanes) => $vector,
             #[cfg(target_arch = "x86_64")]
-            Chosen::Avx512($lanes) => $vector,
+            $crate::metric::Chosen::Avx512($lanes) => $vector,
         }
     };
 }
+use dispatch;
 
 impl Kernel {
     /// The widest instruction set of this processor. The standard library caches what it detects.

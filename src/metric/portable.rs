@@ -4,6 +4,7 @@
 //! and M2 by doing the same additions in the same order, sixteen at a time.
 
 use super::STRIDE;
+use super::filter::{GROUP, Tile};
 use super::scalar::{LANES, tree};
 
 /// `out[i * b + j]` = s(query i, row j), for b rows. The caller has checked that the lengths agree, and dim > 0.
@@ -81,6 +82,31 @@ pub(super) fn sum_within(a: &[f32], b: &[f32], bound: f32) -> Option<f32> {
     }
     let s = tree(lanes);
     (s <= bound).then_some(s)
+}
+
+/// A filter, one panel after the other.
+pub(super) fn filter(mut tile: Tile<'_>) {
+    let columns = tile.columns;
+    for (group, queries) in tile.queries.chunks_exact(tile.dim).enumerate() {
+        for (p, panel) in tile.panels.chunks_exact(columns.max(1)).enumerate() {
+            let mut sums = [[0.0_f32; LANES]; GROUP];
+            for (query, rows) in queries.iter().zip(panel) {
+                for (sums, &value) in sums.iter_mut().zip(query) {
+                    for (sum, row) in sums.iter_mut().zip(rows) {
+                        let difference = row - value;
+                        *sum += difference * difference;
+                    }
+                }
+            }
+            for (q, sums) in sums.iter().enumerate() {
+                let query = group * GROUP + q;
+                let limit = tile.limits[query];
+                let near = (0..LANES).filter(|&lane| sums[lane] <= limit);
+                let lanes = near.fold(0, |lanes, lane| lanes | 1 << lane);
+                tile.take(query, p, lanes);
+            }
+        }
+    }
 }
 
 /// Adds the terms of a and b, of one length, to the lanes, from lane 0.

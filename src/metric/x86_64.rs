@@ -141,6 +141,20 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn add_square(self, sum: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the processor has AVX-512F (X1).
+        let difference = unsafe { _mm512_sub_ps(a, b) };
+        // SAFETY: the processor has AVX-512F (X1).
+        unsafe { _mm512_fmadd_ps(difference, difference, sum) }
+    }
+
+    #[inline(always)]
+    fn at_most(self, a: __m512, b: __m512) -> u16 {
+        // SAFETY: the processor has AVX-512F (X1).
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, b) }
+    }
+
+    #[inline(always)]
     fn fold8(self, a: __m512, b: __m512) -> __m512 {
         // In quarters of four lanes: (a0 a1 b0 b1) + (a2 a3 b2 b3).
         // SAFETY: the processor has AVX-512F (X1).
@@ -225,13 +239,14 @@ fn total_of_eight(v: __m256) -> f32 {
 /// Eight lanes of ones, then eight of zeros: read from 8 - k, a mask of k lanes.
 static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// Proof that the processor has AVX2 (X1).
+/// Proof that the processor has AVX2 and FMA, which all but the oddest have together (X1).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Avx2(());
 
 impl Avx2 {
     pub(super) fn detect() -> Option<Self> {
-        is_x86_feature_detected!("avx2").then_some(Self(()))
+        let both = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        both.then_some(Self(()))
     }
 
     /// At most eight floats; the lanes past them are +0.
@@ -328,6 +343,23 @@ impl Avx2 {
     }
 
     #[inline(always)]
+    fn add_square8(self, sum: __m256, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the processor has AVX2 (X1).
+        let difference = unsafe { _mm256_sub_ps(a, b) };
+        // SAFETY: the processor has FMA (X1).
+        unsafe { _mm256_fmadd_ps(difference, difference, sum) }
+    }
+
+    /// One bit for each lane in which a is at most b.
+    #[inline(always)]
+    fn at_most8(self, a: __m256, b: __m256) -> u8 {
+        // SAFETY: the processor has AVX2 (X1).
+        let mask = unsafe { _mm256_cmp_ps::<_CMP_LE_OQ>(a, b) };
+        // SAFETY: the processor has AVX2 (X1).
+        unsafe { _mm256_movemask_ps(mask) as u8 }
+    }
+
+    #[inline(always)]
     fn add8(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: the processor has AVX2 (X1).
         unsafe { _mm256_add_ps(a, b) }
@@ -394,7 +426,7 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn vectorize<J: Job>(self, job: J) -> J::Output {
-        #[target_feature(enable = "avx2")]
+        #[target_feature(enable = "avx2,fma")]
         fn compiled<J: Job>(lanes: Avx2, job: J) -> J::Output {
             job.run(lanes)
         }
@@ -477,6 +509,16 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn square(self, a: Pair, b: Pair) -> Pair {
         Pair(self.square8(a.0, b.0), self.square8(a.1, b.1))
+    }
+
+    #[inline(always)]
+    fn add_square(self, sum: Pair, a: Pair, b: Pair) -> Pair {
+        Pair(self.add_square8(sum.0, a.0, b.0), self.add_square8(sum.1, a.1, b.1))
+    }
+
+    #[inline(always)]
+    fn at_most(self, a: Pair, b: Pair) -> u16 {
+        self.at_most8(a.0, b.0) as u16 | (self.at_most8(a.1, b.1) as u16) << 8
     }
 
     #[inline(always)]
