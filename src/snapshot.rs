@@ -462,8 +462,9 @@ impl Searcher {
     /// As for [`Snapshot::knn`].
     pub fn knn(&mut self, query: &[f32], k: usize) -> Result<&[Neighbor], QueryError> {
         self.snapshot.check_one(query)?;
-        auto::knn(self.snapshot.tree(), query, k, &mut self.buffers.knn)?;
-        Ok(self.buffers.knn.best.sorted())
+        let tree = self.snapshot.tree();
+        auto::knn(tree, query, k, &mut self.buffers.knn)?;
+        Ok(self.buffers.knn.best.sorted(tree)?)
     }
 
     /// As [`Snapshot::within`], into a buffer of the searcher.

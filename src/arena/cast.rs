@@ -50,6 +50,26 @@ impl<T> Deref for Typed<T> {
     }
 }
 
+/// Asks the processor to bring in the cache lines of some records that will be wanted soon. Costs an instruction a line
+/// and changes nothing; where there is no such instruction, it does nothing.
+#[inline]
+pub(crate) fn prefetch<T>(records: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE: usize = 64;
+        let start = records.as_ptr().cast::<i8>();
+        let mut at = 0;
+        while at < size_of_val(records) {
+            // SAFETY: SSE is part of x86-64, and a prefetch of any address whatever neither faults nor is seen.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at)) };
+            at += LINE;
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = records;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::rows;
 use super::version_row::VersionRow;
+use crate::metric::BOX_GROUP;
 
 /// The parts of the header that say how arrays lie in segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ arrays! {
     2  Tombstones   "tombstones"   Topology fixed::<u64>;
     3  Owners       "owners"       Topology fixed::<rows::OwnerRow>;
     4  Centers      "centers"      Coordinates |floats| floats;
-    5  Radii        "radii"        Topology fixed::<rows::RadiusRow>;
+    5  Radii        "radii"        Topology fixed::<f32>;
     6  Nodes        "nodes"        Topology fixed::<rows::NodeRow>;
     7  Links        "links"        Topology fixed::<rows::LinkRow>;
     8  Counts       "counts"       Topology fixed::<rows::CountRow>;
@@ -72,13 +73,14 @@ arrays! {
     12 IndexPieces  "index_pieces" Topology fixed::<rows::IndexPieceRow>;
     13 IndexKeys    "index_keys"   Topology fixed::<u64>;
     14 IndexSlots   "index_slots"  Topology fixed::<u32>;
-    15 Versions     "versions"     Topology fixed::<VersionRow>;
-    16 FreeMap      "free_map"     Topology fixed::<u64>;
-    17 Freed        "freed"        Topology fixed::<rows::FreedRow>;
+    15 Boxes        "boxes"        Topology |floats| 2 * BOX_GROUP * floats;
+    16 Versions     "versions"     Topology fixed::<VersionRow>;
+    17 FreeMap      "free_map"     Topology fixed::<u64>;
+    18 Freed        "freed"        Topology fixed::<rows::FreedRow>;
 }
 
-/// Number of arrays that a version roots: 0 up to and including `IndexSlots`.
-pub(crate) const DATA_ARRAYS: usize = 15;
+/// Number of arrays that a version roots: 0 up to and including `Boxes`.
+pub(crate) const DATA_ARRAYS: usize = 16;
 
 /// Number of arrays that a commit slot roots: `Versions`, `FreeMap`, `Freed`.
 pub(crate) const STATE_ARRAYS: usize = 3;

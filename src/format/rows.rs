@@ -6,6 +6,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// "No slot" in an index, "no parent" at the root.
 pub(crate) const NONE: u32 = u32::MAX;
 
+/// A range of slots or of node numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) start: u32,
+    pub(crate) count: u32,
+}
+
 macro_rules! record {
     ($(#[$doc:meta])* $name:ident $bytes:literal { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
@@ -19,16 +26,6 @@ macro_rules! record {
 record! {
     /// Which node the slots from `start` up to the next row's `start` were written for. Sorted by `start`.
     OwnerRow 8 { start: u32, owner: u32, }
-}
-
-record! {
-    /// Upper bounds on canonical distances from a node's center (T5).
-    RadiusRow 8 {
-        /// To every point of the subtree.
-        radius: f32,
-        /// To every point of the node's own bucket.
-        own_radius: f32,
-    }
 }
 
 record! {
@@ -47,8 +44,8 @@ record! {
 }
 
 record! {
-    /// Where a node's children and points lie.
-    LinkRow 28 {
+    /// Where a node's children and points lay when they were last written as a whole.
+    LinkRow 24 {
         /// First node of the first block of children.
         child_start: u32,
         /// Nodes in that block.
@@ -57,26 +54,36 @@ record! {
         slot_start: u32,
         twin_count: u32,
         bucket_count: u32,
+        /// At least the canonical distance from the center to every point of the node's own bucket (T5).
+        own_radius: f32,
+    }
+}
+
+impl LinkRow {
+    /// Twins and bucket rows, which lie side by side.
+    pub(crate) fn own_slots(&self) -> Range {
+        Range { start: self.slot_start, count: self.twin_count.saturating_add(self.bucket_count) }
+    }
+}
+
+record! {
+    /// What most batches change about the nodes they add to: counts, and where later rows lie. Apart from the links, so
+    /// that those are not copied.
+    CountRow 16 {
+        /// Live points of the subtree.
+        live: u32,
+        /// Slots of the subtree, if they are one range that begins at the node's `slot_start`; else 0.
+        span: u32,
         /// First of this node's rows in `runs`.
         run_start: u32,
         run_count: u16,
-        /// See the `LINK_*` constants.
+        /// See the `COUNT_*` constants.
         flags: u16,
     }
 }
 
 /// Some twin of the node differs from its center in value, although s = 0.
-pub(crate) const LINK_UNEQUAL_TWINS: u16 = 1;
-
-record! {
-    /// Counts of a subtree.
-    CountRow 8 {
-        /// Live points.
-        live: u32,
-        /// Slots of the subtree, if they are one range that begins at the node's `slot_start`; else 0.
-        span: u32,
-    }
-}
+pub(crate) const COUNT_UNEQUAL_TWINS: u16 = 1;
 
 record! {
     /// A later range of a node: slots of its bucket or twins, or a block of children.

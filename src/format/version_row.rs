@@ -45,7 +45,7 @@ pub(crate) struct VersionRow {
     pub(crate) counters: [u64; COUNTERS],
     pub(crate) message: [u8; MESSAGE_BYTES],
     pub(crate) roots: [ArrayRoot; DATA_ARRAYS],
-    pub(crate) reserved_tail: [u8; 64],
+    pub(crate) reserved_tail: [u8; 32],
 }
 
 const _: () = assert!(size_of::<VersionRow>() == 1024);
@@ -72,7 +72,7 @@ impl VersionRow {
             counters: [0; COUNTERS],
             message: [0; MESSAGE_BYTES],
             roots: [ArrayRoot::default(); DATA_ARRAYS],
-            reserved_tail: [0; 64],
+            reserved_tail: [0; 32],
         }
     }
 
@@ -87,7 +87,7 @@ impl VersionRow {
         if !(KIND_INSERT..=KIND_COMPACT).contains(&self.kind) {
             return Err("unknown kind of version");
         }
-        if self.ids_exhausted > 1 || self.reserved != [0; 4] || self.reserved_tail != [0; 64] {
+        if self.ids_exhausted > 1 || self.reserved != [0; 4] || self.reserved_tail != [0; 32] {
             return Err("reserved bytes of a version row are not zero");
         }
         let bytes = self.message_bytes as usize;
@@ -118,7 +118,7 @@ mod tests {
             |row: &mut VersionRow| row.kind = 0,
             |row: &mut VersionRow| row.kind = 9,
             |row: &mut VersionRow| row.reserved[0] = 1,
-            |row: &mut VersionRow| row.reserved_tail[63] = 1,
+            |row: &mut VersionRow| row.reserved_tail[31] = 1,
             |row: &mut VersionRow| row.ids_exhausted = 2,
             |row: &mut VersionRow| row.message_bytes = 300,
             |row: &mut VersionRow| {

@@ -11,9 +11,9 @@ use super::plan::{Change, Changes, Keep, new_link};
 use super::report::Work;
 use super::source::{Moved, Source};
 use crate::error::{InsertError, ReadError};
-use crate::format::rows::{NONE, RadiusRow};
+use crate::format::rows::NONE;
 use crate::ids::PointId;
-use crate::tree::columns::{ROOT, Tree};
+use crate::tree::columns::{ROOT, Range, Tree};
 use crate::tree::id_index;
 
 /// Applies a plan. New points must be counted where they were placed; moved ones are counted there already.
@@ -32,14 +32,20 @@ pub(crate) fn apply(
             let source = Source { dim: tree.dim, seed: tree.seed, batch, moved: &nothing };
             let mut layout = Layout::behind(tree);
             layout.root(&root);
+            let nothing = Range { start: 0, count: 0 };
+            layout.write_boxes(tree, &source, nothing, nothing)?;
             layout.write(tree, &source, &mut journal, &mut entries)?;
             work.counters.splice_count += 1;
         }
         Changes::Nodes(changes) => {
             check_slots(tree, batch, &changes)?;
             for (&node, &distance) in &placements.radii {
-                let row = tree.radii.get(node as u64)?;
-                journal.set_radii(node, RadiusRow { radius: distance.max(row.radius), ..row });
+                journal.set_radius(node, distance.max(tree.radii.get(node as u64)?));
+            }
+            for (&node, extent) in &placements.extents {
+                let mut grown = tree.extent(node)?;
+                grown.merge(extent);
+                journal.set_extent(node, grown);
             }
             let root = tree.nodes.get(ROOT as u64)?;
             if placements.root_level.get() > root.level {
@@ -49,7 +55,7 @@ pub(crate) fn apply(
             }
             for change in &changes {
                 journal.add_live(tree, change.node, change.added as i64)?;
-                apply_change(tree, batch, placements, change, &mut journal, &mut entries, work)?;
+                apply_change(tree, batch, change, &mut journal, &mut entries, work)?;
             }
         }
     }
@@ -76,7 +82,6 @@ fn check_slots(tree: &Tree, batch: &Batch<'_>, changes: &[Change]) -> Result<(),
 fn apply_change(
     tree: &mut Tree,
     batch: &Batch<'_>,
-    placements: &Placements,
     change: &Change,
     journal: &mut Journal,
     entries: &mut Vec<(PointId, u32)>,
@@ -101,6 +106,7 @@ fn apply_change(
     let mut layout = Layout::behind(tree);
     let slots = layout.own_rows(node, &change.body);
     let children = layout.children(node, &change.body.children);
+    let extent = layout.write_boxes(tree, &source, slots, children)?;
     layout.write(tree, &source, journal, entries)?;
     if children.count > 0 {
         work.counters.splice_count += 1;
@@ -114,22 +120,23 @@ fn apply_change(
             .map_err(|_| ReadError::row("links", node as u64, "too many runs at one node"))?;
         tree.runs.push(&runs)?;
     }
-    journal.set_link(node, link);
     for &level in &change.dropped {
         journal.add_level(level, -1);
     }
 
     // T5: the own radius bounds the whole bucket, old rows included if they stay.
-    let mut radii = tree.radii.get(node as u64)?;
-    if let Some(&distance) = placements.radii.get(&node) {
-        radii.radius = radii.radius.max(distance);
-    }
-    radii.own_radius = match change.keep {
-        Keep::All => radii.own_radius.max(change.body.own_radius),
+    link.row.own_radius = match change.keep {
+        Keep::All => old.row.own_radius.max(change.body.own_radius),
         _ => change.body.own_radius,
     };
-    radii.radius = change.radius.unwrap_or(radii.radius);
-    journal.set_radii(node, radii);
+    journal.set_links(node, link);
+    if let Some(radius) = change.radius {
+        // Everything below was built anew.
+        journal.set_radius(node, radius);
+        if tree.has_boxes() {
+            journal.set_extent(node, extent);
+        }
+    }
 
     let points = change.body.points;
     if change.keep != Keep::All {

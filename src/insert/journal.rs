@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use super::report::Work;
 use crate::error::ReadError;
-use crate::format::rows::{LinkRow, NodeRow, RadiusRow};
-use crate::tree::columns::{ROOT, Tree};
+use crate::format::rows::{CountRow, LinkRow, NodeRow};
+use crate::tree::columns::{Links, ROOT, Tree};
+use crate::tree::extent::{self, Extent};
 use crate::tree::{LEVELS, level_row};
 
 /// Pending changes of existing rows.
@@ -17,8 +18,11 @@ pub(crate) struct Journal {
     live: BTreeMap<u32, i64>,
     /// Node to the size of its contiguous range of slots; 0 if it has none any more.
     spans: BTreeMap<u32, u32>,
-    radii: BTreeMap<u32, RadiusRow>,
+    radii: BTreeMap<u32, f32>,
     links: BTreeMap<u32, LinkRow>,
+    /// Node to its later ranges and flags.
+    later: BTreeMap<u32, Links>,
+    extents: BTreeMap<u32, Extent>,
     nodes: BTreeMap<u32, NodeRow>,
     /// Word to bits that become set.
     tombstones: BTreeMap<u64, u64>,
@@ -55,12 +59,17 @@ impl Journal {
         self.spans.insert(node, span);
     }
 
-    pub(crate) fn set_radii(&mut self, node: u32, radii: RadiusRow) {
-        self.radii.insert(node, radii);
+    pub(crate) fn set_radius(&mut self, node: u32, radius: f32) {
+        self.radii.insert(node, radius);
     }
 
-    pub(crate) fn set_link(&mut self, node: u32, link: LinkRow) {
-        self.links.insert(node, link);
+    pub(crate) fn set_extent(&mut self, node: u32, extent: Extent) {
+        self.extents.insert(node, extent);
+    }
+
+    pub(crate) fn set_links(&mut self, node: u32, links: Links) {
+        self.links.insert(node, links.row);
+        self.later.insert(node, links);
     }
 
     /// The row of a node as it will be, to be changed further.
@@ -89,6 +98,8 @@ impl Journal {
             + self.spans.len()
             + self.radii.len()
             + self.links.len()
+            + self.later.len()
+            + self.extents.len()
             + self.nodes.len()
             + self.tombstones.len();
         work.counters.journal_entries += entries as u64;
@@ -100,10 +111,20 @@ impl Journal {
         }
         for (node, span) in self.spans {
             let row = tree.counts.get(node as u64)?;
-            tree.counts.set(node as u64, crate::format::rows::CountRow { span, ..row })?;
+            tree.counts.set(node as u64, CountRow { span, ..row })?;
         }
-        for (node, row) in self.radii {
-            tree.radii.set(node as u64, row)?;
+        for (node, Links { run_start, run_count, flags, .. }) in self.later {
+            let row = tree.counts.get(node as u64)?;
+            tree.counts.set(node as u64, CountRow { run_start, run_count, flags, ..row })?;
+        }
+        for (node, radius) in self.radii {
+            tree.radii.set(node as u64, radius)?;
+        }
+        for (node, extent) in self.extents {
+            if tree.extent(node)? != extent {
+                let (row, lane) = extent::place(node);
+                extent.write(tree.boxes.edit(row)?, lane);
+            }
         }
         for (node, row) in self.links {
             tree.links.set(node as u64, row)?;

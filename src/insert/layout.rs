@@ -12,11 +12,11 @@ use super::journal::Journal;
 use super::source::{Point, Source};
 use super::split::{Body, Branch};
 use crate::error::ReadError;
-use crate::format::rows::{
-    CountRow, LINK_UNEQUAL_TWINS, LinkRow, NONE, NodeRow, OwnerRow, RadiusRow,
-};
+use crate::format::rows::{COUNT_UNEQUAL_TWINS, CountRow, LinkRow, NONE, NodeRow, OwnerRow};
 use crate::ids::PointId;
+use crate::metric::BOX_GROUP;
 use crate::tree::columns::{ROOT, Range, Tree};
+use crate::tree::extent::{self, Extent};
 
 /// Rows that will be appended to the arrays of a tree.
 pub(crate) struct Layout {
@@ -27,7 +27,7 @@ pub(crate) struct Layout {
     owners: Vec<OwnerRow>,
     /// By node.
     centers: Vec<Point>,
-    radii: Vec<RadiusRow>,
+    radii: Vec<f32>,
     nodes: Vec<NodeRow>,
     links: Vec<LinkRow>,
     counts: Vec<CountRow>,
@@ -99,7 +99,7 @@ impl Layout {
     fn node(&mut self, parent: u32, branch: &Branch, slot_start: u32, below: Range) {
         let Branch { center, level, radius, body } = branch;
         self.centers.push(*center);
-        self.radii.push(RadiusRow { radius: *radius, own_radius: body.own_radius });
+        self.radii.push(*radius);
         self.nodes.push(NodeRow {
             parent,
             built: body.points,
@@ -113,11 +113,79 @@ impl Layout {
             slot_start,
             twin_count: body.twins.len() as u32,
             bucket_count: body.bucket.len() as u32,
+            own_radius: body.own_radius,
+        });
+        self.counts.push(CountRow {
+            live: body.points,
+            span: body.points,
             run_start: 0,
             run_count: 0,
-            flags: if body.twins_equal { 0 } else { LINK_UNEQUAL_TWINS },
+            flags: if body.twins_equal { 0 } else { COUNT_UNEQUAL_TWINS },
         });
-        self.counts.push(CountRow { live: body.points, span: body.points });
+    }
+
+    /// The box of each node laid out (T8).
+    fn extents(&self, source: &Source<'_>) -> Vec<Extent> {
+        let mut extents: Vec<Extent> = self
+            .links
+            .par_iter()
+            .map(|link| self.extent_of_rows(source, link.own_slots()))
+            .collect();
+        // Children come after their parents.
+        for node in (0..extents.len()).rev() {
+            let LinkRow { child_start, child_count, .. } = self.links[node];
+            let first = child_start.wrapping_sub(self.first_node) as usize;
+            let mut extent = extents[node];
+            for child in first..first + child_count as usize {
+                extent.merge(&extents[child]);
+            }
+            extents[node] = extent;
+        }
+        extents
+    }
+
+    fn extent_of_rows(&self, source: &Source<'_>, slots: Range) -> Extent {
+        let first = (slots.start - self.first_slot) as usize;
+        let mut extent = Extent::EMPTY;
+        for &point in &self.points[first..first + slots.count as usize] {
+            extent.include(source.row(point));
+        }
+        extent
+    }
+
+    /// Appends the boxes of the nodes laid out, and returns that of `slots` and `children` together, which are laid out
+    /// too.
+    pub(crate) fn write_boxes(
+        &self,
+        tree: &mut Tree,
+        source: &Source<'_>,
+        slots: Range,
+        children: Range,
+    ) -> Result<Extent, ReadError> {
+        if !tree.has_boxes() {
+            return Ok(Extent::EMPTY);
+        }
+        let extents = self.extents(source);
+        let mut whole = self.extent_of_rows(source, slots);
+        let first_child = (children.start - self.first_node) as usize;
+        extents[first_child..].iter().take(children.count as usize).for_each(|e| whole.merge(e));
+
+        // The nodes that share a group with earlier ones, then whole groups.
+        let (row, lane) = extent::place(self.first_node);
+        let shared = if lane > 0 { extents.len().min(BOX_GROUP - lane) } else { 0 };
+        let (in_shared, rest) = extents.split_at(shared);
+        if !in_shared.is_empty() {
+            let group = tree.boxes.edit(row)?;
+            (lane..).zip(in_shared).for_each(|(lane, extent)| extent.write(group, lane));
+        }
+        let group_len = 2 * BOX_GROUP * tree.dim;
+        tree.boxes.push_with(rest.len().div_ceil(BOX_GROUP), |first, groups| {
+            let extents = rest[first * BOX_GROUP..].chunks(BOX_GROUP);
+            for (group, extents) in groups.chunks_exact_mut(group_len).zip(extents) {
+                (0..).zip(extents).for_each(|(lane, extent)| extent.write(group, lane));
+            }
+        })?;
+        Ok(whole)
     }
 
     /// Appends the rows. `entries` receives the id and the slot of each point.

@@ -14,6 +14,7 @@ use super::{Context, Stop};
 use crate::error::ReadError;
 use crate::metric::{self, Level};
 use crate::tree::columns::{ROOT, Tree};
+use crate::tree::extent::Extent;
 use crate::tree::root_level;
 
 /// Where each point of a batch goes.
@@ -24,6 +25,8 @@ pub(crate) struct Placements {
     pub(crate) sums: Vec<f32>,
     /// Radii that must grow, because a new point below is farther away (T5): node to distance.
     pub(crate) radii: BTreeMap<u32, f32>,
+    /// Boxes that must grow (T8): node to what they must hold.
+    pub(crate) extents: BTreeMap<u32, Extent>,
     /// Level that the root needs to cover the batch (T1).
     pub(crate) root_level: Level,
 }
@@ -42,6 +45,7 @@ pub(crate) fn locate(
         nodes: Vec::new(),
         sums: Vec::new(),
         radii: BTreeMap::new(),
+        extents: BTreeMap::new(),
         root_level: Level::MIN,
     };
     if tree.node_rows() == 0 {
@@ -72,6 +76,9 @@ pub(crate) fn locate(
             let radius = placements.radii.entry(node).or_insert(0.0);
             *radius = radius.max(distance);
         }
+        for (node, extent) in part.extents {
+            placements.extents.entry(node).or_insert(Extent::EMPTY).merge(&extent);
+        }
         root_sum = root_sum.max(part.root_sum);
         work.counters.distance_evaluations += part.evaluations;
     }
@@ -84,6 +91,7 @@ pub(crate) fn locate(
 struct Part {
     found: Vec<(u32, f32)>,
     radii: BTreeMap<u32, f32>,
+    extents: BTreeMap<u32, Extent>,
     root_sum: f32,
     evaluations: u64,
     sums: Vec<f32>,
@@ -97,7 +105,10 @@ impl Part {
         self.root_sum = self.root_sum.max(sum);
         loop {
             let distance = metric::distance(sum);
-            if distance > tree.radii.get(node as u64)?.radius {
+            if tree.has_boxes() && !tree.extent(node)?.covers(point) {
+                self.extents.entry(node).or_insert(Extent::EMPTY).include(point);
+            }
+            if distance > tree.radii.get(node as u64)? {
                 let radius = self.radii.entry(node).or_insert(0.0);
                 *radius = radius.max(distance);
             }
@@ -180,6 +191,7 @@ mod tests {
             let context = Context { options: &open, scratch: &scratch };
             let found = locate(tree, &context, &batch, &mut Work::default()).unwrap();
             assert!(found.radii.is_empty(), "every point is inside every radius (T5)");
+            assert!(found.extents.is_empty(), "and inside every box (T8)");
             for slot in 0..tree.slots() {
                 let point = tree.ids.get(slot as u64).unwrap() as usize;
                 assert_eq!(found.nodes[point], tree.owner(slot).unwrap(), "B = {leaf_capacity}");

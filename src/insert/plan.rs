@@ -17,9 +17,11 @@ use super::source::{Moved, Point, Source};
 use super::split::{Body, Branch, Share, Splitter};
 use super::{Context, Stop};
 use crate::error::ReadError;
-use crate::format::rows::{LinkRow, RUN_BUCKET, RUN_CHILDREN, RUN_TWINS, RunRow};
+use crate::format::rows::{
+    COUNT_UNEQUAL_TWINS, LinkRow, RUN_BUCKET, RUN_CHILDREN, RUN_TWINS, RunRow,
+};
 use crate::metric;
-use crate::tree::columns::{Range, Tree, too_many_nodes};
+use crate::tree::columns::{Links, Range, Tree, too_many_nodes};
 use crate::tree::root_level;
 
 /// A subtree is rebuilt when it holds more than this many times the points it was built with.
@@ -219,7 +221,7 @@ impl Planner<'_> {
         let of_kind = |runs: &[RunRow], kind| -> u64 {
             runs.iter().filter(|r| r.kind == kind).map(|r| r.count as u64).sum()
         };
-        let in_bucket = link.bucket_count as u64 + of_kind(&runs, RUN_BUCKET);
+        let in_bucket = link.row.bucket_count as u64 + of_kind(&runs, RUN_BUCKET);
         let flat = tree.nodes.get(node as u64)?.flat_capacity as u64;
         let capacity = flat.max(tree.leaf_capacity as u64 - 1);
         let splits = !far.is_empty() && in_bucket + far.len() as u64 > capacity;
@@ -229,9 +231,9 @@ impl Planner<'_> {
         let twin_ranges = retired.len();
         debug_assert_eq!(moved_twins, twin_ranges);
         if splits {
-            if link.bucket_count > 0 {
-                let start = link.slot_start.wrapping_add(link.twin_count);
-                retired.push(Range { start, count: link.bucket_count });
+            if link.row.bucket_count > 0 {
+                let start = link.row.slot_start.wrapping_add(link.row.twin_count);
+                retired.push(Range { start, count: link.row.bucket_count });
             }
             retired.extend(bucket_ranges(&runs));
             runs.retain(|run| run.kind != RUN_BUCKET);
@@ -391,23 +393,29 @@ fn gather_live(tree: &Tree, range: Range, moved: &mut Moved) -> Result<(), ReadE
 
 /// The links of a node after a change, given where the change's own rows and children went.
 pub(crate) fn new_link(
-    old: &LinkRow,
+    old: &Links,
     change: &Change,
     slots: Range,
     children: Range,
     runs: &mut Vec<RunRow>,
-) -> LinkRow {
+) -> Links {
     let twins = change.body.twins.len() as u32;
     let mut link = match change.keep {
         Keep::All => *old,
-        Keep::TwinsAndChildren => LinkRow { bucket_count: 0, ..*old },
-        Keep::Nothing => LinkRow {
-            child_start: children.start,
-            child_count: children.count,
-            slot_start: slots.start,
-            twin_count: twins,
-            bucket_count: slots.count - twins,
-            ..LinkRow::default()
+        Keep::TwinsAndChildren => Links { row: LinkRow { bucket_count: 0, ..old.row }, ..*old },
+        Keep::Nothing => Links {
+            row: LinkRow {
+                child_start: children.start,
+                child_count: children.count,
+                slot_start: slots.start,
+                twin_count: twins,
+                bucket_count: slots.count - twins,
+                own_radius: change.body.own_radius,
+            },
+            span: change.body.points,
+            run_start: 0,
+            run_count: 0,
+            flags: 0,
         },
     };
     if change.keep != Keep::Nothing {
@@ -419,15 +427,15 @@ pub(crate) fn new_link(
         };
         add(slots.start, twins, RUN_TWINS);
         add(slots.start + twins, slots.count - twins, RUN_BUCKET);
-        if link.child_count == 0 {
-            link.child_start = children.start;
-            link.child_count = children.count;
+        if link.row.child_count == 0 {
+            link.row.child_start = children.start;
+            link.row.child_count = children.count;
         } else {
             add(children.start, children.count, RUN_CHILDREN);
         }
     }
     if !change.body.twins_equal {
-        link.flags |= crate::format::rows::LINK_UNEQUAL_TWINS;
+        link.flags |= COUNT_UNEQUAL_TWINS;
     }
     link
 }

@@ -265,7 +265,7 @@ fn deep_check(db: &Database, row: &VersionRow) -> Result<Vec<Corruption>, ReadEr
     for i in 0..SAMPLE_QUERIES.min(slots) {
         let query = tree.coordinates.row(i * slots / SAMPLE_QUERIES.min(slots))?;
         knn::knn(&tree, query, SAMPLE_K, &mut scratch)?;
-        let answer = scratch.best.sorted();
+        let answer = scratch.best.sorted(&tree)?;
         expect(
             answer == brute::knn_batch(&tree, query, SAMPLE_K)?,
             "an answer differs from that of a full scan",

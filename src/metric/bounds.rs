@@ -107,10 +107,17 @@ impl Slack {
     /// rounding of the product, and the last term rounding where the square is subnormal.
     #[inline]
     pub(crate) fn sum_reach(self, radius: f32, t: f32) -> f32 {
+        let (reach, factor, more) = self.reach_terms(t);
+        let reach = radius + reach;
+        reach * reach * factor + more
+    }
+
+    /// [`Slack::sum_reach`] in parts: with (reach, factor, more), factor (radius + reach)^2 + more.
+    #[inline]
+    pub(crate) fn reach_terms(self, t: f32) -> (f32, f32, f32) {
         const MARGIN: f32 = 1.001;
         const TINY: f32 = f32::from_bits(4);
-        let reach = t + radius + self.absolute as f32;
-        reach * reach * MARGIN + TINY
+        (t + self.absolute as f32, MARGIN, TINY)
     }
 
     /// A filter sum above this proves that the canonical sum is above `sum` (B3). Infinities stay what they are.

@@ -9,6 +9,8 @@
 //! first, and only the first few of them if those tell enough.
 
 #[cfg(target_arch = "x86_64")]
+use super::kernel::with_dim;
+#[cfg(target_arch = "x86_64")]
 use super::lanes::{Job, Lanes};
 use super::scalar::LANES;
 use super::{Kernel, portable};
@@ -25,6 +27,11 @@ pub(crate) struct Pair {
     pub(crate) row: u32,
 }
 
+/// One component of sixteen rows. Aligned, so that no load straddles two cache lines.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Column(pub(super) [f32; LANES]);
+
 /// Queries packed for filtering, and the panels of the rows they are put to.
 pub(crate) struct Filter {
     /// Every column once, the most telling first.
@@ -35,7 +42,7 @@ pub(crate) struct Filter {
     /// Columns that sums are made of.
     columns: usize,
     /// `[panels][columns][LANES]`.
-    panels: Vec<[f32; LANES]>,
+    panels: Vec<Column>,
     row_count: usize,
 }
 
@@ -45,7 +52,7 @@ pub(super) struct Tile<'a> {
     pub(super) dim: usize,
     pub(super) queries: &'a [[f32; GROUP]],
     pub(super) columns: usize,
-    pub(super) panels: &'a [[f32; LANES]],
+    pub(super) panels: &'a [Column],
     pub(super) row_count: usize,
     /// One for each query of every group.
     pub(super) limits: &'a [f32],
@@ -54,7 +61,7 @@ pub(super) struct Tile<'a> {
 
 impl Tile<'_> {
     /// Takes the rows of a panel whose bits are set for one query.
-    #[inline]
+    #[inline(never)]
     pub(super) fn take(&mut self, query: usize, panel: usize, mut lanes: u16) {
         while lanes != 0 {
             let row = panel * LANES + lanes.trailing_zeros() as usize;
@@ -101,11 +108,11 @@ impl Filter {
         for row in rows.chunks_exact(dim) {
             let lane = self.row_count % LANES;
             if lane == 0 {
-                self.panels.resize(self.panels.len() + columns, [0.0; LANES]);
+                self.panels.resize(self.panels.len() + columns, Column([0.0; LANES]));
             }
             let start = self.panels.len() - columns;
             for (values, &column) in self.panels[start..].iter_mut().zip(order) {
-                values[lane] = row[column as usize];
+                values.0[lane] = row[column as usize];
             }
             self.row_count += 1;
         }
@@ -137,19 +144,31 @@ impl Job for Tile<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(mut self, lanes: L) {
-        let panel_count = self.row_count.div_ceil(LANES);
-        for (group, queries) in self.queries.chunks_exact(self.dim).enumerate() {
-            let queries = &queries[..self.columns];
-            let mut panel = 0;
-            while L::WIDE_BLOCK && panel + 4 <= panel_count {
-                block::<L, 4>(lanes, &mut self, queries, group, panel);
-                panel += 4;
-            }
-            while panel < panel_count {
-                block::<L, 1>(lanes, &mut self, queries, group, panel);
-                panel += 1;
-            }
+    fn run<L: Lanes>(self, lanes: L) {
+        // A number of columns that the compiler knows is a loop that it unrolls.
+        match self.columns {
+            1..=LANES => with_dim!(self.columns, N => run(lanes, self, N)),
+            columns => run(lanes, self, columns),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn run<L: Lanes>(lanes: L, mut tile: Tile<'_>, columns: usize) {
+    let panel_count = tile.row_count.div_ceil(LANES);
+    for (group, queries) in tile.queries.chunks_exact(tile.dim).enumerate() {
+        let queries = &queries[..columns];
+        let limits = &tile.limits[group * GROUP..][..GROUP];
+        let limits: [f32; GROUP] = std::array::from_fn(|q| limits[q]);
+        let mut panel = 0;
+        while L::WIDE_BLOCK && panel + 4 <= panel_count {
+            block::<L, 4>(lanes, &mut tile, queries, limits, group, panel);
+            panel += 4;
+        }
+        while panel < panel_count {
+            block::<L, 1>(lanes, &mut tile, queries, limits, group, panel);
+            panel += 1;
         }
     }
 }
@@ -161,17 +180,18 @@ fn block<L: Lanes, const P: usize>(
     lanes: L,
     tile: &mut Tile<'_>,
     queries: &[[f32; GROUP]],
+    limits: [f32; GROUP],
     group: usize,
     first: usize,
 ) {
     let columns = queries.len();
-    let panels: [&[[f32; LANES]]; P] =
+    let panels: [&[Column]; P] =
         std::array::from_fn(|p| &tile.panels[(first + p) * columns..][..columns]);
     let mut sums = [[lanes.zero(); P]; GROUP];
     for (c, query) in queries.iter().enumerate() {
         let mut rows = [lanes.zero(); P];
         for (row, panel) in rows.iter_mut().zip(&panels) {
-            *row = lanes.load(&panel[c]);
+            *row = lanes.load(&panel[c].0);
         }
         for (sums, &value) in sums.iter_mut().zip(query) {
             let value = lanes.splat(value);
@@ -180,13 +200,20 @@ fn block<L: Lanes, const P: usize>(
             }
         }
     }
-    for (q, sums) in sums.iter().enumerate() {
-        let query = group * GROUP + q;
-        let limit = lanes.splat(tile.limits[query]);
-        for (p, &sum) in sums.iter().enumerate() {
-            let near = lanes.at_most(sum, limit);
-            if near != 0 {
-                tile.take(query, first + p, near);
+    // Mostly none is near; that is seen for all at once.
+    let mut near = [[0; P]; GROUP];
+    let mut any = 0;
+    for ((near, sums), limit) in near.iter_mut().zip(&sums).zip(limits) {
+        let limit = lanes.splat(limit);
+        for (near, &sum) in near.iter_mut().zip(sums) {
+            *near = lanes.at_most(sum, limit);
+            any |= *near;
+        }
+    }
+    if any != 0 {
+        for (q, near) in near.iter().enumerate() {
+            for (p, &near) in near.iter().enumerate() {
+                tile.take(group * GROUP + q, first + p, near);
             }
         }
     }

@@ -69,6 +69,102 @@ macro_rules! with_dim {
     };
 }
 
+pub(super) use with_dim;
+
+/// How the sums of sixteen rows come about.
+pub(super) trait SixteenRows {
+    /// What is made of the query once.
+    type Prepared<V: Copy>;
+
+    fn prepare<L: Lanes>(lanes: L, query: &[f32]) -> Self::Prepared<L::Vector>;
+
+    /// The canonical sums of exactly sixteen rows.
+    fn sixteen<L: Lanes>(
+        lanes: L,
+        query: &[f32],
+        prepared: &Self::Prepared<L::Vector>,
+        rows: &[f32],
+    ) -> L::Vector;
+
+    /// The same for fewer rows; the lanes past them hold anything.
+    fn fewer<L: Lanes>(
+        lanes: L,
+        query: &[f32],
+        prepared: &Self::Prepared<L::Vector>,
+        rows: &[f32],
+    ) -> L::Vector;
+}
+
+/// Rows of N <= 16 components.
+pub(super) struct Narrow<const N: usize>;
+
+impl<const N: usize> SixteenRows for Narrow<N> {
+    type Prepared<V: Copy> = V;
+
+    #[inline(always)]
+    fn prepare<L: Lanes>(lanes: L, query: &[f32]) -> L::Vector {
+        let mut repeated = [0.0; LANES];
+        for lanes_of_row in repeated.chunks_exact_mut(const { group(N) }) {
+            lanes_of_row[..N].copy_from_slice(query);
+        }
+        lanes.load(&repeated)
+    }
+
+    #[inline(always)]
+    fn sixteen<L: Lanes>(lanes: L, query: &[f32], prepared: &L::Vector, rows: &[f32]) -> L::Vector {
+        if N == 3
+            && let (Some(rows), Some(query)) = (rows.first_chunk(), query.first_chunk())
+        {
+            return three(lanes, query, rows);
+        }
+        NarrowSums::<N>::sixteen(lanes, *prepared, rows)
+    }
+
+    #[inline(always)]
+    fn fewer<L: Lanes>(lanes: L, query: &[f32], prepared: &L::Vector, rows: &[f32]) -> L::Vector {
+        let mut padded = [0.0; LANES * LANES];
+        padded[..rows.len()].copy_from_slice(rows);
+        Self::sixteen(lanes, query, prepared, &padded[..LANES * N])
+    }
+}
+
+/// Sixteen rows of three components, down. The halving tree adds the third term to the first, then the second (M1).
+#[inline(always)]
+fn three<L: Lanes>(lanes: L, query: &[f32; 3], rows: &[f32; 3 * LANES]) -> L::Vector {
+    let [x, y, z] = lanes.three_columns(rows);
+    let x = lanes.square(lanes.splat(query[0]), x);
+    let y = lanes.square(lanes.splat(query[1]), y);
+    let z = lanes.square(lanes.splat(query[2]), z);
+    lanes.add(lanes.add(x, z), y)
+}
+
+/// Rows of more than 16 components.
+pub(super) struct Wide;
+
+impl SixteenRows for Wide {
+    type Prepared<V: Copy> = ();
+
+    #[inline(always)]
+    fn prepare<L: Lanes>(_: L, _: &[f32]) {}
+
+    #[inline(always)]
+    fn sixteen<L: Lanes>(lanes: L, query: &[f32], (): &(), rows: &[f32]) -> L::Vector {
+        let mut begun = [lanes.zero(); 4];
+        for (i, v) in begun.iter_mut().enumerate() {
+            *v = four(lanes, Row::new(query), rows, query.len(), 4 * i);
+        }
+        lanes.fold2(begun)
+    }
+
+    #[inline(always)]
+    fn fewer<L: Lanes>(lanes: L, query: &[f32], (): &(), rows: &[f32]) -> L::Vector {
+        let mut sums = [0.0; LANES];
+        let out = &mut sums[..rows.len() / query.len()];
+        WideSums { query, rows, out }.run(lanes);
+        lanes.load(&sums)
+    }
+}
+
 /// `out[i]` = s(query, row i). The caller has checked that the lengths agree, and that nothing is empty.
 #[inline(always)]
 pub(super) fn sums<L: Lanes>(lanes: L, query: &[f32], rows: &[f32], out: &mut [f32]) {
@@ -302,23 +398,18 @@ impl<const N: usize> Job for NarrowSums<'_, N> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let Self { query, rows, out } = self;
-        let mut repeated = [0.0; LANES];
-        for lanes_of_row in repeated.chunks_exact_mut(const { group(N) }) {
-            lanes_of_row[..N].copy_from_slice(query);
-        }
-        let query = lanes.load(&repeated);
+        let prepared = Narrow::<N>::prepare(lanes, query);
         let count = out.len();
         if count < LANES {
-            let mut padded = [0.0; LANES * LANES];
-            padded[..count * N].copy_from_slice(rows);
-            return store_part(lanes, Self::sixteen(lanes, query, &padded[..LANES * N]), out);
+            return store_part(lanes, Narrow::<N>::fewer(lanes, query, &prepared, rows), out);
         }
         let (blocks, rest) = out.as_chunks_mut::<LANES>();
         for (out, rows) in blocks.iter_mut().zip(rows.chunks_exact(LANES * N)) {
-            lanes.store(Self::sixteen(lanes, query, rows), out);
+            lanes.store(Narrow::<N>::sixteen(lanes, query, &prepared, rows), out);
         }
         if !rest.is_empty() {
-            let v = Self::sixteen(lanes, query, &rows[(count - LANES) * N..]);
+            let last = &rows[(count - LANES) * N..];
+            let v = Narrow::<N>::sixteen(lanes, query, &prepared, last);
             store_part(lanes, v, &mut out[count - LANES..]);
         }
     }
@@ -350,12 +441,9 @@ impl Job for WideSums<'_> {
         let (blocks, rest) = out.as_chunks_mut::<LANES>();
         let mut first = 0;
         for out in blocks {
-            let mut begun = [lanes.zero(); 4];
-            for v in &mut begun {
-                *v = four(lanes, query, rows, dim, first);
-                first += 4;
-            }
-            lanes.store(lanes.fold2(begun), out);
+            let sixteen = &rows[first * dim..][..LANES * dim];
+            lanes.store(Wide::sixteen(lanes, query.all, &(), sixteen), out);
+            first += LANES;
         }
         let (fours, rest) = rest.as_chunks_mut::<4>();
         for out in fours {

@@ -69,9 +69,23 @@ pub(super) trait Lanes: Copy {
     ) -> Self::Vector;
 
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// Sixteen rows of three components as their columns.
+    fn three_columns(self, rows: &[f32; 3 * LANES]) -> [Self::Vector; 3];
 
     /// sum + (a - b)^2, the difference rounded, the square rounded or not: not for canonical sums.
     fn add_square(self, sum: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// sum + g^2, where g is the gap between x and the interval from low to high, 0 inside it. The difference is rounded,
+    /// the square rounded or not: not for canonical sums.
+    fn add_gap(
+        self,
+        sum: Self::Vector,
+        low: Self::Vector,
+        x: Self::Vector,
+        high: Self::Vector,
+    ) -> Self::Vector;
 
     /// One bit for each lane in which a is at most b, lane 0 the lowest.
     fn at_most(self, a: Self::Vector, b: Self::Vector) -> u16;

@@ -18,6 +18,8 @@ mod level;
 mod portable;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
+mod sieve;
+#[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 pub(crate) use bounds::{MAX_DIM, Slack, domain_limit};
@@ -33,6 +35,23 @@ use lanes::Lanes;
 /// Components between two tests of a sum that may stop early: rare enough to cost little, and a whole number of turns
 /// of the lanes, so that each stretch starts at lane 0.
 const STRIDE: usize = 8 * scalar::LANES;
+
+/// Rows from this dimension on are compared one by one, so that most need not be summed up to the end.
+const EARLY_EXIT_DIM: usize = 256;
+
+/// Most dimensions for which boxes are kept: beyond, they bound little and weigh much.
+pub(crate) const MAX_BOX_DIM: usize = 8;
+
+/// Boxes that lie side by side, one to a lane.
+pub(crate) const BOX_GROUP: usize = scalar::LANES;
+
+/// A row or a box that is near.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Found {
+    /// Index into the rows or boxes given.
+    pub(crate) index: u32,
+    pub(crate) sum: f32,
+}
 
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +164,96 @@ impl Kernel {
         }
         dispatch!(self, portable::tile(queries, rows, dim, out), lanes => {
             kernel::tile(lanes, queries, rows, dim, out)
+        });
+    }
+
+    /// Appends the rows whose canonical sum is at most `limit`, in order, with that sum.
+    ///
+    /// `query`: `[dim]`. `rows`: row-major `[m x dim]`.
+    ///
+    /// # Panics
+    ///
+    /// If `rows` are not whole rows, or `dim` is 0.
+    pub(crate) fn near(self, query: &[f32], rows: &[f32], limit: f32, found: &mut Vec<Found>) {
+        assert!(rows.len().is_multiple_of(query.len()), "rows are [m x dim]");
+        if query.len() >= EARLY_EXIT_DIM && limit < f32::INFINITY {
+            for (index, row) in rows.chunks_exact(query.len()).enumerate() {
+                let sum = self.sum_within(query, row, limit);
+                found.extend(sum.map(|sum| Found { index: index as u32, sum }));
+            }
+            return;
+        }
+        dispatch!(self, self.sieve(query, rows, |_| limit, found), lanes => {
+            sieve::rows(lanes, query, rows, sieve::AtMost(limit), found)
+        });
+    }
+
+    /// Appends the centers whose ball may hold something within `t` of the query ([`Slack::sum_reach`]), in order, with
+    /// the canonical sum to the center.
+    ///
+    /// `query`: `[dim]`. `centers`: row-major `[m x dim]`. `radii`: `[m]`.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths do not agree, or `dim` is 0.
+    pub(crate) fn near_balls(
+        self,
+        query: &[f32],
+        centers: &[f32],
+        radii: &[f32],
+        slack: Slack,
+        t: f32,
+        found: &mut Vec<Found>,
+    ) {
+        assert_eq!(query.len() * radii.len(), centers.len(), "centers are [radii x dim]");
+        dispatch!(self, self.sieve(query, centers, |i| slack.sum_reach(radii[i], t), found), lanes => {
+            let (reach, factor, more) = slack.reach_terms(t);
+            let balls = sieve::Balls { radii, reach, factor, more };
+            sieve::rows(lanes, query, centers, balls, found)
+        });
+    }
+
+    /// [`Kernel::near`] by way of [`Kernel::sums`], for processors without a vector kernel.
+    fn sieve(
+        self,
+        query: &[f32],
+        rows: &[f32],
+        limit: impl Fn(usize) -> f32,
+        found: &mut Vec<Found>,
+    ) {
+        const TOGETHER: usize = 64;
+        let mut sums = [0.0; TOGETHER];
+        for (i, rows) in rows.chunks(TOGETHER * query.len()).enumerate() {
+            let sums = &mut sums[..rows.len() / query.len()];
+            self.sums(query, rows, sums);
+            for (j, &sum) in sums.iter().enumerate() {
+                let index = i * TOGETHER + j;
+                if sum <= limit(index) {
+                    found.push(Found { index: index as u32, sum });
+                }
+            }
+        }
+    }
+
+    /// Appends the boxes whose gap to the query has a filter sum (B3) of at most `limit`, in order, with that sum.
+    ///
+    /// `query`: `[dim]`, at most [`MAX_BOX_DIM`]. `groups`: `[m][2 x dim][BOX_GROUP]`, first the lower bounds of the boxes
+    /// of a group, then the upper ones.
+    ///
+    /// # Panics
+    ///
+    /// If `groups` are not whole groups, or the dimension is out of range.
+    pub(crate) fn near_boxes(
+        self,
+        query: &[f32],
+        groups: &[f32],
+        limit: f32,
+        found: &mut Vec<Found>,
+    ) {
+        assert!((1..=MAX_BOX_DIM).contains(&query.len()), "no boxes of this dimension");
+        assert!(groups.len().is_multiple_of(2 * BOX_GROUP * query.len()), "whole groups");
+        dispatch!(self, portable::boxes(query, groups, limit, found), lanes => {
+            sieve::boxes(lanes, query, groups, limit, found)
         });
     }
 
@@ -270,6 +379,75 @@ mod tests {
         }
     }
 
+    fn near_rows_are_those_within_the_limit(kernel: Kernel) {
+        let mut random = Random(16);
+        for dim in dims() {
+            for kind in KINDS {
+                let query = random.values(kind, dim);
+                for count in [1, 2, 5, 15, 16, 17, 33, 50] {
+                    let rows = random.values(kind, count * dim).into_boxed_slice();
+                    let sums = oracle(&query, &rows, dim);
+                    let radii: Vec<f32> = sums.iter().map(|s| s.sqrt() * 0.5).collect();
+                    for limit in [sums[count / 2], 0.0, f32::INFINITY] {
+                        let wanted = |sum: &f32, limit| *sum <= limit;
+                        let expected = |limit: &dyn Fn(usize) -> f32| -> Vec<(u32, u32)> {
+                            let near = sums.iter().enumerate();
+                            let near = near.filter(|(i, sum)| wanted(sum, limit(*i)));
+                            near.map(|(i, sum)| (i as u32, sum.to_bits())).collect()
+                        };
+                        let found_bits = |found: &[Found]| -> Vec<(u32, u32)> {
+                            found.iter().map(|f| (f.index, f.sum.to_bits())).collect()
+                        };
+                        let mut found = Vec::new();
+                        kernel.near(&query, &rows, limit, &mut found);
+                        assert_eq!(found_bits(&found), expected(&|_| limit), "{dim} {kind:?}");
+                        let (slack, t) = (Slack::new(dim), limit.sqrt() * 0.5);
+                        found.clear();
+                        kernel.near_balls(&query, &rows, &radii, slack, t, &mut found);
+                        let reach = |i: usize| slack.sum_reach(radii[i], t);
+                        assert_eq!(found_bits(&found), expected(&reach), "{dim} {kind:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// What lies in a box is never below the box's limit, and the gap of a box far off is seen.
+    fn boxes_bound_what_they_hold(kernel: Kernel) {
+        let mut random = Random(17);
+        for dim in 1..=MAX_BOX_DIM {
+            let slack = Slack::new(dim);
+            for kind in KINDS {
+                let query = random.values(kind, dim);
+                let groups = 3;
+                let corners = random.values(kind, groups * BOX_GROUP * 2 * dim);
+                let mut bounds = vec![0.0; corners.len()];
+                let mut expected = Vec::new();
+                for (i, pair) in corners.chunks_exact(2 * dim).enumerate() {
+                    let (a, b) = pair.split_at(dim);
+                    let nearest: Vec<f32> =
+                        (0..dim).map(|c| query[c].clamp(a[c].min(b[c]), a[c].max(b[c]))).collect();
+                    expected.push(scalar_sum(&query, &nearest));
+                    for c in 0..dim {
+                        let row = i / BOX_GROUP * 2 * dim + c;
+                        bounds[row * BOX_GROUP + i % BOX_GROUP] = a[c].min(b[c]);
+                        bounds[(row + dim) * BOX_GROUP + i % BOX_GROUP] = a[c].max(b[c]);
+                    }
+                }
+                for &limit in &expected {
+                    let mut found = Vec::new();
+                    kernel.near_boxes(&query, &bounds, slack.filter_limit(limit), &mut found);
+                    let found: Vec<u32> = found.iter().map(|f| f.index).collect();
+                    for (i, &sum) in expected.iter().enumerate() {
+                        let listed = found.contains(&(i as u32));
+                        assert!(listed || sum > limit, "{dim} {kind:?}: lost {sum:e} <= {limit:e}");
+                        assert!(!listed || sum <= limit * 1.001 + 1e-40, "{dim} {kind:?}");
+                    }
+                }
+            }
+        }
+    }
+
     fn tiles_are_canonical(kernel: Kernel) {
         let mut random = Random(12);
         for dim in dims() {
@@ -365,6 +543,16 @@ mod tests {
                 #[test]
                 fn sums() {
                     run(super::sums_are_canonical);
+                }
+
+                #[test]
+                fn near_rows() {
+                    run(super::near_rows_are_those_within_the_limit);
+                }
+
+                #[test]
+                fn near_boxes() {
+                    run(super::boxes_bound_what_they_hold);
                 }
 
                 #[test]

@@ -3,6 +3,7 @@
 //! Not the definition (`scalar.rs` is) and not tuned: it serves processors for which there is no ISA file. It keeps M1
 //! and M2 by doing the same additions in the same order, sixteen at a time.
 
+use super::Found;
 use super::STRIDE;
 use super::filter::{GROUP, Tile};
 use super::scalar::{LANES, tree};
@@ -84,6 +85,24 @@ pub(super) fn sum_within(a: &[f32], b: &[f32], bound: f32) -> Option<f32> {
     (s <= bound).then_some(s)
 }
 
+/// (index, filter sum of the gap) of the boxes whose gap is at most `limit`, as [`Kernel::near_boxes`] wants it.
+pub(super) fn boxes(query: &[f32], groups: &[f32], limit: f32, found: &mut Vec<Found>) {
+    let dim = query.len();
+    for (i, group) in groups.chunks_exact(2 * dim * LANES).enumerate() {
+        let (bounds, _) = group.as_chunks::<LANES>();
+        let (low, high) = bounds.split_at(dim);
+        let mut sums = [0.0_f32; LANES];
+        for ((&value, low), high) in query.iter().zip(low).zip(high) {
+            for ((sum, low), high) in sums.iter_mut().zip(low).zip(high) {
+                let gap = (low - value).max(value - high).max(0.0);
+                *sum += gap * gap;
+            }
+        }
+        let near = sums.iter().enumerate().filter(|&(_, &sum)| sum <= limit);
+        found.extend(near.map(|(lane, &sum)| Found { index: (i * LANES + lane) as u32, sum }));
+    }
+}
+
 /// A filter, one panel after the other.
 pub(super) fn filter(mut tile: Tile<'_>) {
     let columns = tile.columns;
@@ -92,7 +111,7 @@ pub(super) fn filter(mut tile: Tile<'_>) {
             let mut sums = [[0.0_f32; LANES]; GROUP];
             for (query, rows) in queries.iter().zip(panel) {
                 for (sums, &value) in sums.iter_mut().zip(query) {
-                    for (sum, row) in sums.iter_mut().zip(rows) {
+                    for (sum, row) in sums.iter_mut().zip(&rows.0) {
                         let difference = row - value;
                         *sum += difference * difference;
                     }

@@ -44,6 +44,31 @@ impl Avx512 {
     }
 }
 
+/// Where the values of one column of three lie in three vectors.
+struct Places {
+    /// In the first two vectors together.
+    first: [i32; LANES],
+    /// In the last one, for the lanes of `in_last`.
+    last: [i32; LANES],
+    in_last: u16,
+}
+
+const fn places_of_three() -> [Places; 3] {
+    let mut all = [const { Places { first: [0; LANES], last: [0; LANES], in_last: 0 } }; 3];
+    let mut i = 0;
+    while i < 3 * LANES {
+        let (row, column) = (i / 3, i % 3);
+        if i < 2 * LANES {
+            all[column].first[row] = i as i32;
+        } else {
+            all[column].last[row] = (i - 2 * LANES) as i32;
+            all[column].in_last |= 1 << row;
+        }
+        i += 1;
+    }
+    all
+}
+
 impl Lanes for Avx512 {
     type Vector = __m512;
 
@@ -141,11 +166,49 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn three_columns(self, rows: &[f32; 3 * LANES]) -> [__m512; 3] {
+        let (vectors, _) = rows.as_chunks::<LANES>();
+        let (a, b, c) = (self.load(&vectors[0]), self.load(&vectors[1]), self.load(&vectors[2]));
+        let mut columns = [self.zero(); 3];
+        for (column, places) in columns.iter_mut().zip(const { &places_of_three() }) {
+            // SAFETY:
+            // - the processor has AVX-512F (X1);
+            // - sixteen i32 are readable at the index (X2, by its type).
+            let first = unsafe { _mm512_loadu_epi32(places.first.as_ptr()) };
+            // SAFETY: as above.
+            let last = unsafe { _mm512_loadu_epi32(places.last.as_ptr()) };
+            // SAFETY: the processor has AVX-512F (X1).
+            let found = unsafe { _mm512_permutex2var_ps(a, first, b) };
+            // SAFETY: the processor has AVX-512F (X1).
+            *column = unsafe { _mm512_mask_permutexvar_ps(found, places.in_last, last, c) };
+        }
+        columns
+    }
+
+    #[inline(always)]
     fn add_square(self, sum: __m512, a: __m512, b: __m512) -> __m512 {
         // SAFETY: the processor has AVX-512F (X1).
         let difference = unsafe { _mm512_sub_ps(a, b) };
         // SAFETY: the processor has AVX-512F (X1).
         unsafe { _mm512_fmadd_ps(difference, difference, sum) }
+    }
+
+    #[inline(always)]
+    fn add_gap(self, sum: __m512, low: __m512, x: __m512, high: __m512) -> __m512 {
+        // SAFETY: the processor has AVX-512F (X1).
+        let below = unsafe { _mm512_sub_ps(low, x) };
+        // SAFETY: the processor has AVX-512F (X1).
+        let above = unsafe { _mm512_sub_ps(x, high) };
+        // SAFETY: the processor has AVX-512F (X1).
+        let gap = unsafe { _mm512_max_ps(_mm512_max_ps(below, above), _mm512_setzero_ps()) };
+        // SAFETY: the processor has AVX-512F (X1).
+        unsafe { _mm512_fmadd_ps(gap, gap, sum) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the processor has AVX-512F (X1).
+        unsafe { _mm512_mul_ps(a, b) }
     }
 
     #[inline(always)]
@@ -342,12 +405,60 @@ impl Avx2 {
         unsafe { _mm256_mul_ps(difference, difference) }
     }
 
+    /// Eight rows of three components as their columns. The values of a column lie in lanes that are all different, so
+    /// three vectors are blended into one, and that is put in order.
+    #[inline(always)]
+    fn three_columns8(self, rows: &[f32; 24]) -> [__m256; 3] {
+        let (vectors, _) = rows.as_chunks::<8>();
+        let (a, b, c) = (self.load8(&vectors[0]), self.load8(&vectors[1]), self.load8(&vectors[2]));
+        // SAFETY: the processor has AVX2 (X1).
+        let blended = unsafe {
+            [
+                _mm256_blend_ps::<0x24>(_mm256_blend_ps::<0x92>(a, b), c),
+                _mm256_blend_ps::<0x49>(_mm256_blend_ps::<0x24>(a, b), c),
+                _mm256_blend_ps::<0x92>(_mm256_blend_ps::<0x49>(a, b), c),
+            ]
+        };
+        // SAFETY: the processor has AVX2 (X1).
+        let order = unsafe {
+            [
+                _mm256_setr_epi32(0, 3, 6, 1, 4, 7, 2, 5),
+                _mm256_setr_epi32(1, 4, 7, 2, 5, 0, 3, 6),
+                _mm256_setr_epi32(2, 5, 0, 3, 6, 1, 4, 7),
+            ]
+        };
+        let mut columns = blended;
+        for (column, order) in columns.iter_mut().zip(order) {
+            // SAFETY: the processor has AVX2 (X1).
+            *column = unsafe { _mm256_permutevar8x32_ps(*column, order) };
+        }
+        columns
+    }
+
     #[inline(always)]
     fn add_square8(self, sum: __m256, a: __m256, b: __m256) -> __m256 {
         // SAFETY: the processor has AVX2 (X1).
         let difference = unsafe { _mm256_sub_ps(a, b) };
         // SAFETY: the processor has FMA (X1).
         unsafe { _mm256_fmadd_ps(difference, difference, sum) }
+    }
+
+    #[inline(always)]
+    fn add_gap8(self, sum: __m256, low: __m256, x: __m256, high: __m256) -> __m256 {
+        // SAFETY: the processor has AVX2 (X1).
+        let below = unsafe { _mm256_sub_ps(low, x) };
+        // SAFETY: the processor has AVX2 (X1).
+        let above = unsafe { _mm256_sub_ps(x, high) };
+        // SAFETY: the processor has AVX2 (X1).
+        let gap = unsafe { _mm256_max_ps(_mm256_max_ps(below, above), _mm256_setzero_ps()) };
+        // SAFETY: the processor has FMA (X1).
+        unsafe { _mm256_fmadd_ps(gap, gap, sum) }
+    }
+
+    #[inline(always)]
+    fn mul8(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the processor has AVX2 (X1).
+        unsafe { _mm256_mul_ps(a, b) }
     }
 
     /// One bit for each lane in which a is at most b.
@@ -512,8 +623,27 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn three_columns(self, rows: &[f32; 3 * LANES]) -> [Pair; 3] {
+        let (halves, _) = rows.as_chunks::<24>();
+        let low = self.three_columns8(&halves[0]);
+        let high = self.three_columns8(&halves[1]);
+        [Pair(low[0], high[0]), Pair(low[1], high[1]), Pair(low[2], high[2])]
+    }
+
+    #[inline(always)]
     fn add_square(self, sum: Pair, a: Pair, b: Pair) -> Pair {
         Pair(self.add_square8(sum.0, a.0, b.0), self.add_square8(sum.1, a.1, b.1))
+    }
+
+    #[inline(always)]
+    fn add_gap(self, sum: Pair, low: Pair, x: Pair, high: Pair) -> Pair {
+        let first = self.add_gap8(sum.0, low.0, x.0, high.0);
+        Pair(first, self.add_gap8(sum.1, low.1, x.1, high.1))
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Pair, b: Pair) -> Pair {
+        Pair(self.mul8(a.0, b.0), self.mul8(a.1, b.1))
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@ use crate::tree::columns::Tree;
 const QUERIES_PER_TASK: usize = 64;
 
 /// Queries that the tree answers first, to see whether it prunes.
-const TRIALS: usize = 16;
+const TRIALS: usize = 6;
 
 /// The answers of all queries, in the order of the queries, and the distances computed for them.
 pub(crate) fn knn_batch(
@@ -27,7 +27,7 @@ pub(crate) fn knn_batch(
     let mut found = Vec::new();
     for query in trials.chunks_exact(tree.dim) {
         knn::knn(tree, query, k, &mut scratch)?;
-        found.extend_from_slice(scratch.best.sorted());
+        found.extend_from_slice(scratch.best.sorted(tree)?);
     }
     let Scratch { visits, evaluations, .. } = scratch;
     if trial_rows > 0 && auto::scan_batch(tree, trial_rows as u64, visits, evaluations) {
@@ -65,7 +65,7 @@ fn descend_sorted(
             let mut found = Vec::new();
             for &(_, row, _) in part {
                 knn::knn(tree, query(row), k, scratch)?;
-                found.extend_from_slice(scratch.best.sorted());
+                found.extend_from_slice(scratch.best.sorted(tree)?);
             }
             Ok((found, scratch.evaluations - before))
         })

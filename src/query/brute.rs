@@ -8,10 +8,10 @@ use rayon::prelude::*;
 
 use super::Neighbor;
 use super::heap::KBest;
-use super::sift::sift;
+use super::scan::scan;
 use crate::error::ReadError;
 use crate::metric::{self, Filter};
-use crate::tree::columns::Tree;
+use crate::tree::columns::{Range, Tree};
 
 /// Queries that share one pass over the rows, at most.
 const QUERIES_PER_PASS: usize = 512;
@@ -58,15 +58,21 @@ pub(crate) fn knn_batch(
                 true => row_by_row(tree, queries, &mut best)?,
                 false => filter_and_refine(tree, queries, &order, &mut best)?,
             }
-            Ok(best.iter_mut().flat_map(|best| best.sorted().to_vec()).collect())
+            let mut found = Vec::new();
+            for best in &mut best {
+                found.extend_from_slice(best.sorted(tree)?);
+            }
+            Ok(found)
         })
         .collect::<Result<_, ReadError>>()?;
     Ok(parts.concat())
 }
 
 fn row_by_row(tree: &Tree, queries: &[f32], best: &mut [KBest]) -> Result<(), ReadError> {
+    let mut found = Vec::new();
+    let all = Range { start: 0, count: tree.slots() };
     for (query, best) in queries.chunks_exact(tree.dim).zip(best) {
-        for_tiles(tree, query, |first, sums| sift(tree, first, sums, best))?;
+        scan(tree, query, all, best, &mut found)?;
     }
     Ok(())
 }
@@ -124,7 +130,7 @@ fn filter_and_refine(
             let Some(sum) = tree.kernel.sum_within(query, row, best.sum_limit()) else { continue };
             let distance = metric::distance(sum);
             if distance <= best.radius() && tree.is_live(slot as u32)? {
-                best.offer(Neighbor { id: tree.ids.get(slot)?, distance });
+                best.offer(tree, distance, slot as u32)?;
             }
         }
         first += count;

@@ -3,20 +3,14 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// A node to visit.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pending {
-    pub(crate) node: u32,
-    /// Canonical distance from the query to the center.
-    pub(crate) distance: f32,
-}
+use super::prune::Candidate;
 
 /// A priority queue whose keys are single integers.
 #[derive(Default)]
 pub(crate) struct Frontier {
-    /// Bits of the bound (rounded down, not negative, so that they sort as it does), then the position in `nodes`.
+    /// Bits of the bound (which is not negative, so that they sort as it does), then the position in `nodes`.
     heap: BinaryHeap<Reverse<u64>>,
-    nodes: Vec<Pending>,
+    nodes: Vec<Candidate>,
 }
 
 impl Frontier {
@@ -25,16 +19,25 @@ impl Frontier {
         self.nodes.clear();
     }
 
-    /// Adds a node below which nothing is nearer than `bound`.
-    pub(crate) fn push(&mut self, bound: f64, pending: Pending) {
-        let bound = (bound as f32).next_down().max(0.0);
-        self.heap.push(Reverse((bound.to_bits() as u64) << 32 | self.nodes.len() as u64));
-        self.nodes.push(pending);
+    /// Adds a node.
+    #[inline]
+    pub(crate) fn push(&mut self, candidate: Candidate) {
+        let key = (candidate.bound.to_bits() as u64) << 32 | self.nodes.len() as u64;
+        self.heap.push(Reverse(key));
+        self.nodes.push(candidate);
     }
 
-    /// The node with the smallest bound, and the bound.
-    pub(crate) fn pop(&mut self) -> Option<(f32, Pending)> {
+    /// The node that [`Frontier::pop`] would return.
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<Candidate> {
+        let &Reverse(key) = self.heap.peek()?;
+        Some(self.nodes[key as u32 as usize])
+    }
+
+    /// The node with the smallest bound.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Candidate> {
         let Reverse(key) = self.heap.pop()?;
-        Some((f32::from_bits((key >> 32) as u32), self.nodes[key as u32 as usize]))
+        Some(self.nodes[key as u32 as usize])
     }
 }

@@ -1,19 +1,27 @@
 //! The k best candidates so far, in a buffer that is reused.
 //!
-//! A candidate is one integer: the bits of its distance (which is not negative, so that they sort as it does), then its
-//! id. Few candidates are kept as a sorted list, which for small k beats a heap; many as a binary heap.
+//! A candidate is a slot at a distance. Its id decides only between equal distances, and reading it is a cache miss as a
+//! rule; so up to a moderate k the candidates are a list sorted by distance, and ids are read where two tie for the last
+//! place, and in the end. Many candidates are a binary heap of integers, distance first and then id.
 
-use super::{Neighbor, sum_limit};
+use super::Neighbor;
+use super::sum_limit;
+use crate::error::ReadError;
+use crate::tree::columns::Tree;
 
 /// Up to this k the candidates are a sorted list.
 const SORTED_LIST: usize = 64;
 
-/// Keeps the first k of all neighbours offered, in the order (distance, id).
+/// Keeps the first k of all candidates offered, in the order (distance, id).
 #[derive(Default)]
 pub(crate) struct KBest {
     k: usize,
-    /// Sorted ascending for small k, else a binary heap with the greatest first.
-    keys: Vec<u128>,
+    /// For small k: bits of the distances (which are not negative, so that they sort as these do), ascending, and the
+    /// slots, in any order among equal distances.
+    distances: Vec<u32>,
+    slots: Vec<u32>,
+    /// For large k: a binary heap with the greatest first.
+    heap: Vec<u128>,
     /// No candidate farther than this can enter.
     radius: f32,
     /// No sum of squares above this can enter.
@@ -21,20 +29,24 @@ pub(crate) struct KBest {
     found: Vec<Neighbor>,
 }
 
-fn key(distance: f32, id: u64) -> u128 {
-    (distance.to_bits() as u128) << 64 | id as u128
-}
-
-fn neighbor(key: u128) -> Neighbor {
-    Neighbor { id: key as u64, distance: f32::from_bits((key >> 64) as u32) }
+fn key(distance: u32, id: u64) -> u128 {
+    (distance as u128) << 64 | id as u128
 }
 
 impl KBest {
-    /// Empties the buffer and makes it one for `k`. At most `live` neighbours will ever be offered.
+    /// Empties the buffer and makes it one for `k`. At most `live` candidates will ever be offered.
     pub(crate) fn reset(&mut self, k: usize, live: u64) {
         self.k = usize::try_from(live).unwrap_or(usize::MAX).min(k);
-        self.keys.clear();
-        self.keys.reserve(self.k);
+        self.distances.clear();
+        self.slots.clear();
+        self.heap.clear();
+        match self.k <= SORTED_LIST {
+            true => {
+                self.distances.reserve(self.k);
+                self.slots.reserve(self.k);
+            }
+            false => self.heap.reserve(self.k),
+        }
         self.found.clear();
         self.found.reserve(self.k);
         self.radius = if self.k == 0 { f32::NEG_INFINITY } else { f32::INFINITY };
@@ -53,58 +65,92 @@ impl KBest {
         self.sum_limit
     }
 
-    /// Takes the candidate if it is among the k best so far; false if not.
-    pub(crate) fn offer(&mut self, candidate: Neighbor) -> bool {
-        let key = key(candidate.distance, candidate.id);
-        let full = self.keys.len() == self.k;
-        if full && self.worst().is_none_or(|worst| key >= worst) {
-            return false;
+    /// Takes a live slot if it is among the k best so far; false if not.
+    #[inline]
+    pub(crate) fn offer(
+        &mut self,
+        tree: &Tree,
+        distance: f32,
+        slot: u32,
+    ) -> Result<bool, ReadError> {
+        if self.k == 0 || distance > self.radius {
+            return Ok(false);
         }
-        match self.k <= SORTED_LIST {
-            true => self.insert_sorted(key, full),
-            false => self.insert_heap(key, full),
-        }
-        if self.keys.len() == self.k
-            && let Some(worst) = self.worst()
-        {
-            self.radius = neighbor(worst).distance;
+        let distance = distance.to_bits();
+        let worst = match self.k <= SORTED_LIST {
+            true => self.offer_to_list(tree, distance, slot)?,
+            false => self.offer_to_heap(key(distance, tree.ids.get(slot as u64)?)),
+        };
+        if let Some(worst) = worst {
+            self.radius = f32::from_bits(worst);
             self.sum_limit = sum_limit(self.radius);
         }
-        true
+        Ok(worst.is_some())
     }
 
+    /// Returns the distance that a candidate must not exceed from now on; `None` if the candidate was refused.
     #[inline]
-    fn worst(&self) -> Option<u128> {
-        match self.k <= SORTED_LIST {
-            true => self.keys.last().copied(),
-            false => self.keys.first().copied(),
+    fn offer_to_list(
+        &mut self,
+        tree: &Tree,
+        distance: u32,
+        slot: u32,
+    ) -> Result<Option<u32>, ReadError> {
+        if self.distances.len() == self.k {
+            let last = self.k - 1;
+            let worst = self.distances[last];
+            let tie = distance == worst || last > 0 && self.distances[last - 1] == worst;
+            if tie && !self.make_room(tree, distance, slot)? {
+                return Ok(None);
+            }
+            self.distances.truncate(last);
+            self.slots.truncate(last);
         }
+        // Counting those before it takes no branch that could be mispredicted.
+        let at = self.distances.iter().map(|&other| (other <= distance) as usize).sum();
+        self.distances.insert(at, distance);
+        self.slots.insert(at, slot);
+        let full = self.distances.len() == self.k;
+        Ok(Some(if full { self.distances[self.k - 1] } else { f32::INFINITY.to_bits() }))
     }
 
-    fn insert_sorted(&mut self, key: u128, full: bool) {
-        if !full {
-            self.keys.push(key);
+    /// Among those that tie for the last place, puts the one with the greatest id last. False if that is the candidate.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, tree: &Tree, distance: u32, slot: u32) -> Result<bool, ReadError> {
+        let Some(&worst) = self.distances.last() else { return Ok(true) };
+        let first = self.distances.partition_point(|&other| other < worst);
+        let mut greatest = (0, first);
+        for at in first..self.slots.len() {
+            greatest = greatest.max((tree.ids.get(self.slots[at] as u64)?, at));
         }
-        let mut at = self.keys.len() - 1;
-        while at > 0 && self.keys[at - 1] > key {
-            self.keys[at] = self.keys[at - 1];
-            at -= 1;
+        if distance == worst && tree.ids.get(slot as u64)? > greatest.0 {
+            return Ok(false);
         }
-        self.keys[at] = key;
+        let last = self.slots.len() - 1;
+        self.slots.swap(greatest.1, last);
+        Ok(true)
     }
 
-    fn insert_heap(&mut self, key: u128, full: bool) {
-        if full {
-            self.sift_down(key);
-            return;
+    fn offer_to_heap(&mut self, key: u128) -> Option<u32> {
+        let full = self.heap.len() == self.k;
+        match full {
+            true if key >= self.heap[0] => return None,
+            true => self.sift_down(key),
+            false => self.sift_up(key),
         }
-        self.keys.push(key);
-        let mut at = self.keys.len() - 1;
-        while at > 0 && self.keys[(at - 1) / 2] < key {
-            self.keys[at] = self.keys[(at - 1) / 2];
+        let full = self.heap.len() == self.k;
+        Some(if full { (self.heap[0] >> 64) as u32 } else { f32::INFINITY.to_bits() })
+    }
+
+    fn sift_up(&mut self, key: u128) {
+        self.heap.push(key);
+        let mut at = self.heap.len() - 1;
+        while at > 0 && self.heap[(at - 1) / 2] < key {
+            self.heap[at] = self.heap[(at - 1) / 2];
             at = (at - 1) / 2;
         }
-        self.keys[at] = key;
+        self.heap[at] = key;
     }
 
     /// Replaces the greatest key of the heap.
@@ -112,55 +158,83 @@ impl KBest {
         let mut at = 0;
         loop {
             let left = 2 * at + 1;
-            let Some(&left_key) = self.keys.get(left) else { break };
-            let (greater, greater_key) = match self.keys.get(left + 1) {
+            let Some(&left_key) = self.heap.get(left) else { break };
+            let (greater, greater_key) = match self.heap.get(left + 1) {
                 Some(&right_key) if right_key > left_key => (left + 1, right_key),
                 _ => (left, left_key),
             };
             if greater_key <= key {
                 break;
             }
-            self.keys[at] = greater_key;
+            self.heap[at] = greater_key;
             at = greater;
         }
-        self.keys[at] = key;
+        self.heap[at] = key;
     }
 
     /// The neighbours in order. Ends the search: nothing may be offered until the next reset.
-    pub(crate) fn sorted(&mut self) -> &[Neighbor] {
-        if self.k > SORTED_LIST {
-            self.keys.sort_unstable();
-        }
+    pub(crate) fn sorted(&mut self, tree: &Tree) -> Result<&[Neighbor], ReadError> {
         self.found.clear();
-        self.found.extend(self.keys.iter().map(|&key| neighbor(key)));
-        &self.found
+        for (&distance, &slot) in self.distances.iter().zip(&self.slots) {
+            let id = tree.ids.get(slot as u64)?;
+            self.found.push(Neighbor { id, distance: f32::from_bits(distance) });
+        }
+        self.heap.sort_unstable();
+        self.found.extend(
+            self.heap.iter().map(|&key| Neighbor {
+                id: key as u64,
+                distance: f32::from_bits((key >> 64) as u32),
+            }),
+        );
+        // Sorted by distance already.
+        for ties in self.found.chunk_by_mut(|a, b| a.distance == b.distance) {
+            if ties.len() > 1 {
+                ties.sort_unstable_by_key(|neighbor| neighbor.id);
+            }
+        }
+        Ok(&self.found)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::{CreateOptions, OpenOptions};
+    use crate::store::Store;
 
     #[test]
     fn keeps_what_sorting_would() {
         let mut state = 7u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state >> 33
+        };
+        // Ids in no order of the slots.
+        let ids: Vec<u64> = (0..100).map(|_| random() << 7 | random() % 128).collect();
+        let mut store = Store::in_memory(CreateOptions::new(1), OpenOptions::new()).unwrap();
+        store.insert_with_ids(&[1.0; 100], &ids).unwrap();
+        let snapshot = store.latest().unwrap();
+        let tree = snapshot.tree();
         for k in [0, 1, 2, 5, 31, 64, 65, 90, 200] {
-            let mut best = KBest::default();
-            best.reset(k, 100);
-            let mut all = Vec::new();
-            for _ in 0..100 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let candidate = Neighbor { id: state >> 40, distance: (state >> 33 & 7) as f32 };
-                all.push(candidate);
-                all.sort_unstable_by(Neighbor::order);
-                let enters = all.iter().take(k).any(|n| *n == candidate);
-                assert_eq!(best.offer(candidate), enters);
-                if all.len() >= k && k > 0 {
-                    assert_eq!(best.radius(), all[k - 1].distance);
+            for distances in [1, 4, 1000] {
+                let mut best = KBest::default();
+                best.reset(k, 100);
+                let mut all: Vec<Neighbor> = Vec::new();
+                for i in 0..100 {
+                    let slot = (i * 37 % 100) as u32;
+                    let distance = (random() % distances) as f32;
+                    let id = tree.ids.get(slot as u64).unwrap();
+                    all.push(Neighbor { id, distance });
+                    all.sort_unstable_by(Neighbor::order);
+                    let enters = all.iter().take(k).any(|n| n.id == id);
+                    assert_eq!(best.offer(tree, distance, slot).unwrap(), enters);
+                    if all.len() >= k && k > 0 {
+                        assert_eq!(best.radius(), all[k - 1].distance);
+                    }
                 }
+                all.truncate(k);
+                assert_eq!(best.sorted(tree).unwrap(), all);
             }
-            all.truncate(k);
-            assert_eq!(best.sorted(), all);
         }
     }
 }

@@ -1,39 +1,45 @@
-//! The k nearest neighbours: first straight down to the nearest leaf, then best-first by lower bound, with the slack that
-//! makes pruning exact.
+//! The k nearest neighbours: first straight down to the nearest leaf, then best-first by lower bound.
 //!
-//! Going down first means that the radius is small before any child is weighed: of the children met on the way most
-//! are then cut by one comparison, and never see the queue.
+//! Going down first means that the reach is small before any child is weighed: of the children met on the way most are
+//! then cut by one comparison, and never see the queue.
 
-use super::Neighbor;
 use super::auto::History;
-use super::frontier::{Frontier, Pending};
+use super::frontier::Frontier;
 use super::heap::KBest;
-use super::sift::sift;
+use super::prune::{Balls, Boxes, Candidate, Prune, Reach};
+use super::scan::{offer_twins, scan};
 use crate::error::ReadError;
-use crate::format::rows::{LINK_UNEQUAL_TWINS, LinkRow, NONE};
-use crate::metric;
-use crate::tree::columns::{ROOT, Range, Tree, too_many_nodes};
+use crate::format::rows::NONE;
+use crate::metric::Found;
+use crate::tree::columns::{Links, Range, Tree, too_many_nodes};
 
 /// Subtrees of at most this many values are scanned flat while they are packed: a scan costs less than the cache misses
 /// of a descent.
 const FLAT_SCAN_VALUES: usize = 4096;
 
 /// The same in rows: at least and at most.
-const FLAT_SCAN_ROWS: std::ops::RangeInclusive<usize> = 32..=256;
+const FLAT_SCAN_ROWS: std::ops::RangeInclusive<usize> = 32..=128;
 
-/// Rows scanned before the bound is looked at again.
-const SCAN_STEP: u32 = 256;
+/// So many twins are scanned with the bucket that they lie beside rather than looked at apart.
+const FEW_TWINS: u32 = 8;
+
+/// Queries are sorted by subtrees of about this many points.
+const SORTING_POINTS: u32 = 1024;
+
+/// Bytes of a range asked for ahead; the rest comes in order, which the processor foresees.
+const PREFETCHED_BYTES: usize = 1024;
 
 /// Buffers of a query, reused from one to the next.
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(crate) best: KBest,
     frontier: Frontier,
-    pub(crate) sums: Vec<f32>,
+    found: Vec<Found>,
+    swept: Vec<Candidate>,
     path: Vec<Step>,
-    /// Sums to the centers of the children of every node on the path.
-    path_sums: Vec<f32>,
-    /// Canonical distances computed since the scratch was made.
+    /// The children of every node on the path.
+    path_children: Vec<Candidate>,
+    /// Canonical distances computed since the scratch was made; boxes count as one each.
     pub(crate) evaluations: u64,
     /// Nodes visited since the scratch was made.
     pub(crate) visits: u64,
@@ -42,10 +48,10 @@ pub(crate) struct Scratch {
 
 /// A node on the way down.
 struct Step {
-    at: Pending,
-    link: LinkRow,
-    /// Where the sums of its children begin in `path_sums`.
-    sums: usize,
+    at: Candidate,
+    links: Links,
+    /// Where its children begin in `path_children`, if they are kept.
+    children: usize,
     /// The child that the way went on to; `NONE` at its end.
     next: u32,
 }
@@ -59,21 +65,11 @@ pub(crate) fn knn(
 ) -> Result<(), ReadError> {
     let live = tree.live()?;
     scratch.best.reset(k, live);
-    if k == 0 || live == 0 {
-        return Ok(());
+    match (k == 0 || live == 0, tree.has_boxes()) {
+        (true, _) => Ok(()),
+        (false, true) => search::<Boxes>(tree, query, scratch),
+        (false, false) => search::<Balls>(tree, query, scratch),
     }
-    scratch.frontier.clear();
-    descend(tree, query, scratch)?;
-    unwind(tree, query, scratch)?;
-    let mut budget = tree.node_rows();
-    while let Some((bound, next)) = scratch.frontier.pop() {
-        if bound > scratch.best.radius() {
-            break;
-        }
-        budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(next.node))?;
-        visit(tree, query, next, scratch)?;
-    }
-    Ok(())
 }
 
 /// What [`knn`] finds, by a scan of every slot.
@@ -84,197 +80,248 @@ pub(crate) fn scan_all(
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
     scratch.best.reset(k, tree.live()?);
-    scan(tree, query, Range { start: 0, count: tree.slots() }, scratch)
+    scan_counted(tree, query, Range { start: 0, count: tree.slots() }, scratch)
+}
+
+fn search<P: Prune>(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
+    scratch.frontier.clear();
+    descend::<P>(tree, query, scratch)?;
+    unwind::<P>(tree, query, scratch)?;
+    let mut budget = tree.node_rows();
+    while let Some(next) = scratch.frontier.pop() {
+        if next.bound > P::limit(tree, Reach::of(&scratch.best)) {
+            break;
+        }
+        budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(next.node))?;
+        if let Some(after) = scratch.frontier.peek() {
+            prefetch_node::<P>(tree, after.node)?;
+        }
+        visit::<P>(tree, query, next, scratch)?;
+    }
+    Ok(())
+}
+
+/// Asks for what a visit of a node will read first, while something else is being done.
+#[inline]
+fn prefetch_node<P: Prune>(tree: &Tree, node: u32) -> Result<(), ReadError> {
+    let links = tree.link(node)?;
+    match small_subtree(tree, &links) {
+        Some(range) => {
+            let rows = (PREFETCHED_BYTES / (4 * tree.dim)).max(1) as u64;
+            tree.coordinates.prefetch(range.start as u64, rows.min(range.count as u64));
+        }
+        None => {
+            tree.centers.prefetch(node as u64, 1);
+            let row = links.row;
+            P::prefetch_children(tree, Range { start: row.child_start, count: row.child_count });
+        }
+    }
+    Ok(())
+}
+
+/// Asks for the links of a node that may be visited.
+#[inline]
+fn prefetch_links(tree: &Tree, node: u32) {
+    tree.links.prefetch(node as u64, 1);
+    tree.counts.prefetch(node as u64, 1);
 }
 
 /// Goes to the nearest child until there is none, or until the subtree is small enough to scan, which is done. Children
 /// have larger numbers than their parents, so this ends.
-fn descend(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
+fn descend<P: Prune>(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
     scratch.path.clear();
-    scratch.path_sums.clear();
-    let sum = tree.kernel.sum(query, tree.centers.row(ROOT as u64)?);
+    scratch.path_children.clear();
     scratch.evaluations += 1;
-    let mut at = Pending { node: ROOT, distance: metric::distance(sum) };
+    let mut at = P::root(tree, query)?;
     loop {
         scratch.visits += 1;
-        let link = tree.link(at.node)?;
-        if let Some(range) = small_subtree(tree, at.node, &link)? {
-            return scan(tree, query, range, scratch);
+        let links = tree.link(at.node)?;
+        if let Some(range) = small_subtree(tree, &links) {
+            return scan_small::<P>(tree, query, at, &links, range, scratch);
         }
-        let sums = scratch.path_sums.len();
-        let nearest = sweep_children(tree, query, at.node, &link, &mut scratch.path_sums)?;
-        scratch.evaluations += (scratch.path_sums.len() - sums) as u64;
-        let next = nearest.map_or(NONE, |(child, _)| child);
-        scratch.path.push(Step { at, link, sums, next });
+        let children = scratch.path_children.len();
+        let nearest = nearest_child::<P>(tree, query, at.node, &links, scratch)?;
+        if P::SWEEPS_TWICE {
+            scratch.path_children.truncate(children);
+        }
+        let next = nearest.map_or(NONE, |child| child.node);
+        scratch.path.push(Step { at, links, children, next });
         match nearest {
-            Some((node, sum)) => at = Pending { node, distance: metric::distance(sum) },
+            Some(child) => at = child,
             None => return Ok(()),
         }
     }
 }
 
-/// Appends the sums to the centers of a node's children, and returns the nearest child with its sum.
-fn sweep_children(
+/// The child below which something near is found soonest. Appends the children looked at to `path_children`, all of
+/// them unless a few hold the query.
+fn nearest_child<P: Prune>(
     tree: &Tree,
     query: &[f32],
     node: u32,
-    link: &LinkRow,
-    sums: &mut Vec<f32>,
-) -> Result<Option<(u32, f32)>, ReadError> {
-    let mut nearest = None;
-    let mut least = f32::INFINITY;
-    tree.for_children(node, link, |block| {
-        let start = sums.len();
-        tree.add_sums(&tree.centers, block, query, sums)?;
-        for (child, &sum) in (block.start..).zip(&sums[start..]) {
-            if sum < least {
-                least = sum;
-                nearest = Some((child, sum));
-            }
+    links: &Links,
+    scratch: &mut Scratch,
+) -> Result<Option<Candidate>, ReadError> {
+    let Scratch { found, path_children, evaluations, .. } = scratch;
+    let first = path_children.len();
+    let narrow = if P::SWEEPS_TWICE { Some(Reach::HERE) } else { None };
+    for reach in narrow.into_iter().chain([Reach::EVERYTHING]) {
+        if path_children.len() == first {
+            tree.for_children(node, links, |block| {
+                *evaluations += block.count as u64;
+                P::sweep(tree, query, block, reach, found, path_children)
+            })?;
         }
-        Ok(())
-    })?;
-    Ok(nearest)
+    }
+    let nearest = P::nearest(tree, query, &mut path_children[first..])?;
+    Ok(nearest.map(|i| path_children[first + i]))
 }
 
 /// Visits the nodes of the way down in full, the last first, except for what the way has been through.
-fn unwind(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
-    while let Some(Step { at, link, sums, next }) = scratch.path.pop() {
-        own_points(tree, query, at, &link, scratch)?;
-        let Scratch { best, frontier, path_sums, .. } = scratch;
-        let mut start = sums;
-        tree.for_children(at.node, &link, |block| {
-            let end = start + block.count as usize;
-            push_children(tree, block, &path_sums[start..end], next, best.radius(), frontier)?;
-            start = end;
-            Ok(())
-        })?;
+fn unwind<P: Prune>(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
+    while let Some(Step { at, links, children, next }) = scratch.path.pop() {
+        own_points::<P>(tree, query, at, &links, scratch)?;
+        if P::SWEEPS_TWICE {
+            push_children::<P>(tree, query, at.node, &links, next, scratch)?;
+            continue;
+        }
+        let Scratch { best, frontier, path_children, .. } = scratch;
+        let limit = P::limit(tree, Reach::of(best));
+        for &child in &path_children[children..] {
+            if child.bound <= limit && child.node != next {
+                prefetch_links(tree, child.node);
+                frontier.push(child);
+            }
+        }
+        path_children.truncate(children);
+    }
+    Ok(())
+}
+
+/// Queues the children of a node that may hold something within reach, except for `skip`.
+fn push_children<P: Prune>(
+    tree: &Tree,
+    query: &[f32],
+    node: u32,
+    links: &Links,
+    skip: u32,
+    scratch: &mut Scratch,
+) -> Result<(), ReadError> {
+    let Scratch { best, frontier, found, swept, evaluations, .. } = scratch;
+    let reach = Reach::of(best);
+    swept.clear();
+    tree.for_children(node, links, |block| {
+        *evaluations += block.count as u64;
+        P::sweep(tree, query, block, reach, found, swept)
+    })?;
+    for &child in swept.iter().filter(|child| child.node != skip) {
+        prefetch_links(tree, child.node);
+        frontier.push(child);
     }
     Ok(())
 }
 
 /// The slots of a subtree that is packed and so small that a scan costs less than a descent.
 #[inline]
-fn small_subtree(tree: &Tree, node: u32, link: &LinkRow) -> Result<Option<Range>, ReadError> {
-    let span = tree.counts.get(node as u64)?.span;
+fn small_subtree(tree: &Tree, links: &Links) -> Option<Range> {
     let rows = (FLAT_SCAN_VALUES / tree.dim).clamp(*FLAT_SCAN_ROWS.start(), *FLAT_SCAN_ROWS.end());
-    let small = span > 0 && span as usize <= rows;
-    Ok(small.then_some(Range { start: link.slot_start, count: span }))
+    links.packed().filter(|range| range.count as usize <= rows)
 }
 
-fn visit(tree: &Tree, query: &[f32], at: Pending, scratch: &mut Scratch) -> Result<(), ReadError> {
+fn visit<P: Prune>(
+    tree: &Tree,
+    query: &[f32],
+    at: Candidate,
+    scratch: &mut Scratch,
+) -> Result<(), ReadError> {
     scratch.visits += 1;
-    let link = tree.link(at.node)?;
-    if let Some(range) = small_subtree(tree, at.node, &link)? {
-        return scan(tree, query, range, scratch);
+    let links = tree.link(at.node)?;
+    if let Some(range) = small_subtree(tree, &links) {
+        return scan_small::<P>(tree, query, at, &links, range, scratch);
     }
-    own_points(tree, query, at, &link, scratch)?;
-    let Scratch { best, frontier, sums, evaluations, .. } = scratch;
-    tree.for_children(at.node, &link, |block| {
-        tree.sums(&tree.centers, block, query, sums)?;
-        *evaluations += block.count as u64;
-        push_children(tree, block, sums, NONE, best.radius(), frontier)
-    })
+    own_points::<P>(tree, query, at, &links, scratch)?;
+    push_children::<P>(tree, query, at.node, &links, NONE, scratch)
+}
+
+/// Offers the points of a small subtree. Where the distance to the center is known, the twins of a leaf need no other.
+fn scan_small<P: Prune>(
+    tree: &Tree,
+    query: &[f32],
+    at: Candidate,
+    links: &Links,
+    range: Range,
+    scratch: &mut Scratch,
+) -> Result<(), ReadError> {
+    if !P::SCANS_LEAVES && links.row.child_count == 0 && links.run_count == 0 {
+        return own_points::<P>(tree, query, at, links, scratch);
+    }
+    scan_counted(tree, query, range, scratch)
 }
 
 /// Offers the points of a node's own twin list and bucket.
-fn own_points(
+fn own_points<P: Prune>(
     tree: &Tree,
     query: &[f32],
-    Pending { node, distance }: Pending,
-    link: &LinkRow,
+    at: Candidate,
+    links: &Links,
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
-    if link.flags & LINK_UNEQUAL_TWINS != 0 {
-        tree.for_twins(node, link, |range| scan(tree, query, range, scratch))?;
-    } else if distance <= scratch.best.radius() {
-        tree.for_twins(node, link, |range| offer_twins(tree, distance, range, &mut scratch.best))?;
+    let leaf = links.row.child_count == 0 && links.run_count == 0;
+    if P::SCANS_LEAVES && leaf && links.row.twin_count <= FEW_TWINS {
+        return scan_counted(tree, query, links.row.own_slots(), scratch);
     }
-    let own_radius = tree.radii.get(node as u64)?.own_radius;
-    if !tree.slack.excludes(distance, own_radius, scratch.best.radius()) {
-        tree.for_bucket(node, link, |range| scan(tree, query, range, scratch))?;
+    let distance = P::distance(tree, query, at)?;
+    if !links.twins_equal() {
+        tree.for_twins(at.node, links, |range| scan_counted(tree, query, range, scratch))?;
+    } else if distance <= scratch.best.radius() {
+        let best = &mut scratch.best;
+        tree.for_twins(at.node, links, |range| offer_twins(tree, distance, range, best))?;
+    }
+    if !tree.slack.excludes(distance, links.row.own_radius, scratch.best.radius()) {
+        tree.for_bucket(at.node, links, |range| scan_counted(tree, query, range, scratch))?;
     }
     Ok(())
 }
 
-/// Queues the children that may hold a neighbour within `reach`, given the sums to their centers, except for `skip`.
-fn push_children(
+fn scan_counted(
     tree: &Tree,
-    block: Range,
-    sums: &[f32],
-    skip: u32,
-    reach: f32,
-    frontier: &mut Frontier,
+    query: &[f32],
+    range: Range,
+    scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
-    let mut at = 0;
-    tree.radii.for_chunks(block.start as u64, block.count as u64, |_, rows| {
-        for (row, &sum) in rows.iter().zip(&sums[at..at + rows.len()]) {
-            let node = block.start + at as u32;
-            at += 1;
-            // Most children are too far away by so much that neither root nor slack is needed to see it.
-            if sum <= tree.slack.sum_reach(row.radius, reach) && node != skip {
-                let distance = metric::distance(sum);
-                let bound = tree.slack.lower_bound(distance, row.radius);
-                if bound <= reach as f64 {
-                    frontier.push(bound, Pending { node, distance });
-                }
-            }
-        }
-    })
+    scratch.evaluations += range.count as u64;
+    scan(tree, query, range, &mut scratch.best, &mut scratch.found)
 }
 
-/// Where in the packed order the answer to a query lies, roughly: the first slot of the node that a descent to the
-/// nearest child ends at. Queries sorted by it find in the cache what the one before them read.
+/// Where in the packed order the answer to a query lies, roughly: the first slot of the small subtree that a descent to
+/// the nearest child ends at. Queries sorted by it find in the cache what the one before them read.
 pub(crate) fn neighbourhood(
     tree: &Tree,
     query: &[f32],
     scratch: &mut Scratch,
 ) -> Result<u32, ReadError> {
-    if tree.node_rows() == 0 {
-        return Ok(0);
-    }
-    let mut node = ROOT;
-    loop {
-        let link = tree.link(node)?;
-        scratch.sums.clear();
-        let nearest = sweep_children(tree, query, node, &link, &mut scratch.sums)?;
-        scratch.evaluations += scratch.sums.len() as u64;
-        match nearest {
-            Some((child, _)) => node = child,
-            None => return Ok(link.slot_start),
-        }
+    match (tree.node_rows(), tree.has_boxes()) {
+        (0, _) => Ok(0),
+        (_, true) => neighbourhood_by::<Boxes>(tree, query, scratch),
+        (_, false) => neighbourhood_by::<Balls>(tree, query, scratch),
     }
 }
 
-/// Offers every live point of a range of slots. In steps, so that what is found in one bounds the sums of the next.
-fn scan(tree: &Tree, query: &[f32], range: Range, scratch: &mut Scratch) -> Result<(), ReadError> {
-    let end = range.start + range.count;
-    let mut start = range.start;
-    while start < end {
-        let step = Range { start, count: (end - start).min(SCAN_STEP) };
-        let limit = scratch.best.sum_limit();
-        tree.sums_within(&tree.coordinates, step, query, limit, &mut scratch.sums)?;
-        scratch.evaluations += step.count as u64;
-        sift(tree, start, &scratch.sums, &mut scratch.best)?;
-        start += step.count;
-    }
-    Ok(())
-}
-
-/// Offers the live twins of a range, which all are at the same distance and are sorted by id.
-fn offer_twins(
+fn neighbourhood_by<P: Prune>(
     tree: &Tree,
-    distance: f32,
-    range: Range,
-    best: &mut KBest,
-) -> Result<(), ReadError> {
-    for slot in range.start..range.start + range.count {
-        if tree.is_live(slot)? {
-            let twin = Neighbor { id: tree.ids.get(slot as u64)?, distance };
-            if !best.offer(twin) {
-                break;
-            }
+    query: &[f32],
+    scratch: &mut Scratch,
+) -> Result<u32, ReadError> {
+    let mut at = P::root(tree, query)?;
+    loop {
+        let links = tree.link(at.node)?;
+        if links.packed().is_some_and(|range| range.count <= SORTING_POINTS) {
+            return Ok(links.row.slot_start);
+        }
+        scratch.path_children.clear();
+        match nearest_child::<P>(tree, query, at.node, &links, scratch)? {
+            Some(child) => at = child,
+            None => return Ok(links.row.slot_start),
         }
     }
-    Ok(())
 }

@@ -8,8 +8,9 @@ pub(crate) mod brute;
 pub(crate) mod frontier;
 pub(crate) mod heap;
 pub(crate) mod knn;
+pub(crate) mod prune;
 pub(crate) mod range;
-pub(crate) mod sift;
+pub(crate) mod scan;
 
 use crate::ids::PointId;
 

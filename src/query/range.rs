@@ -2,8 +2,6 @@
 
 use super::Neighbor;
 use crate::error::ReadError;
-use crate::format::rows::LINK_UNEQUAL_TWINS;
-
 use crate::metric;
 use crate::tree::columns::{ROOT, Range, Tree, too_many_nodes};
 
@@ -108,11 +106,11 @@ fn search(
     let mut budget = tree.node_rows();
     while let Some((node, distance)) = pending.pop() {
         budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(node))?;
-        let radii = tree.radii.get(node as u64)?;
-        if tree.slack.excludes(distance, radii.radius, radius) {
+        let subtree = tree.radii.get(node as u64)?;
+        if tree.slack.excludes(distance, subtree, radius) {
             continue;
         }
-        if tree.slack.includes(distance, radii.radius, radius) && collect.subtree(tree, node)? {
+        if tree.slack.includes(distance, subtree, radius) && collect.subtree(tree, node)? {
             continue;
         }
         let link = tree.link(node)?;
@@ -127,10 +125,10 @@ fn search(
             }
             Ok(())
         };
-        if !tree.slack.excludes(distance, radii.own_radius, radius) {
+        if !tree.slack.excludes(distance, link.row.own_radius, radius) {
             tree.for_bucket(node, &link, &mut scan)?;
         }
-        if link.flags & LINK_UNEQUAL_TWINS != 0 {
+        if !link.twins_equal() {
             tree.for_twins(node, &link, &mut scan)?;
         } else if distance <= radius {
             tree.for_twins(node, &link, |range| collect.twins(tree, range, distance))?;

@@ -1,13 +1,14 @@
-//! A walk over a whole tree that checks the invariants T1 to T7 of [`crate::tree`] and everything that refers to slots
+//! A walk over a whole tree that checks the invariants T1 to T8 of [`crate::tree`] and everything that refers to slots
 //! and nodes from outside: owners, the id index, level counts. Costs O(n x depth) distance evaluations.
 
 use std::collections::BTreeMap;
 
 use super::columns::{ROOT, Range, Tree, too_many_nodes};
+use super::extent::Extent;
 use super::id_index;
 use super::level_row;
 use crate::error::{Corruption, Defect, Place, ReadError};
-use crate::format::rows::{CountRow, LINK_UNEQUAL_TWINS, NodeRow};
+use crate::format::rows::{COUNT_UNEQUAL_TWINS, CountRow, NodeRow};
 use crate::metric::{self, Level};
 
 /// More violations than this are not listed.
@@ -36,6 +37,7 @@ struct Ancestor {
     node: u32,
     center: Vec<f32>,
     radius: f32,
+    extent: Option<Extent>,
 }
 
 /// What a subtree turned out to hold.
@@ -71,16 +73,17 @@ impl Checker<'_> {
         let NodeRow { level, flat_capacity, .. } = tree.nodes.get(node as u64)?;
         *self.levels.entry(level).or_insert(0) += 1;
         let link = tree.link(node)?;
-        let radii = tree.radii.get(node as u64)?;
+        let radius = tree.radii.get(node as u64)?;
+        let extent = if tree.has_boxes() { Some(tree.extent(node)?) } else { None };
         let center = tree.centers.row(node as u64)?.to_vec();
         let row = tree.nodes.get(node as u64)?;
         let plain = row.reserved == 0
-            && link.flags & !LINK_UNEQUAL_TWINS == 0
+            && link.flags & !COUNT_UNEQUAL_TWINS == 0
             && level_row(row.level).is_some()
-            && radii.radius >= 0.0
-            && radii.own_radius >= 0.0;
+            && radius >= 0.0
+            && link.row.own_radius >= 0.0;
         self.expect(plain, node, || format!("node {node} has a field that no writer writes"));
-        path.push(Ancestor { node, center: center.clone(), radius: radii.radius });
+        path.push(Ancestor { node, center: center.clone(), radius, extent });
 
         let mut ranges = Vec::new();
         let mut twins = Vec::new();
@@ -101,12 +104,12 @@ impl Checker<'_> {
 
         let mut live = 0;
         for &range in &twins {
-            live += self.twins(node, &center, link.flags & LINK_UNEQUAL_TWINS == 0, range)?;
+            live += self.twins(node, &center, link.twins_equal(), range)?;
             self.rows_below(path, range)?;
             ranges.push(range);
         }
         for &range in &bucket {
-            live += self.bucket(node, Level::new(level), radii.own_radius, &center, range)?;
+            live += self.bucket(node, Level::new(level), link.row.own_radius, &center, range)?;
             self.nearest(node, &center, range, &children)?;
             self.rows_below(path, range)?;
             ranges.push(range);
@@ -129,12 +132,12 @@ impl Checker<'_> {
         }
         path.pop();
         let range = one_range(ranges);
-        let CountRow { live: counted, span } = tree.counts.get(node as u64)?;
+        let CountRow { live: counted, span, .. } = tree.counts.get(node as u64)?;
         self.expect(counted as u64 == live, node, || {
             format!("T7: node {node} counts {counted} live points, {live} are there")
         });
         let spans = span == 0
-            || range.is_some_and(|range| range.count == span && range.start == link.slot_start);
+            || range.is_some_and(|range| range.count == span && range.start == link.row.slot_start);
         self.expect(spans, node, || format!("node {node} claims a range of {span} slots"));
         Ok(Found { live, range: if span > 0 { range } else { None } })
     }
@@ -267,7 +270,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// T1 and T5 for a range of slots and every node above.
+    /// T1, T5 and T8 for a range of slots and every node above.
     fn rows_below(&mut self, path: &[Ancestor], range: Range) -> Result<(), ReadError> {
         let tree = self.tree;
         let root_level = Level::new(tree.nodes.get(ROOT as u64)?.level);
@@ -275,6 +278,15 @@ impl Checker<'_> {
         for above in path {
             tree.sums(&tree.coordinates, range, &above.center, &mut sums)?;
             for (slot, &sum) in (range.start..).zip(&sums) {
+                if let Some(extent) = above.extent
+                    && !extent.covers(tree.coordinates.row(slot as u64)?)
+                    && tree.is_live(slot)?
+                {
+                    let node = above.node;
+                    self.expect(false, node, || {
+                        format!("T8: slot {slot} is outside the box of node {node}")
+                    });
+                }
                 let near = metric::distance(sum) <= above.radius;
                 let covered = above.node != ROOT || root_level.covers(sum);
                 if !(near && covered) && tree.is_live(slot)? {

@@ -6,13 +6,16 @@
 use crate::arena::Access;
 use crate::error::ReadError;
 use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS};
+pub(crate) use crate::format::rows::Range;
 use crate::format::rows::{
-    self, CountRow, IndexPieceRow, IndexRunRow, LinkRow, NodeRow, OwnerRow, RadiusRow, RunRow,
+    self, CountRow, IndexPieceRow, IndexRunRow, LinkRow, NodeRow, OwnerRow, RunRow,
 };
-use crate::metric::{Kernel, Slack};
+use crate::metric::{BOX_GROUP, Kernel, MAX_BOX_DIM, Slack};
 use crate::version::column::{ChangedColumn, Column, Record};
 use crate::version::database::Database;
 use crate::version::table::Table;
+
+use super::extent::{self, Extent};
 
 /// A tree as it lies in the arrays of one version, or of a transaction.
 pub(crate) struct Tree {
@@ -32,12 +35,14 @@ pub(crate) struct Tree {
 
     // By node number.
     pub(crate) centers: Column<f32>,
-    pub(crate) radii: Column<RadiusRow>,
+    pub(crate) radii: Column<f32>,
     pub(crate) nodes: Column<NodeRow>,
     pub(crate) links: Column<LinkRow>,
     pub(crate) counts: Column<CountRow>,
     pub(crate) runs: Column<RunRow>,
     pub(crate) level_counts: Column<u64>,
+    /// By group of nodes; empty if the dimension has no boxes.
+    pub(crate) boxes: Column<f32>,
 
     // By id.
     pub(crate) index_runs: Column<IndexRunRow>,
@@ -46,17 +51,31 @@ pub(crate) struct Tree {
     pub(crate) index_slots: Column<u32>,
 }
 
-/// Dimension from which it pays to stop summing early: below, one pass over several rows at a time is faster.
-const EARLY_EXIT_DIM: usize = 256;
-
 /// The node every path begins at.
 pub(crate) const ROOT: u32 = 0;
 
-/// A range of slots or of node numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Range {
-    pub(crate) start: u32,
-    pub(crate) count: u32,
+/// Where the children and the points of a node lie: the parts of its rows in `links` and in `counts`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Links {
+    pub(crate) row: LinkRow,
+    pub(crate) span: u32,
+    pub(crate) run_start: u32,
+    pub(crate) run_count: u16,
+    pub(crate) flags: u16,
+}
+
+impl Links {
+    /// The slots of the subtree, if they are one range.
+    #[inline]
+    pub(crate) fn packed(&self) -> Option<Range> {
+        (self.span > 0).then_some(Range { start: self.row.slot_start, count: self.span })
+    }
+
+    /// Every twin equals the center in value.
+    #[inline]
+    pub(crate) fn twins_equal(&self) -> bool {
+        self.flags & rows::COUNT_UNEQUAL_TWINS == 0
+    }
 }
 
 /// The error for a tree whose links reach some node twice.
@@ -93,6 +112,7 @@ impl Tree {
             counts: column(db, roots, Array::Counts)?,
             runs: column(db, roots, Array::Runs)?,
             level_counts: column(db, roots, Array::LevelCounts)?,
+            boxes: column(db, roots, Array::Boxes)?,
             index_runs: column(db, roots, Array::IndexRuns)?,
             index_pieces: column(db, roots, Array::IndexPieces)?,
             index_keys: column(db, roots, Array::IndexKeys)?,
@@ -107,6 +127,7 @@ impl Tree {
             && slots <= rows::NONE as u64
             && tree.coordinates.len() == slots
             && tree.tombstones.len() == slots.div_ceil(64)
+            && tree.boxes.len() == tree.box_groups(nodes)
             && (nodes == 0) == (slots == 0);
         match consistent {
             true => Ok(tree),
@@ -132,6 +153,7 @@ impl Tree {
             &self.index_pieces,
             &self.index_keys,
             &self.index_slots,
+            &self.boxes,
         ]
     }
 
@@ -153,8 +175,26 @@ impl Tree {
             self.index_pieces.copied(),
             self.index_keys.copied(),
             self.index_slots.copied(),
+            self.boxes.copied(),
         ];
         all.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// Whether nodes have boxes (T8).
+    #[inline]
+    pub(crate) fn has_boxes(&self) -> bool {
+        self.dim <= MAX_BOX_DIM
+    }
+
+    /// Rows of the boxes of so many nodes.
+    pub(crate) fn box_groups(&self, nodes: u64) -> u64 {
+        if self.has_boxes() { nodes.div_ceil(BOX_GROUP as u64) } else { 0 }
+    }
+
+    /// The box of a node.
+    pub(crate) fn extent(&self, node: u32) -> Result<Extent, ReadError> {
+        let (row, lane) = extent::place(node);
+        Ok(Extent::read(self.boxes.row(row)?, lane))
     }
 
     /// Rows of the node arrays, reachable or not.
@@ -215,12 +255,13 @@ impl Tree {
 
     /// The links of a node.
     #[inline]
-    pub(crate) fn link(&self, node: u32) -> Result<LinkRow, ReadError> {
-        self.links.get(node as u64)
+    pub(crate) fn link(&self, node: u32) -> Result<Links, ReadError> {
+        let CountRow { span, run_start, run_count, flags, .. } = self.counts.get(node as u64)?;
+        Ok(Links { row: self.links.get(node as u64)?, span, run_start, run_count, flags })
     }
 
     /// The later ranges of a node, oldest first.
-    pub(crate) fn later_runs(&self, link: &LinkRow) -> Result<Vec<RunRow>, ReadError> {
+    pub(crate) fn later_runs(&self, link: &Links) -> Result<Vec<RunRow>, ReadError> {
         let mut runs = Vec::with_capacity(link.run_count as usize);
         self.runs.for_chunks(link.run_start as u64, link.run_count as u64, |_, chunk| {
             runs.extend_from_slice(chunk)
@@ -233,11 +274,11 @@ impl Tree {
     pub(crate) fn for_children(
         &self,
         node: u32,
-        link: &LinkRow,
+        link: &Links,
         mut f: impl FnMut(Range) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
-        if link.child_count > 0 {
-            f(self.checked_block(node, link.child_start, link.child_count)?)?;
+        if link.row.child_count > 0 {
+            f(self.checked_block(node, link.row.child_start, link.row.child_count)?)?;
         }
         for i in 0..link.run_count {
             let run = self.runs.get(link.run_start as u64 + i as u64)?;
@@ -263,11 +304,11 @@ impl Tree {
     pub(crate) fn for_bucket(
         &self,
         node: u32,
-        link: &LinkRow,
+        link: &Links,
         f: impl FnMut(Range) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
-        let primary = link.slot_start.checked_add(link.twin_count);
-        self.for_slots(node, link, primary, link.bucket_count, rows::RUN_BUCKET, f)
+        let primary = link.row.slot_start.checked_add(link.row.twin_count);
+        self.for_slots(node, link, primary, link.row.bucket_count, rows::RUN_BUCKET, f)
     }
 
     /// Calls `f` with each range of slots in the twin list of a node. Each is sorted by id.
@@ -275,17 +316,24 @@ impl Tree {
     pub(crate) fn for_twins(
         &self,
         node: u32,
-        link: &LinkRow,
+        link: &Links,
         f: impl FnMut(Range) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
-        self.for_slots(node, link, Some(link.slot_start), link.twin_count, rows::RUN_TWINS, f)
+        self.for_slots(
+            node,
+            link,
+            Some(link.row.slot_start),
+            link.row.twin_count,
+            rows::RUN_TWINS,
+            f,
+        )
     }
 
     #[inline]
     fn for_slots(
         &self,
         node: u32,
-        link: &LinkRow,
+        link: &Links,
         primary: Option<u32>,
         count: u32,
         kind: u32,
@@ -335,28 +383,6 @@ impl Tree {
         }
     }
 
-    /// Like [`Tree::sums`], but a sum above `limit` may come out as infinity. In high dimension most rows are told from
-    /// near ones by a part of their components.
-    #[inline]
-    pub(crate) fn sums_within(
-        &self,
-        points: &Column<f32>,
-        range: Range,
-        query: &[f32],
-        limit: f32,
-        out: &mut Vec<f32>,
-    ) -> Result<(), ReadError> {
-        if self.dim < EARLY_EXIT_DIM || limit == f32::INFINITY {
-            return self.sums(points, range, query, out);
-        }
-        out.clear();
-        points.for_chunks(range.start as u64, range.count as u64, |_, chunk| {
-            let rows = chunk.chunks_exact(self.dim);
-            let sums = rows.map(|row| self.kernel.sum_within(query, row, limit));
-            out.extend(sums.map(|sum| sum.unwrap_or(f32::INFINITY)));
-        })
-    }
-
     /// Sums of squares from `query` to a range of rows of `points` (coordinates or centers).
     #[inline]
     pub(crate) fn sums(
@@ -367,23 +393,10 @@ impl Tree {
         out: &mut Vec<f32>,
     ) -> Result<(), ReadError> {
         out.clear();
-        self.add_sums(points, range, query, out)
-    }
-
-    /// Like [`Tree::sums`], behind what `out` holds already.
-    #[inline]
-    pub(crate) fn add_sums(
-        &self,
-        points: &Column<f32>,
-        range: Range,
-        query: &[f32],
-        out: &mut Vec<f32>,
-    ) -> Result<(), ReadError> {
-        let before = out.len();
-        out.resize(before + range.count as usize, 0.0);
+        out.resize(range.count as usize, 0.0);
         let first = range.start as u64;
         points.for_chunks(first, range.count as u64, |row, chunk| {
-            let at = before + (row - first) as usize;
+            let at = (row - first) as usize;
             self.kernel.sums(query, chunk, &mut out[at..at + chunk.len() / self.dim]);
         })
     }

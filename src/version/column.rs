@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::table::Table;
-use crate::arena::cast::Typed;
+use crate::arena::cast::{Typed, prefetch};
 use crate::arena::{Access, Arena};
 use crate::error::{Defect, Place, ReadError};
 use crate::format::arrays::{ArrayRoot, ArraySpec};
@@ -46,6 +46,8 @@ pub(crate) struct Column<T> {
     table: Table,
     width: usize,
     rows: u64,
+    /// 2^64 by the rows of a segment, rounded up; 0 for one row, where that does not fit.
+    reciprocal: u64,
     segments: Vec<OnceLock<Segment<T>>>,
     changed: BTreeSet<u64>,
     /// Segments copied before they were changed, and their bytes.
@@ -71,6 +73,7 @@ impl<T: Record> Column<T> {
         }
         Ok(Column {
             width: spec.row_bytes / size_of::<T>(),
+            reciprocal: (u64::MAX / spec.rows_per_segment).wrapping_add(1),
             rows: root.rows,
             segments: std::iter::repeat_with(OnceLock::new).take(segments as usize).collect(),
             table: Table { arena, spec, root, access },
@@ -90,6 +93,7 @@ impl<T: Record> Column<T> {
     }
 
     /// The rows of a segment, fetched and verified on first touch.
+    #[inline(always)]
     fn segment(&self, segment: usize) -> Result<&[T], ReadError> {
         match self.segments[segment].get() {
             Some(rows) => Ok(rows),
@@ -98,6 +102,7 @@ impl<T: Record> Column<T> {
     }
 
     #[cold]
+    #[inline(never)]
     fn load(&self, segment: usize) -> Result<&[T], ReadError> {
         let bytes = self.table.segment(segment as u64)?;
         let rows = self.table.spec.rows_in(segment as u64, self.table.root.rows) as usize;
@@ -108,7 +113,20 @@ impl<T: Record> Column<T> {
         Ok(self.segments[segment].get_or_init(|| Segment::Shared(typed)))
     }
 
+    /// The segment in which a row is, and which of its rows it is. Division by multiplying, because this is on the way
+    /// to everything: exact for rows up to 2^32, since the reciprocal is rounded up by less than one in 2^64.
+    #[inline(always)]
+    fn divide(&self, row: u64) -> (u64, u64) {
+        let per_segment = self.table.spec.rows_per_segment;
+        let segment = match row >> 32 == 0 && self.reciprocal != 0 {
+            true => ((row as u128 * self.reciprocal as u128) >> 64) as u64,
+            false => row / per_segment,
+        };
+        (segment, row - segment * per_segment)
+    }
+
     #[cold]
+    #[inline(never)]
     fn out_of_bounds(&self, row: u64) -> ReadError {
         ReadError::corrupt(
             Place::Row { array: self.table.spec.array.name(), row },
@@ -117,29 +135,39 @@ impl<T: Record> Column<T> {
     }
 
     /// The records of rows `row..`, as many as lie in one segment, at most `count` and at least one (if `count` is).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn chunk(&self, row: u64, count: u64) -> Result<&[T], ReadError> {
         if row >= self.rows || count > self.rows - row {
             return if count == 0 { Ok(&[]) } else { Err(self.out_of_bounds(row)) };
         }
-        let per_segment = self.table.spec.rows_per_segment;
-        let (segment, offset) = (row / per_segment, row % per_segment);
-        let take = count.min(per_segment - offset) as usize;
+        let (segment, offset) = self.divide(row);
+        let take = count.min(self.table.spec.rows_per_segment - offset) as usize;
         let rows = self.segment(segment as usize)?;
         let start = offset as usize * self.width;
         Ok(&rows[start..start + take * self.width])
     }
 
     /// The records of one row.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn row(&self, row: u64) -> Result<&[T], ReadError> {
         self.chunk(row, 1)
     }
 
     /// The record of one row of a column of width 1.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self, row: u64) -> Result<T, ReadError> {
         Ok(self.chunk(row, 1)?[0])
+    }
+
+    /// Asks for some rows that will be wanted soon, as far as they lie in one segment that was touched before.
+    #[inline]
+    pub(crate) fn prefetch(&self, row: u64, count: u64) {
+        let (segment, offset) = self.divide(row);
+        if let Some(rows) = self.segments.get(segment as usize).and_then(OnceLock::get) {
+            let start = offset as usize * self.width;
+            let end = (start + count as usize * self.width).min(rows.len());
+            prefetch(rows.get(start..end).unwrap_or_default());
+        }
     }
 
     /// Calls `f` with each chunk of `start..start + count`, in order.

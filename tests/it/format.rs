@@ -365,14 +365,16 @@ impl<'a> Image<'a> {
 
     fn row_bytes(&self, array: usize) -> usize {
         let line = &self.spec.arrays[array];
-        let bytes = match line.row_bytes.strip_prefix("4 x dim") {
-            Some(_) => 4 * self.dim,
+        let bytes = match line.row_bytes.strip_suffix(" x dim") {
+            Some(factor) => factor.parse::<usize>().expect("a factor") * self.dim,
             None => line.row_bytes.parse().expect("a size"),
         };
         let by_row = match &line.row[..] {
             "u64" => 8,
             "u32" => 4,
+            "f32" => 4,
             "f32[dim]" => 4 * self.dim,
+            "f32[2 x dim][16]" => 4 * 2 * self.dim * 16,
             record => self.spec.record(record).bytes,
         };
         assert_eq!(bytes, by_row, "{}", line.name);
@@ -629,7 +631,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(image: &mut Image<'a>, version: Version) -> Self {
-        const ARRAYS: [&str; 15] = [
+        const ARRAYS: [&str; 16] = [
             "coordinates",
             "ids",
             "tombstones",
@@ -645,6 +647,7 @@ impl<'a> Walk<'a> {
             "index_pieces",
             "index_keys",
             "index_slots",
+            "boxes",
         ];
         let rows: BTreeMap<_, _> =
             ARRAYS.iter().map(|&name| (name, image.data(version, name))).collect();
@@ -696,9 +699,12 @@ impl<'a> Walk<'a> {
         children.push(first);
         let mut ranges =
             [start..start + twins, start + twins..start + twins + bucket].map(|r| vec![r]);
-        let flags = link.get_u32("flags", &row);
-        assert!(flags <= 1);
-        let (first, count) = (link.get_u32("run_start", &row), link.get_u32("run_count", &row));
+        let own_radius = link.get_f32("own_radius", &row);
+        let count_record = self.spec.record("count");
+        let count_row = self.rows["counts"].row(at).to_vec();
+        assert!(count_record.get("flags", &count_row) <= 1);
+        let [first, count] =
+            ["run_start", "run_count"].map(|name| count_record.get_u32(name, &count_row));
         let run = self.spec.record("run");
         for at in first..first + count {
             let row = self.rows["runs"].row(at as usize);
@@ -712,9 +718,7 @@ impl<'a> Walk<'a> {
             }
         }
 
-        let radius = self.spec.record("radius");
-        let own_radius = radius.get_f32("own_radius", self.rows["radii"].row(at));
-        let radius = radius.get_f32("radius", self.rows["radii"].row(at));
+        let radius = self.rows["radii"].floats(at)[0];
         let mut slots = Vec::new();
         for range in &ranges[0] {
             assert!(range.clone().is_sorted_by_key(|slot| self.id(slot)), "twins are by id");
@@ -746,10 +750,17 @@ impl<'a> Walk<'a> {
         let live: Vec<u32> = slots.iter().copied().filter(|&slot| self.live(slot)).collect();
         assert!(live.iter().all(|&slot| self.sum_to(slot, node).sqrt() <= radius));
         assert!(parent != NONE || live.iter().all(|&slot| within(self.sum_to(slot, node), level)));
-        let count = self.spec.record("count");
-        let row = self.rows["counts"].row(at);
-        assert_eq!(count.get("live", row), live.len() as u64, "live count of node {node}");
-        let span = count.get_u32("span", row);
+        if self.dim <= 8 {
+            let boxes = self.rows["boxes"].floats(at / 16);
+            for c in 0..self.dim {
+                let [low, high] = [c, self.dim + c].map(|row| boxes[16 * row + at % 16]);
+                let value = |slot: u32| self.rows["coordinates"].floats(slot as usize)[c];
+                assert!(live.iter().all(|&slot| (low..=high).contains(&value(slot))), "box");
+            }
+        }
+        let live_count = count_record.get("live", &count_row);
+        assert_eq!(live_count, live.len() as u64, "live count of node {node}");
+        let span = count_record.get_u32("span", &count_row);
         if span > 0 {
             let mut sorted = slots.clone();
             sorted.sort_unstable();
@@ -763,6 +774,8 @@ impl<'a> Walk<'a> {
         for name in ["centers", "radii", "nodes", "counts"] {
             assert_eq!(self.rows[name].len(), nodes, "{name}");
         }
+        let groups = if self.dim <= 8 { nodes.div_ceil(16) } else { 0 };
+        assert_eq!(self.rows["boxes"].len(), groups, "boxes");
         if nodes > 0 {
             self.node(0, NONE);
         }
@@ -874,7 +887,7 @@ fn compare(spec: &Spec, bytes: &[u8], store: &Store) {
 #[test]
 fn fields_tile_their_records() {
     let spec = Spec::parse();
-    assert_eq!(spec.records.len(), 16);
+    assert_eq!(spec.records.len(), 15);
     for (name, record) in &spec.records {
         let mut end = 0;
         for field in &record.fields {

@@ -1,0 +1,173 @@
+//! One query against many rows or boxes, of which only the near ones are wanted.
+//!
+//! Sums of sixteen rows are compared while they are still in a register; mostly none is near, and nothing is stored.
+//! Sums of rows are canonical. Those of boxes are filter sums (B3 of `bounds.rs`).
+
+use std::marker::PhantomData;
+
+use super::kernel::{Narrow, SixteenRows, Wide, with_dim};
+use super::lanes::{Job, Lanes};
+use super::scalar::LANES;
+use super::{Found, MAX_BOX_DIM};
+
+/// Which sums are wanted.
+pub(super) trait Threshold: Copy {
+    /// The most that the sums of rows `first` to `first + 15` may be. Rows that do not exist may have any.
+    fn of<L: Lanes>(self, lanes: L, first: usize) -> L::Vector;
+}
+
+/// The same for all.
+#[derive(Clone, Copy)]
+pub(super) struct AtMost(pub(super) f32);
+
+impl Threshold for AtMost {
+    #[inline(always)]
+    fn of<L: Lanes>(self, lanes: L, _: usize) -> L::Vector {
+        lanes.splat(self.0)
+    }
+}
+
+/// What a ball around each row reaches: factor (radius + reach)^2 + more.
+#[derive(Clone, Copy)]
+pub(super) struct Balls<'a> {
+    pub(super) radii: &'a [f32],
+    pub(super) reach: f32,
+    pub(super) factor: f32,
+    pub(super) more: f32,
+}
+
+impl Threshold for Balls<'_> {
+    #[inline(always)]
+    fn of<L: Lanes>(self, lanes: L, first: usize) -> L::Vector {
+        let radii = &self.radii[first..];
+        let radii = match radii.first_chunk() {
+            Some(radii) => lanes.load(radii),
+            None => lanes.load_part(radii),
+        };
+        let reach = lanes.add(radii, lanes.splat(self.reach));
+        let square = lanes.mul(lanes.mul(reach, reach), lanes.splat(self.factor));
+        lanes.add(square, lanes.splat(self.more))
+    }
+}
+
+/// Rows of one query's dimension, and what is wanted of them.
+struct Sieve<'a, S, T> {
+    query: &'a [f32],
+    rows: &'a [f32],
+    threshold: T,
+    found: &'a mut Vec<Found>,
+    sums: PhantomData<S>,
+}
+
+/// Appends (index, sum) of the rows that are wanted. The caller has checked that rows are whole and of the query's
+/// dimension, which is not 0.
+#[inline(always)]
+pub(super) fn rows<L: Lanes>(
+    lanes: L,
+    query: &[f32],
+    rows: &[f32],
+    threshold: impl Threshold,
+    found: &mut Vec<Found>,
+) {
+    match query.len() {
+        1..=LANES => with_dim!(query.len(), N => {
+            let sums = PhantomData::<Narrow<N>>;
+            lanes.vectorize(Sieve { query, rows, threshold, found, sums })
+        }),
+        _ => {
+            let sums = PhantomData::<Wide>;
+            lanes.vectorize(Sieve { query, rows, threshold, found, sums })
+        }
+    }
+}
+
+/// Appends the lanes whose bit is set.
+#[inline(always)]
+fn take<L: Lanes>(lanes: L, first: usize, near: u16, values: L::Vector, found: &mut Vec<Found>) {
+    let mut all = [0.0; LANES];
+    lanes.store(values, &mut all);
+    let mut near = near;
+    while near != 0 {
+        let lane = near.trailing_zeros() as usize;
+        near &= near - 1;
+        found.push(Found { index: (first + lane) as u32, sum: all[lane] });
+    }
+}
+
+impl<S: SixteenRows, T: Threshold> Job for Sieve<'_, S, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Self { query, rows, threshold, found, .. } = self;
+        let dim = query.len();
+        let prepared = S::prepare(lanes, query);
+        let blocks = rows.chunks_exact(LANES * dim);
+        let rest = blocks.remainder();
+        let mut first = 0;
+        for block in blocks {
+            let sums = S::sixteen(lanes, query, &prepared, block);
+            let near = lanes.at_most(sums, threshold.of(lanes, first));
+            if near != 0 {
+                take(lanes, first, near, sums, found);
+            }
+            first += LANES;
+        }
+        if !rest.is_empty() {
+            let sums = S::fewer(lanes, query, &prepared, rest);
+            let there = ((1_u32 << (rest.len() / dim)) - 1) as u16;
+            let near = lanes.at_most(sums, threshold.of(lanes, first)) & there;
+            if near != 0 {
+                take(lanes, first, near, sums, found);
+            }
+        }
+    }
+}
+
+/// Boxes in groups of sixteen: `[groups][2 x N][LANES]`, first all lower bounds, then all upper ones.
+struct Boxes<'a, const N: usize> {
+    query: &'a [f32; N],
+    groups: &'a [f32],
+    limit: f32,
+    found: &'a mut Vec<Found>,
+}
+
+/// Appends (index, filter sum of the gap between query and box) of the boxes whose gap is at most `limit`. The caller has
+/// checked the lengths.
+#[inline(always)]
+pub(super) fn boxes<L: Lanes>(
+    lanes: L,
+    query: &[f32],
+    groups: &[f32],
+    limit: f32,
+    found: &mut Vec<Found>,
+) {
+    const { assert!(MAX_BOX_DIM <= LANES) };
+    with_dim!(query.len(), N => {
+        let query: &[f32; N] = query.try_into().expect("matched by its length");
+        lanes.vectorize(Boxes { query, groups, limit, found })
+    });
+}
+
+impl<const N: usize> Job for Boxes<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Self { query, groups, limit, found } = self;
+        let limit = lanes.splat(limit);
+        for (i, group) in groups.chunks_exact(2 * N * LANES).enumerate() {
+            let (bounds, _) = group.as_chunks::<LANES>();
+            let (low, high) = bounds.split_at(N);
+            let mut sums = lanes.zero();
+            for ((&value, low), high) in query.iter().zip(low).zip(high) {
+                let value = lanes.splat(value);
+                sums = lanes.add_gap(sums, lanes.load(low), value, lanes.load(high));
+            }
+            let near = lanes.at_most(sums, limit);
+            if near != 0 {
+                take(lanes, i * LANES, near, sums, found);
+            }
+        }
+    }
+}

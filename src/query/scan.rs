@@ -1,0 +1,52 @@
+//! From ranges of slots to candidates: what every search ends in.
+
+use super::heap::KBest;
+use crate::error::ReadError;
+use crate::metric::{self, Found};
+use crate::tree::columns::{Range, Tree};
+
+/// Rows scanned before the bound is looked at again.
+const STEP: u32 = 256;
+
+/// Offers every live point of a range of slots. In steps, so that what is found in one bounds the sums of the next.
+pub(crate) fn scan(
+    tree: &Tree,
+    query: &[f32],
+    range: Range,
+    best: &mut KBest,
+    found: &mut Vec<Found>,
+) -> Result<(), ReadError> {
+    let end = range.start as u64 + range.count as u64;
+    let mut first = range.start as u64;
+    while first < end {
+        let rows = tree.coordinates.chunk(first, (end - first).min(STEP as u64))?;
+        found.clear();
+        tree.kernel.near(query, rows, best.sum_limit(), found);
+        for &Found { index, sum } in &*found {
+            if sum <= best.sum_limit() {
+                let distance = metric::distance(sum);
+                let slot = first + index as u64;
+                if distance <= best.radius() && tree.is_live(slot as u32)? {
+                    best.offer(tree, distance, slot as u32)?;
+                }
+            }
+        }
+        first += (rows.len() / tree.dim) as u64;
+    }
+    Ok(())
+}
+
+/// Offers the live twins of a range, which all are at the same distance and are sorted by id.
+pub(crate) fn offer_twins(
+    tree: &Tree,
+    distance: f32,
+    range: Range,
+    best: &mut KBest,
+) -> Result<(), ReadError> {
+    for slot in range.start..range.start + range.count {
+        if tree.is_live(slot)? && !best.offer(tree, distance, slot)? {
+            break;
+        }
+    }
+    Ok(())
+}
