@@ -134,12 +134,13 @@ impl Layout {
         // Children come after their parents.
         for node in (0..extents.len()).rev() {
             let LinkRow { child_start, child_count, .. } = self.links[node];
-            let first = child_start.wrapping_sub(self.first_node) as usize;
-            let mut extent = extents[node];
-            for child in first..first + child_count as usize {
-                extent.merge(&extents[child]);
+            if child_count == 0 {
+                continue;
             }
-            extents[node] = extent;
+            let first = (child_start - self.first_node) as usize;
+            let (up_to, below) = extents.split_at_mut(node + 1);
+            let children = below.iter().skip(first - node - 1).take(child_count as usize);
+            children.for_each(|child| up_to[node].merge(child));
         }
         extents
     }

@@ -210,7 +210,7 @@ mod tests {
             state >> 33
         };
         // Ids in no order of the slots.
-        let ids: Vec<u64> = (0..100).map(|_| random() << 7 | random() % 128).collect();
+        let ids: Vec<u64> = (0..100).map(|_| (random() << 7) | (random() % 128)).collect();
         let mut store = Store::in_memory(CreateOptions::new(1), OpenOptions::new()).unwrap();
         store.insert_with_ids(&[1.0; 100], &ids).unwrap();
         let snapshot = store.latest().unwrap();
