@@ -29,6 +29,7 @@
 mod arena;
 mod error;
 mod format;
+mod history;
 mod ids;
 #[cfg(feature = "cli")]
 mod ingest;
@@ -44,6 +45,7 @@ mod transaction;
 mod tree;
 mod version;
 mod version_info;
+mod when;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -51,7 +53,7 @@ pub mod cli;
 
 pub use error::{
     AtError, CommitError, Corruption, CreateError, Defect, DeleteError, InsertError, OpenError,
-    OptionsError, Place, PointsError, QueryError, ReadError, StorageError,
+    OptionsError, Place, PointsError, QueryError, ReadError, RestoreError, StorageError, TagError,
 };
 pub use ids::{PointId, VersionId};
 pub use insert::report::{Counters, Report, StageTimes};
@@ -63,6 +65,7 @@ pub use snapshot::{NeighborTable, Searcher, Snapshot};
 pub use store::Store;
 pub use transaction::Transaction;
 pub use version_info::{VersionInfo, VersionKind};
+pub use when::{Tag, When, WhenError};
 
 /// The examples of the README, compiled and run.
 #[cfg(doctest)]

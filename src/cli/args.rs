@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::ingest::Format;
-use crate::{Metric, VersionId};
+use crate::{Metric, When};
 
 /// An exact nearest-neighbour index on disk that keeps every version of itself.
 ///
@@ -22,10 +22,11 @@ pub(super) struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok; 1 failure; 2 usage; 3 corrupt, or verify failed; 4 locked by another writer;
-5 version or id not found; 6 out of memory or disk; 130 interrupted (the store stays openable).
+5 version, tag or id not found; 6 out of memory or disk; 130 interrupted (the store stays openable).
 
 INPUT and QUERIES: .npy (n x d, float32, float64 or uint8), .csv (numbers, at most one header line),
-or - for CSV on standard input; --format overrides the ending.";
+or - for CSV on standard input; --format overrides the ending.
+WHEN: a version number, a tag, or an RFC 3339 time, which means the newest version not after it.";
 
 /// Options of every verb.
 #[derive(Args, Debug)]
@@ -62,6 +63,10 @@ pub(super) enum Verb {
     Export(Export),
     /// List the versions, newest first
     Log(Log),
+    /// Name a version, take a name away, or list the names
+    Tag(Tag),
+    /// Go back to an older version, as one new version; nothing is rewritten
+    Restore(Restore),
     /// Check checksums and, with --deep, every invariant of the tree
     Verify(Verify),
     /// Sizes and shape of a version
@@ -176,12 +181,36 @@ pub(super) struct Log {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct Tag {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The name; without it all tags are listed
+    pub(super) name: Option<String>,
+    /// The version to name: a number, a tag, or a time in RFC 3339; the newest if not given
+    #[arg(long, value_name = "WHEN", requires = "name", conflicts_with = "delete")]
+    pub(super) at: Option<When>,
+    /// Take the name away; the version stays
+    #[arg(long, requires = "name")]
+    pub(super) delete: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Restore {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The version to go back to: a number, a tag, or a time in RFC 3339
+    pub(super) when: When,
+    #[command(flatten)]
+    pub(super) message: Message,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct Verify {
     /// The store
     pub(super) store: PathBuf,
     /// Check this version instead of the newest
-    #[arg(long, value_name = "WHEN", value_parser = when, conflicts_with = "all")]
-    pub(super) at: Option<VersionId>,
+    #[arg(long, value_name = "WHEN", conflicts_with = "all")]
+    pub(super) at: Option<When>,
     /// Check every version
     #[arg(long)]
     pub(super) all: bool,
@@ -238,9 +267,9 @@ pub(super) struct Message {
 /// The version to look at.
 #[derive(Args, Debug)]
 pub(super) struct At {
-    /// The version to look at: a number; the newest if not given
-    #[arg(long = "at", value_name = "WHEN", value_parser = when)]
-    pub(super) version: Option<VersionId>,
+    /// The version to look at: a number, a tag, or a time in RFC 3339; the newest if not given
+    #[arg(long = "at", value_name = "WHEN")]
+    pub(super) when: Option<When>,
 }
 
 /// A distance, as `--metric` names it.
@@ -265,12 +294,6 @@ pub(super) enum OnDuplicate {
     Error,
     /// Delete the old points and insert the new ones, in one version
     Replace,
-}
-
-fn when(text: &str) -> Result<VersionId, String> {
-    text.parse().map(VersionId).map_err(|_| {
-        "only version numbers can be given so far, as `treering log` lists them".to_owned()
-    })
 }
 
 fn radius(text: &str) -> Result<f32, String> {
@@ -310,7 +333,8 @@ mod tests {
         assert!(!accepts("treering query s q.npy -k 3 --radius 1"));
         assert!(!accepts("treering query s q.npy --radius -1"));
         assert!(!accepts("treering query s q.npy --radius nan"));
-        assert!(!accepts("treering query s q.npy -k 3 --at yesterday"));
+        assert!(accepts("treering query s q.npy -k 3 --at yesterday"));
+        assert!(!accepts("treering query s q.npy -k 3 --at 2026-11-25T22:00:00"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::failure::Failure;
 use crate::ingest::IngestError;
 use crate::{
     AtError, CommitError, CreateError, DeleteError, InsertError, OpenError, QueryError, ReadError,
-    StorageError,
+    StorageError, TagError,
 };
 
 /// Done.
@@ -33,6 +33,9 @@ pub(super) fn code(failure: &Failure) -> u8 {
         Failure::Open { source, .. } => open(source),
         Failure::At { source, .. } => at(source),
         Failure::Read { source, .. } => read(source),
+        Failure::Tag { source: TagError::Name { .. }, .. } => USAGE,
+        Failure::Tag { source: TagError::At(source), .. } => at(source),
+        Failure::Tag { source: TagError::Commit(source), .. } => commit(source),
         Failure::Insert { source, .. } => insert(source),
         Failure::Delete { source, .. } => delete(source),
         Failure::Commit { source, .. } => commit(source),
@@ -72,7 +75,9 @@ fn open(source: &OpenError) -> u8 {
 
 fn at(source: &AtError) -> u8 {
     match source {
-        AtError::NoSuchVersion { .. } => NOT_FOUND,
+        AtError::NoSuchVersion { .. } | AtError::NoSuchTag { .. } | AtError::BeforeFirst { .. } => {
+            NOT_FOUND
+        }
         AtError::Read(source) => read(source),
     }
 }

@@ -12,19 +12,25 @@ use crate::VersionInfo;
 pub(super) fn run(context: &Context, args: &Log) -> Result<(), Failure> {
     let store = context.open_reader(&args.store, &Bar::new(true))?;
     let versions = store.versions().about(&args.store)?;
-    let newest_first = versions.iter().rev();
+    let tags = store.tags().about(&args.store)?;
+    let tags_of = |version: &VersionInfo| {
+        let of = tags.iter().filter(|tag| tag.version == version.version);
+        of.map(|tag| tag.name.clone()).collect::<Vec<String>>()
+    };
+    let newest_first = versions.iter().rev().map(|version| (version, tags_of(version)));
     if context.json {
         let objects: Vec<Value> = newest_first.map(object).collect();
         return output::print_json(&json!({ "versions": objects }));
     }
     let headings = [
-        "version", "parent", "<time", "<kind", "points", "added", "removed", "written", "<message",
+        "version", "parent", "<time", "<kind", "points", "added", "removed", "written", "<tags",
+        "<message",
     ];
     let rows: Vec<Vec<String>> = newest_first.map(row).collect();
     output::print(&human::table(&headings, &rows))
 }
 
-fn object(version: &VersionInfo) -> Value {
+fn object((version, tags): (&VersionInfo, Vec<String>)) -> Value {
     json!({
         "version": version.version.0,
         "parent": version.parent.0,
@@ -36,13 +42,12 @@ fn object(version: &VersionInfo) -> Value {
         "bytes_written": version.bytes_written,
         // Not told yet: it takes the comparison of segment tables that expiry needs.
         "bytes_unique": null,
-        // There are no tags yet.
-        "tags": [],
+        "tags": tags,
         "message": version.message,
     })
 }
 
-fn row(version: &VersionInfo) -> Vec<String> {
+fn row((version, tags): (&VersionInfo, Vec<String>)) -> Vec<String> {
     vec![
         version.version.to_string(),
         version.parent.to_string(),
@@ -52,6 +57,7 @@ fn row(version: &VersionInfo) -> Vec<String> {
         human::count(version.added),
         human::count(version.removed),
         human::bytes(version.bytes_written),
+        tags.join(", "),
         human::printable(&version.message),
     ]
 }

@@ -23,7 +23,9 @@ mod get;
 mod insert;
 mod log;
 mod query;
+mod restore;
 mod stats;
+mod tag;
 mod verify;
 
 use std::io::Write;
@@ -69,6 +71,8 @@ fn dispatch(context: &Context, verb: &Verb) -> Result<(), Failure> {
         Verb::Get(args) => get::run(context, args),
         Verb::Export(args) => export::run(context, args),
         Verb::Log(args) => log::run(context, args),
+        Verb::Tag(args) => tag::run(context, args),
+        Verb::Restore(args) => restore::run(context, args),
         Verb::Verify(args) => verify::run(context, args),
         Verb::Stats(args) => stats::run(context, args),
         Verb::Bench(args) => bench::run(context, args),

@@ -5,6 +5,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::rows;
+use super::tag_row::TagRow;
 use super::version_row::VersionRow;
 
 /// The parts of the header that say how arrays lie in segments.
@@ -75,13 +76,14 @@ arrays! {
     15 Versions     "versions"     Topology fixed::<VersionRow>;
     16 FreeMap      "free_map"     Topology fixed::<u64>;
     17 Freed        "freed"        Topology fixed::<rows::FreedRow>;
+    18 Tags         "tags"         Topology fixed::<TagRow>;
 }
 
 /// Number of arrays that a version roots: 0 up to and including `IndexSlots`.
 pub(crate) const DATA_ARRAYS: usize = 15;
 
-/// Number of arrays that a commit slot roots: `Versions`, `FreeMap`, `Freed`.
-pub(crate) const STATE_ARRAYS: usize = 3;
+/// Number of arrays that a commit slot roots: `Versions`, `FreeMap`, `Freed`, `Tags`.
+pub(crate) const STATE_ARRAYS: usize = 4;
 
 /// How one array lies in segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,9 +25,9 @@ pub(crate) struct CommitSlot {
     pub(crate) time_ns: u64,
     /// Number of the newest version; also the number of rows of `versions`.
     pub(crate) newest_version: u64,
-    /// Roots of `versions`, `free_map`, `freed`.
+    /// Roots of `versions`, `free_map`, `freed`, `tags`.
     pub(crate) roots: [ArrayRoot; STATE_ARRAYS],
-    pub(crate) reserved: [u8; 84],
+    pub(crate) reserved: [u8; 52],
     pub(crate) crc: u32,
 }
 
@@ -45,7 +45,7 @@ impl CommitSlot {
             time_ns: 0,
             newest_version: 0,
             roots: [ArrayRoot::default(); STATE_ARRAYS],
-            reserved: [0; 84],
+            reserved: [0; 52],
             crc: 0,
         }
     }
@@ -72,7 +72,7 @@ impl CommitSlot {
         let intact = slot.magic == SLOT_MAGIC
             && slot.crc == slot.checksum()
             && slot.store_lineage == store_lineage
-            && slot.reserved == [0; 84]
+            && slot.reserved == [0; 52]
             && rest.iter().all(|&b| b == 0);
         intact.then_some(slot)
     }

@@ -18,6 +18,8 @@ pub(crate) const KIND_DELETE: u8 = 2;
 pub(crate) const KIND_MIXED: u8 = 3;
 /// `VersionRow::kind`: the points of the version before, packed.
 pub(crate) const KIND_COMPACT: u8 = 4;
+/// `VersionRow::kind`: the points of its parent, an older version.
+pub(crate) const KIND_RESTORE: u8 = 5;
 
 /// The version record: see `format-spec.md`, section "Version row".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -84,7 +86,7 @@ impl VersionRow {
         if self.parent >= version {
             return Err("parent is not an older version");
         }
-        if !(KIND_INSERT..=KIND_COMPACT).contains(&self.kind) {
+        if !(KIND_INSERT..=KIND_RESTORE).contains(&self.kind) {
             return Err("unknown kind of version");
         }
         if self.ids_exhausted > 1 || self.reserved != [0; 4] || self.reserved_tail != [0; 64] {

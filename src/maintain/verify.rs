@@ -118,6 +118,11 @@ pub(crate) fn verify(
     for &array in &Array::ALL[DATA_ARRAYS..] {
         verifier.table(&db.state_table(&slot, array), None)?;
     }
+    if verifier.report.problems.is_empty()
+        && let Err(e) = db.tags()
+    {
+        verifier.problem(e, None)?;
+    }
     let versions: Vec<u64> = match options.scope {
         Scope::Newest => Vec::from_iter((slot.newest_version > 0).then_some(slot.newest_version)),
         Scope::All => (1..=slot.newest_version).collect(),

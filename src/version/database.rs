@@ -14,6 +14,7 @@ use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS, Geometry};
 use crate::format::header::Header;
 use crate::format::rows::FreedRow;
 use crate::format::slot::{CommitSlot, Hint};
+use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
 use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, slot_offset};
 use crate::ids::VersionId;
@@ -212,6 +213,47 @@ impl Database {
     /// The rows of all versions, oldest first.
     pub(crate) fn versions(&self) -> Result<Vec<VersionRow>, ReadError> {
         self.with_newest(|slot| self.read_versions(slot, 1, slot.newest_version))
+    }
+
+    /// All tags, by name, checked.
+    pub(crate) fn tags(&self) -> Result<Vec<TagRow>, ReadError> {
+        self.with_newest(|slot| {
+            let Table { arena, spec, root, access } = self.state_table(slot, Array::Tags);
+            let column: Column<TagRow> = Column::new(arena, spec, root, access)?;
+            let mut tags: Vec<TagRow> = Vec::new();
+            column.for_chunks(0, root.rows, |_, chunk| tags.extend_from_slice(chunk))?;
+            for (i, tag) in tags.iter().enumerate() {
+                let checked = tag.check(slot.newest_version);
+                checked.map_err(|what| ReadError::row("tags", i as u64, what))?;
+                if i > 0 && tags[i - 1].name() >= tag.name() {
+                    return Err(ReadError::row("tags", i as u64, "tags are not in order"));
+                }
+            }
+            Ok(tags)
+        })
+    }
+
+    /// The newest version whose time is not after `time_ns`, and if there is none, the time of the first.
+    pub(crate) fn version_at(&self, time_ns: u64) -> Result<Result<u64, Option<u64>>, ReadError> {
+        self.with_newest(|slot| {
+            let time_of = |version| -> Result<u64, ReadError> {
+                Ok(self.read_versions(slot, version, version)?[0].time_ns)
+            };
+            // Times strictly increase: the versions up to `low` are not after it, those from `high` on are.
+            let (mut low, mut high) = (0, slot.newest_version + 1);
+            while high - low > 1 {
+                let middle = low + (high - low) / 2;
+                match time_of(middle)? <= time_ns {
+                    true => low = middle,
+                    false => high = middle,
+                }
+            }
+            match (low, slot.newest_version) {
+                (0, 0) => Ok(Err(None)),
+                (0, _) => Ok(Err(Some(time_of(1)?))),
+                _ => Ok(Ok(low)),
+            }
+        })
     }
 
     /// Bytes of the file that are in use, and bytes that the next commits may reuse.

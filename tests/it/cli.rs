@@ -190,6 +190,39 @@ fn the_log_is_newest_first_and_its_times_are_exact() {
 }
 
 #[test]
+fn the_past_is_found_by_number_tag_and_time() {
+    let bench = Bench::with_store();
+    assert_eq!(bench.json("tag s good --at 1"), serde_json::json!({"name": "good", "version": 1}));
+    assert_eq!(bench.ok("tag s latest"), "latest: version 3\n");
+    let log = bench.json("log s");
+    assert_eq!(log["versions"][2]["tags"], serde_json::json!(["good"]));
+    assert_eq!(log["versions"][0]["tags"], serde_json::json!(["latest"]));
+    let first = bench.ok("query s q.csv -k 3 --at 1");
+    assert_ne!(bench.ok("query s q.csv -k 3 --at 3"), first);
+    assert_eq!(bench.ok("query s q.csv -k 3 --at good"), first);
+    // Times as they are printed.
+    for (i, version) in ["3", "2", "1"].iter().enumerate() {
+        let time = log["versions"][i]["time"].as_str().unwrap();
+        let by_time = bench.ok(&format!("query s q.csv -k 3 --at {time}"));
+        assert_eq!(by_time, bench.ok(&format!("query s q.csv -k 3 --at {version}")));
+    }
+    assert_eq!(bench.ok("tag s"), "tag     version\ngood          1\nlatest        3\n");
+    assert_eq!(bench.ok("tag s latest --at good"), "latest: version 1\n");
+    bench.refuses(5, "get s 1 --at best", &["no tag `best`; there are good, latest"]);
+    bench.ok("tag s latest --delete");
+    assert_eq!(bench.json("tag s")["tags"], serde_json::json!([{"name": "good", "version": 1}]));
+
+    let made = bench.json("restore s good --message back");
+    assert_eq!((&made["version"], &made["points"]), (&4.into(), &300.into()));
+    assert_eq!(bench.ok("query s q.csv -k 3"), first);
+    let log = bench.json("log s");
+    let newest = &log["versions"][0];
+    assert_eq!((&newest["kind"], &newest["parent"]), (&"restore".into(), &1.into()));
+    assert_eq!(newest["message"], "back");
+    bench.ok("verify s --all --deep");
+}
+
+#[test]
 fn answers_have_the_documented_form() {
     let bench = Bench::new();
     bench.write("a.csv", "x,y\n0,0\n3,4\n0,0.1\n-3,-4\n");
@@ -445,7 +478,10 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
         "query s q.csv",
         "query s q.csv -k 1 --radius 1",
         "query s q.csv --radius -1",
-        "query s q.csv -k 1 --at tuesday",
+        "query s q.csv -k 1 --at 2026-11-25T22:00:00",
+        "tag s 17",
+        "tag s --delete",
+        "restore s",
         "delete s",
         "delete s one",
         "get s -1",
@@ -454,7 +490,7 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
     ] {
         bench.fails(2, line, &[]);
     }
-    bench.fails(2, "query s q.csv -k 1 --at tuesday", &["only version numbers"]);
+    bench.fails(2, "query s q.csv -k 1 --at 2026-11-25", &["offset from UTC"]);
     bench.fails(2, &format!("delete s 1 --message {}", "m".repeat(257)), &["257 bytes"]);
     for verb in ["log", "stats", "verify", "get 1", "export out.csv", "query q.csv -k 1"] {
         let (verb, rest) = verb.split_once(' ').unwrap_or((verb, ""));
@@ -465,7 +501,14 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
             bench.fails(5, &format!("{verb} s {rest} --at 4"), &["s: ", part]);
         }
     }
-    bench.fails(5, "verify s --at 4", &["there is no version 4"]);
+    bench.refuses(5, "query s q.csv -k 1 --at tuesday", &["no tag `tuesday`", "no tags"]);
+    let first = "the store had no version at 1999-12-31T23:00:00.000000000Z; version 1 is of 2";
+    bench.refuses(5, "get s 1 --at 2000-01-01T00:00:00+01:00", &[first]);
+    for line in ["tag s x --at 4", "restore s 4", "verify s --at 4"] {
+        bench.refuses(5, line, &["there is no version 4"]);
+    }
+    bench.refuses(5, "tag s x --at 0", &["there is no version 0"]);
+    bench.refuses(5, "tag s x --delete", &["no tag `x`"]);
     bench.fails(5, "stats s --at 4", &["there is no version 4"]);
     bench.fails(3, "insert a.csv b.csv", &["not a treering file"]);
     assert!(bench.ok("--help").contains("Exit codes"));

@@ -9,5 +9,6 @@ mod data;
 mod determinism;
 mod exactness;
 mod format;
+mod history;
 mod model;
 mod time_travel;
