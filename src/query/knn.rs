@@ -159,6 +159,9 @@ fn small_subtree(tree: &Tree, node: u32, link: &LinkRow) -> Result<Option<Range>
     let span = tree.counts.get(node as u64)?.span;
     let rows = (FLAT_SCAN_VALUES / tree.dim).clamp(*FLAT_SCAN_ROWS.start(), *FLAT_SCAN_ROWS.end());
     let small = span > 0 && span as usize <= rows;
+    if small && link.slot_start > tree.slots().saturating_sub(span) {
+        return Err(ReadError::row("counts", node as u64, "a span of slots that do not exist"));
+    }
     Ok(small.then_some(Range { start: link.slot_start, count: span }))
 }
 
