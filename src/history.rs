@@ -6,9 +6,11 @@ use crate::error::{AtError, CommitError, ReadError, RestoreError, TagError};
 use crate::format::tag_row::{TagRow, check_name};
 use crate::ids::VersionId;
 use crate::insert::report::Report;
+use crate::retention::{ExpireReport, Retention};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::version::commit::{Draft, commit};
+use crate::version::expire;
 use crate::when::{Tag, When};
 
 impl Store {
@@ -153,11 +155,11 @@ impl Store {
     pub fn tag(&mut self, name: &str, version: VersionId) -> Result<(), TagError> {
         check_name(name).map_err(|why| TagError::Name { name: name.to_string(), why })?;
         self.writable()?;
-        let newest = VersionId(self.core.db.newest_version().map_err(AtError::from)?.version);
+        let newest = VersionId(self.core.db.newest_version().map_err(AtError::from)?.0.version);
         if version.0 == 0 || version > newest {
             return Err(AtError::NoSuchVersion { asked: version, newest }.into());
         }
-        self.core.db.version(version)?;
+        self.core.db.version(version).map(drop)?;
         let mut tags = self.core.db.tags().map_err(AtError::from)?;
         let row = TagRow::new(name, version.0);
         match tags.binary_search_by(|tag| tag.name().cmp(name)) {
@@ -206,7 +208,7 @@ impl Store {
         let core = &self.core;
         let cancel = &core.options.cancel;
         core.pool.install(|| {
-            commit(&core.db, Draft { version: None, tags: Some(tags), cancel }).map(drop)
+            commit(&core.db, Draft { tags: Some(tags), ..Draft::nothing(cancel) }).map(drop)
         })
     }
 
@@ -236,4 +238,120 @@ impl Store {
         transaction.restore(version)?;
         Ok(transaction.commit()?)
     }
+
+    /// Lets versions go that `rule` does not keep, and gives their space back to the file system. The newest version,
+    /// those with a tag and those that somebody has open, in this process or another, stay. Costs in proportion to
+    /// what differs between the versions that go and those that stay. Blocks no reader for longer than it takes.
+    ///
+    /// # Errors
+    ///
+    /// Damage or I/O failure. If it fails half-way, versions may be gone and their space not given back yet; it is free
+    /// in the file, and the next call gives it back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// use treering::Retention;
+    /// let mut store = Store::in_memory(CreateOptions::new(1), OpenOptions::new())?;
+    /// for i in 0..5 {
+    ///     store.insert(&[i as f32])?;
+    /// }
+    /// store.tag("keep me", VersionId(1))?;
+    /// let report = store.expire(Retention::new().keep_last(2))?;
+    /// assert_eq!(report.expired, [VersionId(2), VersionId(3)]);
+    /// assert!(store.at(VersionId(2)).is_err());
+    /// assert_eq!(store.at_tag("keep me")?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn expire(&mut self, rule: Retention) -> Result<ExpireReport, CommitError> {
+        self.expire_and(rule, false)
+    }
+
+    /// [`Store::expire`], and every commit from now on that makes a version applies the same rule; what it frees is used
+    /// again by later commits. The version that a new one is made from goes with a later commit. A rule that keeps
+    /// everything ends this.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::expire`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// use treering::Retention;
+    /// let mut store = Store::in_memory(CreateOptions::new(1), OpenOptions::new())?;
+    /// store.set_retention(Retention::new().keep_last(3))?;
+    /// for i in 0..10 {
+    ///     store.insert(&[i as f32])?;
+    /// }
+    /// assert_eq!(store.versions()?.len(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_retention(&mut self, rule: Retention) -> Result<ExpireReport, CommitError> {
+        self.expire_and(rule, true)
+    }
+
+    fn expire_and(&mut self, rule: Retention, save: bool) -> Result<ExpireReport, CommitError> {
+        self.writable()?;
+        *self.latest.lock().expect("no holder panics") = None;
+        let core = &self.core;
+        let cancel = &core.options.cancel;
+        let (done, before) = core.pool.install(|| expire::expire(&core.db, rule, save, cancel))?;
+        Ok(report(&done, (before, self.file_bytes())))
+    }
+
+    /// What [`Store::expire`] would do. Nothing is written; the length of the file afterwards is not told.
+    ///
+    /// # Errors
+    ///
+    /// Damage or I/O failure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Retention, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(1), OpenOptions::new())?;
+    /// store.insert(&[1.0])?;
+    /// store.insert(&[2.0])?;
+    /// let report = store.expire_preview(Retention::new().keep_last(1))?;
+    /// assert_eq!(report.expired, [VersionId(1)]);
+    /// assert!(report.bytes_freed > 0 && store.at(VersionId(1)).is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn expire_preview(&mut self, rule: Retention) -> Result<ExpireReport, CommitError> {
+        self.writable()?;
+        *self.latest.lock().expect("no holder panics") = None;
+        let done = expire::preview(&self.core.db, rule)?;
+        let bytes = self.file_bytes();
+        Ok(report(&done, (bytes, bytes)))
+    }
+
+    /// The rule that commits apply; see [`Store::set_retention`].
+    ///
+    /// # Errors
+    ///
+    /// Damage or I/O failure.
+    pub fn retention(&self) -> Result<Retention, ReadError> {
+        self.core.db.retention()
+    }
 }
+
+fn report(done: &expire::Expiry, file_bytes: (u64, u64)) -> ExpireReport {
+    ExpireReport {
+        expired: done.rows.iter().map(|row| VersionId(row.version)).collect(),
+        pinned: done.pinned.iter().copied().map(VersionId).collect(),
+        bytes_freed: done.bytes(),
+        file_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests;

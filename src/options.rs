@@ -232,7 +232,8 @@ impl OpenOptions {
         self
     }
 
-    /// Opens for reading only: takes no lock, and sees versions that another process commits later.
+    /// Opens for reading only: beside a writer, in this process or another, and sees versions that it commits later. What is
+    /// open here does not expire there.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self

@@ -194,7 +194,7 @@ impl<'a> Transaction<'a> {
     pub fn restore(&mut self, version: VersionId) -> Result<&mut Self, AtError> {
         let next_id = self.state()?.next_id;
         let db = &self.store.core.db;
-        let base = db.version(version)?;
+        let (base, _pin) = db.version(version)?;
         self.state = Some(State { restored: true, ..State::new(db, base, next_id)? });
         self.broken = false;
         Ok(self)
@@ -255,11 +255,13 @@ impl<'a> Transaction<'a> {
         };
         row.message = [0; MESSAGE_BYTES];
         row.message[..self.message.len()].copy_from_slice(self.message.as_bytes());
+        // It would pin its version against the saved rule of retention.
+        *self.store.latest.lock().expect("no holder panics") = None;
         core.options.report("write", 0, 1);
         let row = core.pool.install(|| {
             let cancel = &core.options.cancel;
             let version = Some(NewVersion { columns: tree.columns(), row });
-            commit(&core.db, Draft { version, tags: None, cancel })
+            commit(&core.db, Draft { version, ..Draft::nothing(cancel) })
         })?;
         let row = row.expect("the draft makes a version");
         core.options.report("write", 1, 1);
@@ -287,7 +289,7 @@ impl<'a> Transaction<'a> {
     fn state(&mut self) -> Result<&mut State, ReadError> {
         if self.state.is_none() {
             let db = &self.store.core.db;
-            let base = db.newest_version()?;
+            let (base, _pin) = db.newest_version()?;
             let next_id = (base.ids_exhausted == 0).then_some(base.next_id);
             self.state = Some(State::new(db, base, next_id)?);
         }

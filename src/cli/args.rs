@@ -1,6 +1,7 @@
 //! What may be written after `treering`: verbs, options, and the checks that need no file.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
@@ -67,6 +68,8 @@ pub(super) enum Verb {
     Tag(Tag),
     /// Go back to an older version, as one new version; nothing is rewritten
     Restore(Restore),
+    /// Let old versions go, and give their space back
+    Expire(Expire),
     /// Check checksums and, with --deep, every invariant of the tree
     Verify(Verify),
     /// Sizes and shape of a version
@@ -205,6 +208,24 @@ pub(super) struct Restore {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct Expire {
+    /// The store
+    pub(super) store: PathBuf,
+    /// Keep the newest N versions
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) keep_last: Option<u64>,
+    /// Keep versions that are not older than this, such as 30d, 12h or 90m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) keep_for: Option<Duration>,
+    /// Tell what would go, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// From now on every commit applies the rule; without a rule, none does any more
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(super) save_policy: bool,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct Verify {
     /// The store
     pub(super) store: PathBuf,
@@ -296,6 +317,15 @@ pub(super) enum OnDuplicate {
     Replace,
 }
 
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text
+        .parse::<jiff::Span>()
+        .and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()));
+    parsed.ok().and_then(|duration| Duration::try_from(duration).ok()).ok_or_else(|| {
+        "a duration is a number of days, hours, minutes or seconds: 30d, 12h, 1h30m".to_owned()
+    })
+}
+
 fn radius(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(radius) if radius >= 0.0 => Ok(radius),
@@ -335,6 +365,16 @@ mod tests {
         assert!(!accepts("treering query s q.npy --radius nan"));
         assert!(accepts("treering query s q.npy -k 3 --at yesterday"));
         assert!(!accepts("treering query s q.npy -k 3 --at 2026-11-25T22:00:00"));
+    }
+
+    #[test]
+    fn durations() {
+        let seconds = |text| duration(text).map(|duration| duration.as_secs());
+        assert_eq!(seconds("30d"), Ok(30 * 86_400));
+        assert_eq!(seconds("1h30m"), Ok(5400));
+        for text in ["", "30", "-1d", "1 month", "1y", "soon"] {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

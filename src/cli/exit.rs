@@ -75,9 +75,10 @@ fn open(source: &OpenError) -> u8 {
 
 fn at(source: &AtError) -> u8 {
     match source {
-        AtError::NoSuchVersion { .. } | AtError::NoSuchTag { .. } | AtError::BeforeFirst { .. } => {
-            NOT_FOUND
-        }
+        AtError::NoSuchVersion { .. }
+        | AtError::NoSuchTag { .. }
+        | AtError::Expired { .. }
+        | AtError::BeforeFirst { .. } => NOT_FOUND,
         AtError::Read(source) => read(source),
     }
 }

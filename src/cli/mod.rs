@@ -18,6 +18,7 @@ mod build;
 mod compact;
 mod delete;
 mod demo;
+mod expire;
 mod export;
 mod get;
 mod insert;
@@ -73,6 +74,7 @@ fn dispatch(context: &Context, verb: &Verb) -> Result<(), Failure> {
         Verb::Log(args) => log::run(context, args),
         Verb::Tag(args) => tag::run(context, args),
         Verb::Restore(args) => restore::run(context, args),
+        Verb::Expire(args) => expire::run(context, args),
         Verb::Verify(args) => verify::run(context, args),
         Verb::Stats(args) => stats::run(context, args),
         Verb::Bench(args) => bench::run(context, args),

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use super::{CommitError, ReadError};
 use crate::ids::VersionId;
+use crate::retention::Retention;
 use crate::when::rfc3339;
 
 /// Why a version could not be opened.
@@ -33,6 +34,21 @@ pub enum AtError {
         time: SystemTime,
         /// The time of version 1, if there is one.
         first: Option<SystemTime>,
+    },
+    /// The version has been there, and is no more.
+    #[error(
+        "version {version} expired at {} by the rule \"{rule}\"; the oldest version left is {oldest}",
+        rfc3339(*.time)
+    )]
+    Expired {
+        /// The version asked for.
+        version: VersionId,
+        /// When it expired.
+        time: SystemTime,
+        /// The rule that did not keep it.
+        rule: Retention,
+        /// The oldest version that can be opened.
+        oldest: VersionId,
     },
     /// The store could not be read.
     #[error(transparent)]

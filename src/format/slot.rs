@@ -27,7 +27,12 @@ pub(crate) struct CommitSlot {
     pub(crate) newest_version: u64,
     /// Roots of `versions`, `free_map`, `freed`, `tags`.
     pub(crate) roots: [ArrayRoot; STATE_ARRAYS],
-    pub(crate) reserved: [u8; 52],
+    /// Number of the oldest version that is retained; 0 if there are none.
+    pub(crate) oldest_version: u64,
+    /// The saved rule of retention: how many of the newest versions it keeps, and for how long; 0 for neither.
+    pub(crate) keep_last: u64,
+    pub(crate) keep_for_ns: u64,
+    pub(crate) reserved: [u8; 28],
     pub(crate) crc: u32,
 }
 
@@ -45,7 +50,10 @@ impl CommitSlot {
             time_ns: 0,
             newest_version: 0,
             roots: [ArrayRoot::default(); STATE_ARRAYS],
-            reserved: [0; 52],
+            oldest_version: 0,
+            keep_last: 0,
+            keep_for_ns: 0,
+            reserved: [0; 28],
             crc: 0,
         }
     }
@@ -72,7 +80,7 @@ impl CommitSlot {
         let intact = slot.magic == SLOT_MAGIC
             && slot.crc == slot.checksum()
             && slot.store_lineage == store_lineage
-            && slot.reserved == [0; 52]
+            && slot.reserved == [0; 28]
             && rest.iter().all(|&b| b == 0);
         intact.then_some(slot)
     }

@@ -125,7 +125,7 @@ pub(crate) fn verify(
     }
     let versions: Vec<u64> = match options.scope {
         Scope::Newest => Vec::from_iter((slot.newest_version > 0).then_some(slot.newest_version)),
-        Scope::All => (1..=slot.newest_version).collect(),
+        Scope::All => db.versions()?.iter().map(|row| row.version).collect(),
         Scope::One(version) => vec![version.0],
     };
     let total = versions.len() as u64;
@@ -135,7 +135,7 @@ pub(crate) fn verify(
         }
         open.report("verify", done as u64, total);
         match db.version(VersionId(version)) {
-            Ok(row) => verifier.version(&row, options.deep)?,
+            Ok((row, _pin)) => verifier.version(&row, options.deep)?,
             Err(AtError::Read(e)) => verifier.problem(e, Some(version))?,
             Err(other) => return Err(other),
         }
@@ -232,7 +232,7 @@ impl Verifier<'_> {
             self.report.problems[*problem].versions.clear();
         }
         for &version in versions {
-            let Ok(row) = self.db.version(VersionId(version)) else {
+            let Ok((row, _pin)) = self.db.version(VersionId(version)) else {
                 continue;
             };
             for &array in &Array::ALL[..DATA_ARRAYS] {

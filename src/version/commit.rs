@@ -6,6 +6,9 @@
 use super::column::ChangedColumn;
 use super::confirm::confirm;
 use super::database::Database;
+use super::expire::{self, Expiry};
+use super::family::Brief;
+use super::pins::Gate;
 use super::placement::Placement;
 use super::state_plan::{StateChange, StatePlan};
 use crate::error::{CommitError, ReadError, StorageError};
@@ -15,6 +18,7 @@ use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
 use crate::format::{HINT_OFFSET, PAGE_BYTES, slot_offset};
 use crate::options::CancelToken;
+use crate::retention::Retention;
 
 /// What is to become the next commit.
 pub(crate) struct Draft<'a> {
@@ -22,7 +26,20 @@ pub(crate) struct Draft<'a> {
     pub(crate) version: Option<NewVersion<'a>>,
     /// All tags from now on, by name, if they change.
     pub(crate) tags: Option<Vec<TagRow>>,
+    /// Versions that expire. If there are none, a commit that makes a version applies the saved rule.
+    pub(crate) expiry: Option<Expiry>,
+    /// The rule of retention to be saved, if it changes.
+    pub(crate) saved: Option<Retention>,
+    /// The gate, if the caller has closed it.
+    pub(crate) gate: Option<&'a Gate<'a>>,
     pub(crate) cancel: &'a CancelToken,
+}
+
+impl<'a> Draft<'a> {
+    /// A commit that changes nothing but the accounts of space.
+    pub(crate) fn nothing(cancel: &'a CancelToken) -> Self {
+        Draft { version: None, tags: None, expiry: None, saved: None, gate: None, cancel }
+    }
 }
 
 /// What a transaction wants to become the next version.
@@ -55,13 +72,31 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
     let mut space = writer.space.clone().expect("loaded above");
     let number = old.commit + 1;
 
+    // 0. What expires. From the search for pins on the gate stays closed.
+    let time_ns = writer.time_ns(number, old.time_ns);
+    let saved = Retention::from_fields(old.keep_last, old.keep_for_ns);
+    let mut gate = None;
+    let mut expiry = draft.expiry.unwrap_or_default();
+    if let Some(version) = &draft.version
+        && !saved.keeps_all()
+    {
+        if writer.past.is_none() {
+            writer.past = Some(db.past(&old)?);
+        }
+        gate = Some(db.pins.close()?);
+        let past = writer.past.as_ref().expect("loaded above");
+        expiry = expire::plan(db, &old, past, saved, time_ns, Some(version.row.parent))?;
+    }
+
     // 1. Plan the space. Nothing is written; a failure costs nothing.
     let mut slot = CommitSlot::blank();
     slot.commit = number;
     slot.store_lineage = db.header.lineage;
     slot.commit_lineage = writer.lineage(number)?;
-    slot.time_ns = writer.time_ns(number, old.time_ns);
+    slot.time_ns = time_ns;
     slot.newest_version = old.newest_version + draft.version.is_some() as u64;
+    slot.oldest_version = oldest_version(db, &old, slot.newest_version, &expiry)?;
+    (slot.keep_last, slot.keep_for_ns) = draft.saved.unwrap_or(saved).to_fields();
     let (columns, mut row) = match draft.version {
         Some(NewVersion { columns, row }) => (Vec::from(columns), Some(row)),
         None => (Vec::new(), None),
@@ -70,7 +105,13 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
         .into_iter()
         .map(|column| Placement::new(column, column.changed(), &mut space, |_| {}))
         .collect::<Result<_, ReadError>>()?;
-    let change = StateChange { adds_version: row.is_some(), tags: draft.tags };
+    let gone: Vec<u64> = expiry.rows.iter().map(|row| row.version).collect();
+    let change = StateChange {
+        adds_version: row.is_some(),
+        tags: draft.tags,
+        expired: expiry.rows,
+        freed: expiry.freed,
+    };
     let mut state = StatePlan::new(db, &old, &mut space, &writer.freed, change)?;
     if let Some(row) = &mut row {
         row.version = slot.newest_version;
@@ -121,7 +162,14 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
         return Err(CommitError::Storage(e));
     }
 
-    // 5. The slot, twice. Torn, it is not valid, and the commit before it is still the newest.
+    // 5. The slot, twice, while no reader looks: none sees a commit that may not last.
+    if gate.is_none() && draft.gate.is_none() {
+        gate = match db.pins.close() {
+            Ok(gate) => Some(gate),
+            Err(e) => return Err(abort(db, old_len, file_bytes, e)),
+        };
+    }
+    // Torn, it is not valid, and the commit before it is still the newest.
     slot.file_bytes = file_bytes;
     let slot = slot.sealed();
     // 6. F2: the commit is durable.
@@ -133,9 +181,39 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
     // 7. Publish, and leave the unsynced proof that F2 returned.
     writer.space = Some(space);
     writer.freed = state.freed_ranges();
+    if let Some(past) = &mut writer.past {
+        gone.iter().for_each(|&version| past[version as usize - 1].expired = true);
+        past.extend(row.map(|row| Brief {
+            parent: row.parent,
+            time_ns: row.time_ns,
+            expired: false,
+        }));
+    }
     db.publish(slot);
     leave_hint(db, number);
+    drop(gate);
     Ok(row)
+}
+
+/// The oldest version that is retained once `expiry` has taken place.
+fn oldest_version(
+    db: &Database,
+    old: &CommitSlot,
+    newest: u64,
+    expiry: &Expiry,
+) -> Result<u64, ReadError> {
+    let gone = |version| expiry.rows.binary_search_by_key(&version, |row| row.version).is_ok();
+    let first = old.oldest_version.max(1).min(newest);
+    if !gone(first) {
+        return Ok(first);
+    }
+    let rows = db.rows(old)?;
+    for version in first + 1..=old.newest_version {
+        if !gone(version) && !rows.get(version)?.is_expired() {
+            return Ok(version);
+        }
+    }
+    Ok(newest)
 }
 
 /// Gives back what was reserved. No commit refers to it, so the store is as it was.

@@ -21,7 +21,7 @@ pub(super) fn confirm(
     let state = Array::ALL[DATA_ARRAYS..].iter();
     let mut tables: Vec<Table> = state.map(|&a| db.state_table(newest, a)).collect();
     if newest.newest_version > 0 {
-        let row = db.newest_version()?;
+        let (row, _pin) = db.newest_version()?;
         tables.extend(Array::ALL[..DATA_ARRAYS].iter().map(|&a| db.data_table(a, &row.roots)));
     }
     let storage = db.arena.storage();

@@ -23,6 +23,10 @@ use crate::format::version_row::VersionRow;
 /// What a commit changes in the store state, besides the accounts of space.
 #[derive(Default)]
 pub(super) struct StateChange {
+    /// Rows of versions that expire, as they will be.
+    pub(super) expired: Vec<VersionRow>,
+    /// What only those refer to.
+    pub(super) freed: Vec<FreedRow>,
     /// A version row is appended.
     pub(super) adds_version: bool,
     /// All tags from now on, if they change.
@@ -130,10 +134,16 @@ impl StatePlan {
         released: &[FreedRow],
         change: StateChange,
     ) -> Result<Self, ReadError> {
-        let mut out_of_use: Vec<FreedRow> = Vec::new();
+        let mut out_of_use = change.freed;
+        if !out_of_use.iter().all(|row| space.is_range_used(row.address, row.bytes)) {
+            return Err(ReadError::row("free_map", 0, "a version refers to a free block"));
+        }
 
         let Table { arena, spec, root, access } = db.state_table(old, Array::Versions);
         let mut column: Column<VersionRow> = Column::new(arena, spec, root, access)?;
+        for row in &change.expired {
+            column.edit(row.version - 1)?[0] = *row;
+        }
         if change.adds_version {
             // A placeholder until everything that the row records is known.
             column.push(&[VersionRow::empty()])?;

@@ -223,6 +223,45 @@ fn the_past_is_found_by_number_tag_and_time() {
 }
 
 #[test]
+fn old_versions_go_by_a_rule() {
+    let bench = Bench::with_store();
+    bench.refuses(2, "expire s", &["--keep-last"]);
+    bench.fails(2, "expire s --keep-last 0", &[]);
+    bench.fails(2, "expire s --keep-for 30", &["30d, 12h"]);
+    bench.ok("tag s first --at 1");
+    let before = bench.ok("log s");
+    let would = bench.json("expire s --keep-last 1 --dry-run");
+    assert_eq!(bench.ok("log s"), before, "a dry run changes nothing");
+    assert_eq!(would["expired"], serde_json::json!([2]));
+    assert_eq!(bench.json("expire s --keep-for 1d")["expired"], serde_json::json!([]));
+    let did = bench.json("expire s --keep-last 1");
+    for field in ["expired", "pinned", "bytes_freed"] {
+        assert_eq!(did[field], would[field], "{field}");
+    }
+    let size = bench.read("s").len() as u64;
+    assert_eq!(did["file_bytes"], size);
+    let parts = ["version 2 expired at 2", "rule \"keep last 1\"", "oldest version left is 1"];
+    bench.refuses(5, "query s q.csv -k 1 --at 2", &parts);
+    bench.refuses(5, "restore s 2", &parts);
+    bench.refuses(5, "tag s x --at 2", &parts);
+    let listed = bench.json("log s");
+    let listed: Vec<u64> = listed["versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v["version"].as_u64().unwrap())
+        .collect();
+    assert_eq!(listed, [3, 1]);
+    let saved = bench.json("expire s --keep-last 2 --keep-for 0s --save-policy");
+    assert_eq!(saved["saved_policy"], "keep last 2, keep for 1ns");
+    bench.ok("delete s 50 --quiet");
+    bench.ok("delete s 51 --quiet");
+    assert_eq!(bench.json("log s")["versions"].as_array().unwrap().len(), 3);
+    assert_eq!(bench.json("expire s --save-policy")["saved_policy"], Value::Null);
+    bench.ok("verify s --all --deep");
+}
+
+#[test]
 fn answers_have_the_documented_form() {
     let bench = Bench::new();
     bench.write("a.csv", "x,y\n0,0\n3,4\n0,0.1\n-3,-4\n");

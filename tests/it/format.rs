@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use treering::{CreateOptions, OpenOptions, Provenance, Store, VersionId, VersionKind};
+use treering::{CreateOptions, OpenOptions, Provenance, Retention, Store, VersionId, VersionKind};
 
 use crate::common::{Random, threads, tiny};
 
@@ -436,7 +436,7 @@ impl<'a> Image<'a> {
         found
     }
 
-    /// Follows an entry: checks everything that section 11 asks for.
+    /// Follows an entry: checks everything that section 12 asks for.
     fn piece(&mut self, array: usize, level: u32, entry_at: usize, stored: usize) -> Piece {
         let record = self.spec.record("entry");
         let entry = &self.bytes[entry_at..entry_at + record.bytes];
@@ -472,7 +472,7 @@ impl<'a> Image<'a> {
         for name in ["versions", "free_map", "freed", "tags"] {
             self.state(name);
         }
-        for version in self.versions() {
+        for version in self.retained() {
             for number in 0..self.spec.array("versions") {
                 self.data(version, &self.spec.arrays[number].name);
             }
@@ -551,6 +551,27 @@ impl<'a> Image<'a> {
         let newest = self.spec.record("slot").get("newest_version", &self.bytes[self.slot_at..]);
         assert_eq!(rows.len() as u64, newest);
         rows.at.iter().map(|&row_at| Version { row_at }).collect()
+    }
+
+    /// Versions that have not expired, oldest first; the oldest is the one that the slot names.
+    fn retained(&mut self) -> Vec<Version> {
+        let mut versions = self.versions();
+        let roots = self.spec.record("version").field("roots");
+        versions.retain(|&version| {
+            let expired = self.version_field(version, "expired_ns") > 0;
+            if expired {
+                let at = version.row_at + roots.offset;
+                assert_zero(&self.bytes[at..at + roots.bytes], "roots of an expired version");
+            } else {
+                assert_eq!(self.version_field(version, "expired_keep_last"), 0);
+                assert_eq!(self.version_field(version, "expired_keep_for_ns"), 0);
+            }
+            !expired
+        });
+        let oldest = versions.first().map_or(0, |&version| self.version_field(version, "version"));
+        let slot = self.spec.record("slot");
+        assert_eq!(slot.get("oldest_version", &self.bytes[self.slot_at..]), oldest);
+        versions
     }
 
     /// Where the root of a data array of a version lies.
@@ -819,7 +840,7 @@ impl<'a> Walk<'a> {
 /// Compares an image with what the library says of the file, version by version.
 fn compare(spec: &Spec, bytes: &[u8], store: &Store) {
     let mut image = Image::new(spec, bytes);
-    let versions = image.versions();
+    let versions = image.retained();
     let infos = store.versions().unwrap();
     assert_eq!(versions.len(), infos.len());
     let tags = image.state("tags");
@@ -837,6 +858,15 @@ fn compare(spec: &Spec, bytes: &[u8], store: &Store) {
     let expected: Vec<(String, u64)> =
         store.tags().unwrap().into_iter().map(|tag| (tag.name, tag.version.0)).collect();
     assert_eq!(named, expected);
+    let slot = &image.bytes[image.slot_at..];
+    let rule = spec.record("slot");
+    let rule = (rule.get("keep_last", slot), rule.get("keep_for_ns", slot));
+    let expected = match rule {
+        (0, 0) => Retention::new(),
+        (last, 0) => Retention::new().keep_last(last),
+        (last, age) => Retention::new().keep_last(last).keep_for(Duration::from_nanos(age)),
+    };
+    assert_eq!(store.retention().unwrap(), expected);
     let mut last_birth = 0;
     for (&version, info) in versions.iter().zip(&infos) {
         let record = spec.record("version");
@@ -1163,5 +1193,18 @@ fn big_stores_read_by_the_tables() {
         let bytes = std::fs::read(&path).unwrap();
         compare(&spec, &bytes, &store);
         assert_eq!(store.at(VersionId(3)).unwrap().len(), 17 * scale as u64);
+
+        // And once more when versions have expired, at once and by a rule that is saved.
+        let mut store = store;
+        let report = store.expire(Retention::new().keep_last(4)).unwrap();
+        assert_eq!(report.expired.len(), 4, "of nine, four are new and one has a tag");
+        compare(&spec, &std::fs::read(&path).unwrap(), &store);
+        let rule = Retention::new().keep_last(3).keep_for(Duration::from_nanos(1));
+        store.set_retention(rule).unwrap();
+        for _ in 0..4 {
+            store.insert(&Random(5).points(scale, store.dim())).unwrap();
+            compare(&spec, &std::fs::read(&path).unwrap(), &store);
+        }
+        assert_eq!(store.versions().unwrap().len(), 5, "three, and two tags");
     }
 }

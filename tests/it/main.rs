@@ -11,4 +11,5 @@ mod exactness;
 mod format;
 mod history;
 mod model;
+mod readers;
 mod time_travel;
