@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use crate::ids::{PointId, VersionId};
 
-pub use history::{AtError, RestoreError, TagError};
+pub use history::{AtError, BackupError, ReceiveError, RestoreError, TagError};
 
 /// A place in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use crate::error::{AtError, CommitError, ReadError, RestoreError, TagError};
 use crate::format::tag_row::{TagRow, check_name};
 use crate::ids::VersionId;
 use crate::insert::report::Report;
+use crate::maintain::diff::{Diff, Side, diff};
 use crate::retention::{ExpireReport, Retention};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -341,6 +342,59 @@ impl Store {
     /// Damage or I/O failure.
     pub fn retention(&self) -> Result<Retention, ReadError> {
         self.core.db.retention()
+    }
+
+    /// Bytes of the file that each version has for itself: what expiring it alone would free. Oldest first. Costs in
+    /// proportion to what the versions differ in.
+    ///
+    /// # Errors
+    ///
+    /// Damage or I/O failure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store};
+    /// # let mut store = Store::in_memory(CreateOptions::new(1), OpenOptions::new())?;
+    /// store.insert(&[1.0])?;
+    /// store.insert(&[2.0])?;
+    /// for (version, bytes) in store.unique_bytes()? {
+    ///     println!("{version}: {bytes}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn unique_bytes(&self) -> Result<Vec<(VersionId, u64)>, ReadError> {
+        let unique = self.core.db.unique_bytes()?;
+        Ok(unique.into_iter().map(|(version, bytes)| (VersionId(version), bytes)).collect())
+    }
+
+    /// Which ids came, went, or got other coordinates from one version to another. Reads what the two do not share, and
+    /// nothing below.
+    ///
+    /// # Errors
+    ///
+    /// A version that cannot be opened; damage or I/O failure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(1), OpenOptions::new())?;
+    /// store.insert(&[1.0, 2.0])?;
+    /// store.delete(&[0])?;
+    /// store.insert(&[3.0])?;
+    /// let diff = store.diff(VersionId(1), VersionId(3))?;
+    /// assert_eq!((diff.added, diff.removed), (vec![2], vec![0]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn diff(&self, from: VersionId, to: VersionId) -> Result<Diff, AtError> {
+        let (from, to) = (self.at(from)?, self.at(to)?);
+        let [old, new] = [&from, &to].map(|side| Side::new(side.tree(), &side.row().roots));
+        Ok(diff(&self.core.db, old, new)?)
     }
 }
 

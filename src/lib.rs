@@ -27,6 +27,7 @@
 //! ```
 
 mod arena;
+mod copies;
 mod error;
 mod format;
 mod history;
@@ -53,11 +54,15 @@ mod when;
 pub mod cli;
 
 pub use error::{
-    AtError, CommitError, Corruption, CreateError, Defect, DeleteError, InsertError, OpenError,
-    OptionsError, Place, PointsError, QueryError, ReadError, RestoreError, StorageError, TagError,
+    AtError, BackupError, CommitError, Corruption, CreateError, Defect, DeleteError, InsertError,
+    OpenError, OptionsError, Place, PointsError, QueryError, ReadError, ReceiveError, RestoreError,
+    StorageError, TagError,
 };
 pub use ids::{PointId, VersionId};
 pub use insert::report::{Counters, Report, StageTimes};
+pub use maintain::backup::BackupReport;
+pub use maintain::diff::Diff;
+pub use maintain::receive::ReceiveReport;
 pub use maintain::stats::Stats;
 pub use maintain::verify::{Problem, VerifyOptions, VerifyReport};
 pub use options::{CancelToken, CreateOptions, Metric, OpenOptions, Progress, Provenance};

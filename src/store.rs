@@ -210,7 +210,7 @@ impl Store {
         Self::from_storage(Box::new(storage), open).map_err(|e| CreateError::Open(Box::new(e)))
     }
 
-    fn from_new(new: &NewFile, open: OpenOptions) -> Result<Self, CreateError> {
+    pub(crate) fn from_new(new: &NewFile, open: OpenOptions) -> Result<Self, CreateError> {
         let open = OpenOptions { read_only: false, ..open };
         Self::from_file(new.handle()?, open).map_err(|e| CreateError::Open(Box::new(e)))
     }

@@ -260,7 +260,12 @@ impl<'a> Transaction<'a> {
         core.options.report("write", 0, 1);
         let row = core.pool.install(|| {
             let cancel = &core.options.cancel;
-            let version = Some(NewVersion { columns: tree.columns(), row });
+            let version = Some(NewVersion {
+                columns: tree.columns(),
+                row,
+                base: base.version,
+                received: None,
+            });
             commit(&core.db, Draft { version, ..Draft::nothing(cancel) })
         })?;
         let row = row.expect("the draft makes a version");

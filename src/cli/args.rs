@@ -64,12 +64,18 @@ pub(super) enum Verb {
     Export(Export),
     /// List the versions, newest first
     Log(Log),
+    /// What changed between two versions: ids, or the answers to queries
+    Diff(Diff),
     /// Name a version, take a name away, or list the names
     Tag(Tag),
     /// Go back to an older version, as one new version; nothing is rewritten
     Restore(Restore),
     /// Let old versions go, and give their space back
     Expire(Expire),
+    /// Write all versions and tags, or those after WHEN, to a file that `receive` reads
+    Backup(Backup),
+    /// Take over the versions of a backup; makes the store if there is none
+    Receive(Receive),
     /// Check checksums and, with --deep, every invariant of the tree
     Verify(Verify),
     /// Sizes and shape of a version
@@ -184,6 +190,28 @@ pub(super) struct Log {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct Diff {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The earlier version: a number, a tag, or a time in RFC 3339
+    pub(super) from: When,
+    /// The later version
+    pub(super) to: When,
+    /// Only say how many
+    #[arg(long)]
+    pub(super) count: bool,
+    /// Compare the answers to the rows of this file instead, and show those that changed
+    #[arg(long, value_name = "QUERIES", requires = "k")]
+    pub(super) queries: Option<PathBuf>,
+    /// Neighbours per query
+    #[arg(short, requires = "queries")]
+    pub(super) k: Option<usize>,
+    /// The format of QUERIES, whatever its ending
+    #[arg(long, value_enum, requires = "queries")]
+    pub(super) format: Option<Format>,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct Tag {
     /// The store
     pub(super) store: PathBuf,
@@ -223,6 +251,25 @@ pub(super) struct Expire {
     /// From now on every commit applies the rule; without a rule, none does any more
     #[arg(long, conflicts_with = "dry_run")]
     pub(super) save_policy: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Backup {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The file to write; it is replaced when the backup is whole
+    pub(super) file: PathBuf,
+    /// Only what came after this version, which the receiver has: a number, a tag, or a time in RFC 3339
+    #[arg(long, value_name = "WHEN")]
+    pub(super) since: Option<When>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Receive {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The file that `backup` wrote
+    pub(super) file: PathBuf,
 }
 
 #[derive(Args, Debug)]

@@ -12,6 +12,7 @@ pub(crate) mod checksum;
 pub(crate) mod header;
 pub(crate) mod rows;
 pub(crate) mod slot;
+pub(crate) mod stream;
 pub(crate) mod table_node;
 pub(crate) mod tag_row;
 pub(crate) mod version_row;

@@ -64,6 +64,53 @@ fn assert_space(store: &Store, what: &str) {
     assert_eq!((space.used_end(), slot.file_bytes), (end, end), "{what}");
 }
 
+/// What `log` and `stats` say of space is what the file spends: every block in use belongs to the state, to one version
+/// alone, or to several.
+fn assert_accounts(store: &Store, what: &str) {
+    let db = &store.core.db;
+    let mut users: BTreeMap<u64, (u64, BTreeSet<u64>)> = BTreeMap::new();
+    let rows = db.versions().unwrap();
+    for row in &rows {
+        for &array in &Array::ALL[..DATA_ARRAYS] {
+            let mut visit = |entry: &crate::format::arrays::Entry, _| {
+                let user =
+                    users.entry(entry.address).or_insert((entry.bytes as u64, BTreeSet::new()));
+                user.1.insert(row.version);
+                true
+            };
+            db.data_table(array, &row.roots).walk(&mut visit, &mut |e| panic!("{what}: {e}"));
+        }
+    }
+    let unique = store.unique_bytes().unwrap();
+    for (row, (version, bytes)) in rows.iter().zip(&unique) {
+        let alone = |users: &BTreeSet<u64>| *users == BTreeSet::from([row.version]);
+        let expected: u64 = users.values().filter(|user| alone(&user.1)).map(|user| user.0).sum();
+        assert_eq!((version.0, *bytes), (row.version, expected), "{what}: unique to a version");
+        let stats = store.stats(&store.at(*version).unwrap()).unwrap();
+        let held = users.values().filter(|user| user.1.contains(&row.version));
+        let held: u64 = held.map(|user| user.0).sum();
+        assert_eq!((stats.unique_bytes, stats.shared_bytes), (expected, held - expected), "{what}");
+        let sum = stats.live_bytes + stats.pinned_bytes + stats.reclaimable_bytes;
+        assert_eq!((stats.file_bytes, sum), (store.file_bytes(), store.file_bytes()), "{what}");
+        let others: u64 = users.values().map(|user| user.0).sum::<u64>() - held;
+        assert_eq!(stats.pinned_bytes, others, "{what}: what other versions keep");
+    }
+}
+
+/// The difference of two versions is that of their points.
+fn assert_diff(store: &Store, versions: &[Points], from: u64, to: u64, what: &str) {
+    let diff = store.diff(VersionId(from), VersionId(to)).unwrap();
+    let (old, new) = (&versions[from as usize], &versions[to as usize]);
+    let only = |a: &Points, b: &Points| -> Vec<u64> {
+        a.keys().copied().filter(|id| !b.contains_key(id)).collect()
+    };
+    assert_eq!(diff.added, only(new, old), "{what}: added from {from} to {to}");
+    assert_eq!(diff.removed, only(old, new), "{what}: removed from {from} to {to}");
+    let replaced = old.iter().filter(|(id, x)| new.get(id).is_some_and(|y| y != *x));
+    let replaced: Vec<u64> = replaced.map(|(id, _)| *id).collect();
+    assert_eq!(diff.replaced, replaced, "{what}: replaced from {from} to {to}");
+}
+
 /// One history of inserts, deletes, packings, restores, tags, pins, expiries and rules.
 fn history(seed: u64) {
     let mut random = Random(seed);
@@ -92,6 +139,18 @@ fn history(seed: u64) {
                     points.insert(next_id, value);
                     next_id += 1;
                 }
+                versions.push(points);
+            }
+            4 if random.below(2) == 0 && !points.is_empty() => {
+                // The same ids with other values.
+                let ids: Vec<u64> =
+                    points.keys().copied().filter(|_| random.below(3) == 0).collect();
+                let batch: Vec<f32> = ids.iter().map(|_| random.below(50) as f32).collect();
+                let mut transaction = store.begin();
+                transaction.delete(&ids).unwrap();
+                transaction.insert_with_ids(&batch, &ids).unwrap();
+                transaction.commit().unwrap();
+                points.extend(ids.into_iter().zip(batch));
                 versions.push(points);
             }
             4 => {
@@ -158,6 +217,13 @@ fn history(seed: u64) {
             "{what}: tagged versions stay"
         );
         assert_space(&store, &what);
+    }
+    let what = format!("history {seed}");
+    assert_accounts(&store, &what);
+    let left: Vec<u64> = (0..versions.len() as u64).filter(|v| !gone.contains(v)).collect();
+    for _ in 0..8 {
+        let [from, to] = [0; 2].map(|_| left[random.below(left.len() as u64) as usize]);
+        assert_diff(&store, &versions, from, to, &what);
     }
     for version in 1..versions.len() as u64 {
         if !gone.contains(&version) {

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::error::{AtError, Corruption, Defect, Place, ReadError};
 use crate::format::arrays::{Array, DATA_ARRAYS, Entry};
+use crate::format::slot::CommitSlot;
 use crate::format::version_row::VersionRow;
 use crate::ids::VersionId;
 use crate::options::OpenOptions;
@@ -105,24 +106,16 @@ pub(crate) fn verify(
     options: VerifyOptions,
     open: &OpenOptions,
 ) -> Result<VerifyReport, AtError> {
-    let mut verifier = Verifier {
-        db,
-        report: VerifyReport::default(),
-        checked: HashMap::new(),
-        bad: BTreeMap::new(),
+    let mut slot = db.newest()?;
+    let mut verifier = loop {
+        let verifier = Verifier::of_state(db, &slot)?;
+        let newest = db.newest()?;
+        // Beside a busy writer the state may have been reused while it was read. Then it is no longer the state.
+        if verifier.report.is_ok() || newest.commit == slot.commit {
+            break verifier;
+        }
+        slot = newest;
     };
-    let slot = db.newest()?;
-    for what in db.damaged_copies(&slot)? {
-        verifier.report.problems.push(Problem { what, versions: Vec::new() });
-    }
-    for &array in &Array::ALL[DATA_ARRAYS..] {
-        verifier.table(&db.state_table(&slot, array), None)?;
-    }
-    if verifier.report.problems.is_empty()
-        && let Err(e) = db.tags()
-    {
-        verifier.problem(e, None)?;
-    }
     let versions: Vec<u64> = match options.scope {
         Scope::Newest => Vec::from_iter((slot.newest_version > 0).then_some(slot.newest_version)),
         Scope::All => db.versions()?.iter().map(|row| row.version).collect(),
@@ -155,7 +148,29 @@ struct Verifier<'a> {
     bad: BTreeMap<u64, usize>,
 }
 
-impl Verifier<'_> {
+impl<'a> Verifier<'a> {
+    /// Has checked the slot and the store state.
+    fn of_state(db: &'a Database, slot: &CommitSlot) -> Result<Self, ReadError> {
+        let mut verifier = Verifier {
+            db,
+            report: VerifyReport::default(),
+            checked: HashMap::new(),
+            bad: BTreeMap::new(),
+        };
+        for what in db.damaged_copies(slot)? {
+            verifier.report.problems.push(Problem { what, versions: Vec::new() });
+        }
+        for &array in &Array::ALL[DATA_ARRAYS..] {
+            verifier.table(&db.state_table(slot, array), None)?;
+        }
+        if verifier.report.is_ok()
+            && let Err(e) = db.tags()
+        {
+            verifier.problem(e, None)?;
+        }
+        Ok(verifier)
+    }
+
     fn problem(&mut self, e: ReadError, version: Option<u64>) -> Result<(), ReadError> {
         match e {
             ReadError::Corrupt(what) => {

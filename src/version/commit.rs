@@ -48,6 +48,11 @@ pub(crate) struct NewVersion<'a> {
     pub(crate) columns: [&'a dyn ChangedColumn; DATA_ARRAYS],
     /// The version row, complete but for `version`, `commit`, `commit_lineage`, `time_ns`, `bytes_written` and `roots`.
     pub(crate) row: VersionRow,
+    /// The version whose segments the columns began with.
+    pub(crate) base: u64,
+    /// The version comes from another store and keeps its number, time and lineage; so do these rows of expired versions
+    /// that come between the newest and it.
+    pub(crate) received: Option<Vec<VersionRow>>,
 }
 
 /// Makes a draft the newest commit and returns the row of its version, if it makes one.
@@ -85,7 +90,7 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
         }
         gate = Some(db.pins.close()?);
         let past = writer.past.as_ref().expect("loaded above");
-        expiry = expire::plan(db, &old, past, saved, time_ns, Some(version.row.parent))?;
+        expiry = expire::plan(db, &old, past, saved, time_ns, Some(version.base))?;
     }
 
     // 1. Plan the space. Nothing is written; a failure costs nothing.
@@ -94,30 +99,41 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
     slot.store_lineage = db.header.lineage;
     slot.commit_lineage = writer.lineage(number)?;
     slot.time_ns = time_ns;
-    slot.newest_version = old.newest_version + draft.version.is_some() as u64;
+    let (columns, mut row, received) = match draft.version {
+        Some(NewVersion { columns, row, received, .. }) => {
+            (Vec::from(columns), Some(row), received)
+        }
+        None => (Vec::new(), None, None),
+    };
+    if let (Some(row), Some(_)) = (&row, &received) {
+        slot.commit_lineage = row.commit_lineage;
+        slot.time_ns = row.time_ns.max(old.time_ns + 1);
+    }
+    let is_received = received.is_some();
+    let before = received.unwrap_or_default();
+    slot.newest_version = old.newest_version + before.len() as u64 + row.is_some() as u64;
     slot.oldest_version = oldest_version(db, &old, slot.newest_version, &expiry)?;
     (slot.keep_last, slot.keep_for_ns) = draft.saved.unwrap_or(saved).to_fields();
-    let (columns, mut row) = match draft.version {
-        Some(NewVersion { columns, row }) => (Vec::from(columns), Some(row)),
-        None => (Vec::new(), None),
-    };
     let data: Vec<Placement<&dyn ChangedColumn>> = columns
         .into_iter()
         .map(|column| Placement::new(column, column.changed(), &mut space, |_| {}))
         .collect::<Result<_, ReadError>>()?;
     let gone: Vec<u64> = expiry.rows.iter().map(|row| row.version).collect();
     let change = StateChange {
-        adds_version: row.is_some(),
+        added: before.iter().copied().chain(row).collect(),
         tags: draft.tags,
         expired: expiry.rows,
         freed: expiry.freed,
     };
     let mut state = StatePlan::new(db, &old, &mut space, &writer.freed, change)?;
     if let Some(row) = &mut row {
-        row.version = slot.newest_version;
+        if !is_received {
+            row.version = slot.newest_version;
+            row.time_ns = slot.time_ns;
+        }
+        assert_eq!(row.version, slot.newest_version, "versions are numbered without gaps");
         row.commit = number;
         row.commit_lineage = slot.commit_lineage;
-        row.time_ns = slot.time_ns;
         row.bytes_written = data.iter().map(Placement::planned_bytes).sum::<u64>()
             + state.planned_bytes()
             + 3 * PAGE_BYTES as u64;
@@ -183,11 +199,7 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
     writer.freed = state.freed_ranges();
     if let Some(past) = &mut writer.past {
         gone.iter().for_each(|&version| past[version as usize - 1].expired = true);
-        past.extend(row.map(|row| Brief {
-            parent: row.parent,
-            time_ns: row.time_ns,
-            expired: false,
-        }));
+        past.extend(before.iter().chain(&row).map(Brief::of));
     }
     db.publish(slot);
     leave_hint(db, number);
@@ -203,7 +215,11 @@ fn oldest_version(
     expiry: &Expiry,
 ) -> Result<u64, ReadError> {
     let gone = |version| expiry.rows.binary_search_by_key(&version, |row| row.version).is_ok();
-    let first = old.oldest_version.max(1).min(newest);
+    if old.oldest_version == 0 {
+        // Received versions that have expired may come before the first.
+        return Ok(newest);
+    }
+    let first = old.oldest_version;
     if !gone(first) {
         return Ok(first);
     }

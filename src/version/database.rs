@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::column::Column;
-use super::family::Brief;
+use super::family::{Brief, Family};
 use super::pins::{Pin, Pins};
 use super::recovery;
 use super::table::Table;
@@ -37,6 +37,24 @@ pub(crate) struct Database {
     pub(super) writer: Option<Mutex<Writer>>,
 }
 
+/// Versions and tags as of a commit. No version that was retained then expires while this exists.
+pub(crate) struct History {
+    /// Version v at position v - 1, expired ones included.
+    pub(crate) rows: Vec<VersionRow>,
+    pub(crate) tags: Vec<TagRow>,
+    _pins: Vec<Pin>,
+}
+
+impl History {
+    pub(crate) fn row(&self, version: u64) -> &VersionRow {
+        &self.rows[version as usize - 1]
+    }
+
+    pub(super) fn family(&self) -> Family {
+        Family::new(&self.rows.iter().map(Brief::of).collect::<Vec<_>>())
+    }
+}
+
 /// What only the one writer knows.
 pub(super) struct Writer {
     /// Loaded from the free map by the first commit.
@@ -60,12 +78,16 @@ impl Database {
         provenance: Provenance,
     ) -> Result<(), StorageError> {
         let lineage = lineage(provenance, u64::MAX)?;
-        let time_ns = time_ns(provenance, 0);
-        let header = Header::new(options, lineage, time_ns);
+        Self::format_as(storage, &Header::new(options, lineage, time_ns(provenance, 0)))
+    }
+
+    /// Writes an empty store with a given header into an empty file.
+    pub(crate) fn format_as(storage: &dyn Storage, header: &Header) -> Result<(), StorageError> {
+        let lineage = header.lineage;
         let mut slot = CommitSlot::blank();
         slot.store_lineage = lineage;
         slot.file_bytes = DATA_START;
-        slot.time_ns = time_ns;
+        slot.time_ns = header.created_ns;
         let slot = slot.sealed();
         storage.allocate(0, DATA_START)?;
         for copy in 0..2 {
@@ -184,7 +206,7 @@ impl Database {
 
     /// Runs `read` on the newest commit, inside the gate. A reader beside a busy writer may find that the state it reads has been
     /// reused meanwhile; then there is a newer commit, and it tries again with that.
-    fn with_newest<R>(
+    pub(crate) fn with_newest<R>(
         &self,
         read: impl Fn(&CommitSlot) -> Result<R, ReadError>,
     ) -> Result<R, ReadError> {
@@ -248,6 +270,18 @@ impl Database {
         })
     }
 
+    /// All that is known of versions and tags, with every retained version pinned.
+    pub(crate) fn history(&self) -> Result<History, ReadError> {
+        self.with_newest(|slot| {
+            let rows = self.read_versions(slot, 1, slot.newest_version)?;
+            let retained = rows.iter().filter(|row| !row.is_expired());
+            let _pins = retained
+                .map(|row| self.pins.pin(row.version))
+                .collect::<Result<_, StorageError>>()?;
+            Ok(History { rows, tags: self.tags_of(slot)?, _pins })
+        })
+    }
+
     /// The saved rule of retention.
     pub(crate) fn retention(&self) -> Result<Retention, ReadError> {
         self.with_newest(|slot| Ok(Retention::from_fields(slot.keep_last, slot.keep_for_ns)))
@@ -257,11 +291,6 @@ impl Database {
     pub(super) fn next_time_ns(&self, newest: &CommitSlot) -> Result<u64, CommitError> {
         let writer = self.writer.as_ref().ok_or(CommitError::ReadOnly)?.lock().expect("unpoisoned");
         Ok(writer.time_ns(newest.commit + 1, newest.time_ns))
-    }
-
-    /// True if the newest commit lists space that the next will mark free.
-    pub(super) fn has_freed(&self) -> Result<bool, ReadError> {
-        Ok(!self.load_space(&self.newest()?)?.1.is_empty())
     }
 
     /// All tags, by name, checked.

@@ -61,36 +61,54 @@ impl Database {
     /// What must be known of all versions to find who shares with whom.
     pub(crate) fn past(&self, slot: &CommitSlot) -> Result<Vec<Brief>, ReadError> {
         let rows = self.rows(slot)?;
-        let brief = |version| {
-            let row = rows.get(version)?;
-            Ok(Brief { parent: row.parent, time_ns: row.time_ns, expired: row.is_expired() })
-        };
-        (1..=slot.newest_version).map(brief).collect()
+        (1..=slot.newest_version).map(|version| Ok(Brief::of(&rows.get(version)?))).collect()
     }
 
     /// The segments and table nodes of a version that are in none of its retained neighbours.
     pub(crate) fn unshared(
         &self,
-        rows: &Rows,
+        roots: impl Fn(u64) -> Result<[ArrayRoot; DATA_ARRAYS], ReadError>,
         family: &mut Family,
         version: u64,
         mut found: impl FnMut(FreedRow),
     ) -> Result<(), ReadError> {
-        let row = rows.get(version)?;
+        let own = roots(version)?;
         let neighbours = family.neighbours(version);
-        let others: Vec<[ArrayRoot; DATA_ARRAYS]> = neighbours
-            .iter()
-            .map(|&other| Ok(rows.get(other)?.roots))
-            .collect::<Result<_, ReadError>>()?;
+        let others: Vec<[ArrayRoot; DATA_ARRAYS]> =
+            neighbours.iter().map(|&other| roots(other)).collect::<Result<_, _>>()?;
         for &array in &Array::ALL[..DATA_ARRAYS] {
-            let table = self.data_table(array, &row.roots);
             let others: Vec<Table> =
                 others.iter().map(|roots| self.data_table(array, roots)).collect();
-            table.walk_unshared(&others, &mut |entry, _| {
+            self.data_table(array, &own).walk_unshared(&others, &mut |entry, _| {
                 found(FreedRow { address: entry.address, bytes: entry.bytes as u64 });
             })?;
         }
         Ok(())
+    }
+
+    /// Bytes that a retained version has for itself.
+    pub(crate) fn unique_bytes_of(&self, version: u64) -> Result<u64, ReadError> {
+        if version == 0 {
+            return Ok(0);
+        }
+        let history = self.history()?;
+        let mut bytes = 0;
+        let roots = |version| Ok(history.row(version).roots);
+        self.unshared(roots, &mut history.family(), version, |range| bytes += range.bytes)?;
+        Ok(bytes)
+    }
+
+    /// Bytes that each retained version has for itself: those that expiring it alone would free. Oldest first.
+    pub(crate) fn unique_bytes(&self) -> Result<Vec<(u64, u64)>, ReadError> {
+        let history = self.history()?;
+        let mut family = history.family();
+        let roots = |version| Ok(history.row(version).roots);
+        let unique = |row: &VersionRow| {
+            let mut bytes = 0;
+            self.unshared(roots, &mut family, row.version, |range| bytes += range.bytes)?;
+            Ok((row.version, bytes))
+        };
+        history.rows.iter().filter(|row| !row.is_expired()).map(unique).collect()
     }
 }
 
@@ -130,7 +148,8 @@ pub(super) fn plan(
     let mut family = Family::new(past);
     let (keep_last, keep_for_ns) = rule.to_fields();
     for &version in &doomed {
-        db.unshared(&rows, &mut family, version, |range| expiry.freed.push(range))?;
+        let roots = |version| Ok(rows.get(version)?.roots);
+        db.unshared(roots, &mut family, version, |range| expiry.freed.push(range))?;
         family.expire(version);
         let row = rows.get(version)?;
         expiry.rows.push(row.expired(time_ns, keep_last, keep_for_ns));
@@ -181,11 +200,10 @@ pub(crate) fn expire(
         };
         commit(db, draft)?;
     }
-    if db.has_freed()? {
-        // From here on the versions are gone, whoever asks to stop.
-        let patient = CancelToken::default();
-        commit(db, Draft { gate: Some(&gate), ..Draft::nothing(&patient) })?;
-    }
+    // From here on the versions are gone, whoever asks to stop. This commit marks free what the one before it freed, and
+    // makes sure that it is durable.
+    let patient = CancelToken::default();
+    commit(db, Draft { gate: Some(&gate), ..Draft::nothing(&patient) })?;
     give_back(db)?;
     Ok((done, before))
 }

@@ -7,12 +7,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::format::version_row::VersionRow;
+
 /// What must be known of every version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Brief {
     pub(crate) parent: u64,
     pub(crate) time_ns: u64,
     pub(crate) expired: bool,
+}
+
+impl Brief {
+    pub(crate) fn of(row: &VersionRow) -> Self {
+        Brief { parent: row.parent, time_ns: row.time_ns, expired: row.is_expired() }
+    }
 }
 
 /// The tree of versions 1 to n. Version 0, which has no segments, is not in it.

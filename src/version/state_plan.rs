@@ -27,8 +27,8 @@ pub(super) struct StateChange {
     pub(super) expired: Vec<VersionRow>,
     /// What only those refer to.
     pub(super) freed: Vec<FreedRow>,
-    /// A version row is appended.
-    pub(super) adds_version: bool,
+    /// Rows of versions that are added. The last one is set when everything that it records is known.
+    pub(super) added: Vec<VersionRow>,
     /// All tags from now on, if they change.
     pub(super) tags: Option<Vec<TagRow>>,
 }
@@ -144,10 +144,7 @@ impl StatePlan {
         for row in &change.expired {
             column.edit(row.version - 1)?[0] = *row;
         }
-        if change.adds_version {
-            // A placeholder until everything that the row records is known.
-            column.push(&[VersionRow::empty()])?;
-        }
+        column.push(&change.added)?;
         let changed = column.changed_segments();
         let versions =
             Placement::new(column, changed, space, |entry| out_of_use.push(freed_row(entry)))?;

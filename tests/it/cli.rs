@@ -176,7 +176,8 @@ fn the_log_is_newest_first_and_its_times_are_exact() {
     assert_eq!(column("removed"), [3, 0, 0]);
     assert_eq!(column("message"), ["", "", "first"]);
     for version in versions {
-        has_keys(version, &["bytes_written", "bytes_unique", "tags"]);
+        has_keys(version, &["bytes_written", "tags"]);
+        assert!(version["bytes_unique"].as_u64() > Some(0));
         let time = version["time"].as_str().unwrap();
         assert_eq!((time.len(), &time[19..20], &time[29..]), (30, ".", "Z"), "{time}");
     }
@@ -220,6 +221,78 @@ fn the_past_is_found_by_number_tag_and_time() {
     assert_eq!((&newest["kind"], &newest["parent"]), (&"restore".into(), &1.into()));
     assert_eq!(newest["message"], "back");
     bench.ok("verify s --all --deep");
+}
+
+#[test]
+fn differences_are_told_by_id_and_by_answer() {
+    let bench = Bench::with_store();
+    bench.write("moved.csv", "0.5,0.5,0.5\n");
+    bench.write("moved.ids", "1\n");
+    bench.ok("insert s moved.csv --ids moved.ids --on-duplicate replace --quiet");
+    let changes = bench.ok("diff s 1 4");
+    let lines: Vec<&str> = changes.lines().collect();
+    assert_eq!((lines[0], lines.len()), ("change,id", 43));
+    let with = |what: &str| lines.iter().filter(|line| line.starts_with(what)).count();
+    assert_eq!((with("added,"), with("removed,"), with("replaced,")), (39, 2, 1));
+    assert!(lines.contains(&"replaced,1"));
+    let count = bench.ok("diff s 1 4 --count");
+    assert_eq!(count, "change,count\nadded,39\nremoved,2\nreplaced,1\n");
+    let object = bench.json("diff s 4 1");
+    has_keys(&object, &["from", "to", "added", "removed", "replaced", "segments_read"]);
+    assert_eq!(object["added"].as_array().unwrap().len(), 2);
+    assert_eq!(bench.ok("diff s 3 3"), "change,id\n");
+    bench.refuses(5, "diff s 1 9", &["no version 9"]);
+    bench.fails(2, "diff s 1 4 -k 3", &[]);
+    bench.fails(2, "diff s 1", &[]);
+
+    // Answers: those that differ, with what they were and what they are.
+    let answers = bench.json("diff s 1 4 --queries q.csv -k 3");
+    has_keys(&answers, &["from", "to", "k", "queries", "changed", "answers"]);
+    let rows = |at: &str| bench.json(&format!("query s q.csv -k 3 --at {at}"))["answers"].clone();
+    let (old, new) = (rows("1"), rows("4"));
+    let mut changed = 0;
+    for (i, (old, new)) in old.as_array().unwrap().iter().zip(new.as_array().unwrap()).enumerate() {
+        let told = answers["answers"].as_array().unwrap().iter().find(|c| c["query"] == i);
+        assert_eq!(told.is_some(), old != new, "query {i}");
+        if let Some(told) = told {
+            changed += 1;
+            assert_eq!((&told["old"]["ids"], &told["new"]["ids"]), (&old["ids"], &new["ids"]));
+        }
+    }
+    assert_eq!(answers["changed"], changed);
+    let text = bench.ok("diff s 1 4 --queries q.csv -k 3");
+    assert_eq!(text.lines().count(), 1 + 6 * changed);
+    let none = bench.ok("diff s 2 2 --queries q.csv -k 3");
+    assert_eq!(none, "query,version,rank,id,distance\n");
+    let count = bench.ok("diff s 1 4 --queries q.csv -k 3 --count");
+    let queries = answers["queries"].clone();
+    assert_eq!(count, format!("queries,changed\n{queries},{changed}\n"));
+}
+
+#[test]
+fn backups_go_round() {
+    let bench = Bench::with_store();
+    bench.ok("tag s first --at 1");
+    let made = bench.json("backup s full.bak");
+    has_keys(&made, &["since", "newest", "versions", "segments", "bytes", "seconds"]);
+    assert_eq!((&made["since"], &made["newest"]), (&0.into(), &3.into()));
+    assert_eq!(made["bytes"], bench.read("full.bak").len());
+    let received = bench.json("receive t full.bak");
+    has_keys(&received, &["version", "versions", "segments", "bytes", "seconds"]);
+    assert_eq!((&received["version"], &received["versions"]), (&3.into(), &3.into()));
+    bench.ok("delete s 50 --quiet");
+    bench.ok("backup s more.bak --since 3 --quiet");
+    assert!(bench.ok("receive t more.bak").starts_with("1 versions received, the newest is 4;"));
+    for at in ["first", "2", "3", "4"] {
+        let line = format!("q.csv -k 5 --at {at}");
+        assert_eq!(bench.ok(&format!("query s {line}")), bench.ok(&format!("query t {line}")));
+    }
+    bench.ok("verify t --all --deep");
+    bench.fails(3, "receive u q.csv", &["q.csv: this is not a backup stream"]);
+    bench.fails(1, "receive u missing", &["missing"]);
+    bench.fails(1, "receive u more.bak", &["goes on from version 3"]);
+    bench.fails(5, "backup s x.bak --since 9", &["no version 9"]);
+    assert!(!bench.names().iter().any(|name| name == "u" || name == "x.bak"));
 }
 
 #[test]

@@ -837,8 +837,79 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// The frames of a backup stream by section 13: kinds, and where the payloads lie.
+pub(crate) fn frames(spec: &Spec, stream: &[u8]) -> Vec<(u64, Range<usize>)> {
+    let record = spec.record("frame");
+    let (mut at, mut before) = (0, 0u32);
+    let mut found = Vec::new();
+    while at < stream.len() {
+        let head = &stream[at..at + record.bytes];
+        let payload = at + record.bytes..at + record.bytes + record.get("bytes", head) as usize;
+        let parts = [
+            &before.to_le_bytes()[..],
+            record.bytes_of("kind", head),
+            record.bytes_of("bytes", head),
+            &stream[payload.clone()],
+        ];
+        before = record.get_u32("crc", head);
+        assert_eq!(crc32(&parts.concat()), before, "checksum of frame {}", found.len());
+        at = payload.end;
+        found.push((record.get("kind", head), payload));
+    }
+    let begin = spec.record("stream");
+    let first = &stream[found[0].1.clone()];
+    assert_eq!((found[0].0, first.len()), (1, begin.bytes));
+    assert_eq!(begin.bytes_of("magic", first), b"TREEBACK");
+    assert_eq!(begin.get("stream_version", first), 1);
+    begin.check_reserved("stream", first);
+    let (base, newest) = (begin.get("base", first), begin.get("newest", first));
+    let mut version = base;
+    for (kind, payload) in &found[1..] {
+        let payload = &stream[payload.clone()];
+        match kind {
+            2 => {
+                version += 1;
+                let record = spec.record("version");
+                assert_eq!(record.get("version", payload), version);
+                let relative = little_endian(&payload[record.bytes..]);
+                assert!(relative < version && (relative == 0 || relative >= base));
+            }
+            3 => {
+                let record = spec.record("place");
+                assert!(record.get("array", payload) < spec.array("versions") as u64);
+            }
+            4 => assert_eq!((version, payload.len() % spec.record("tag").bytes), (newest, 0)),
+            5 => assert_eq!(little_endian(payload), found.len() as u64 - 1),
+            kind => panic!("frame of kind {kind}"),
+        }
+    }
+    assert_eq!(found.last().map(|frame| frame.0), Some(5));
+    found
+}
+
+/// The rows of every data array of every retained version, and what its record says of it wherever it is.
+pub(crate) fn contents(spec: &Spec, bytes: &[u8]) -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
+    let mut image = Image::new(spec, bytes);
+    let record = spec.record("version");
+    let mut found = Vec::new();
+    for version in image.retained() {
+        let row = &image.bytes[version.row_at..version.row_at + record.bytes];
+        let said = record
+            .fields
+            .iter()
+            .filter(|field| !["commit", "bytes_written", "roots"].contains(&&field.name[..]));
+        let said = said.flat_map(|field| row[field.offset..field.offset + field.bytes].to_vec());
+        let said = said.collect();
+        let arrays = (0..spec.array("versions"))
+            .map(|number| image.data(version, &spec.arrays[number].name).data)
+            .collect();
+        found.push((said, arrays));
+    }
+    found
+}
+
 /// Compares an image with what the library says of the file, version by version.
-fn compare(spec: &Spec, bytes: &[u8], store: &Store) {
+pub(crate) fn compare(spec: &Spec, bytes: &[u8], store: &Store) {
     let mut image = Image::new(spec, bytes);
     let versions = image.retained();
     let infos = store.versions().unwrap();
@@ -922,7 +993,7 @@ fn compare(spec: &Spec, bytes: &[u8], store: &Store) {
 #[test]
 fn fields_tile_their_records() {
     let spec = Spec::parse();
-    assert_eq!(spec.records.len(), 17);
+    assert_eq!(spec.records.len(), 20);
     for (name, record) in &spec.records {
         let mut end = 0;
         for field in &record.fields {

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use treering::{
-    AtError, CommitError, Neighbor, OpenOptions, PointId, Provenance, Snapshot, Store, TagError,
-    VersionId, VersionKind, When,
+    AtError, CommitError, CreateOptions, Diff, Neighbor, OpenOptions, PointId, Provenance,
+    Snapshot, Store, TagError, VerifyOptions, VersionId, VersionKind, When,
 };
 
 use crate::common::{Random, assert_exact, assert_sound, threads, tiny};
@@ -106,6 +106,31 @@ fn tags_are_set_moved_and_taken_away_and_make_no_version() {
         matches!(store.at_tag("tag 1"), Err(AtError::NoSuchTag { tags, .. }) if tags.is_empty())
     );
     assert_sound(&store, "without tags");
+}
+
+#[test]
+fn a_difference_costs_what_differs() {
+    let mut store = Store::in_memory(CreateOptions::new(3), threads(2)).unwrap();
+    let mut random = Random(6);
+    store.insert(&random.points(60_000, 3)).unwrap();
+    let deleted: Vec<PointId> = (0..3).map(|i| i * 19_999).collect();
+    store.delete(&deleted).unwrap();
+    store.insert(&random.points(60, 3)).unwrap();
+    let diff = store.diff(VersionId(1), VersionId(3)).unwrap();
+    assert_eq!(diff.removed, deleted);
+    assert!(diff.added.iter().copied().eq(60_000..60_060) && diff.replaced.is_empty());
+    let segments = store.verify(VerifyOptions::all()).unwrap().segments_checked;
+    assert!(
+        diff.segments_read * 8 < segments,
+        "{} of {segments} segments were read",
+        diff.segments_read
+    );
+    // The way back, and between equals.
+    let back = store.diff(VersionId(3), VersionId(1)).unwrap();
+    assert_eq!((back.added, back.removed), (diff.removed, diff.added));
+    store.restore(VersionId(1)).unwrap();
+    let none = store.diff(VersionId(1), VersionId(4)).unwrap();
+    assert_eq!(none, Diff::default());
 }
 
 #[test]

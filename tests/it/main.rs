@@ -1,6 +1,7 @@
 //! The integration tests, one binary; each file is a story.
 
 mod allocation;
+mod backup;
 #[cfg(feature = "cli")]
 mod cli;
 mod common;

@@ -207,7 +207,7 @@ fn space_goes_back_to_the_file_system() {
     assert_eq!(store.at(VersionId(58)).unwrap().knn(&[0.5; 3], 9).unwrap(), answers);
     assert_sound(&store, "with holes");
 
-    // Nothing more to do, and nothing is written.
+    // There is nothing more to give back.
     let again = store.expire(last(3)).unwrap();
     assert_eq!((again.expired.len(), again.bytes_freed, again.file_bytes.1), (0, 0, after.0));
     // The holes are filled before the file grows: what two versions need was free twenty times over.
