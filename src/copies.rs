@@ -49,6 +49,8 @@ impl Store {
         out: impl Write,
     ) -> Result<BackupReport, BackupError> {
         let since = since.unwrap_or(VersionId(0));
+        // A copy must not have what the original can lose.
+        self.sync()?;
         let _pinned = self.at(since)?;
         backup::backup(&self.core.db, since.0, out, &self.core.options.cancel)
     }

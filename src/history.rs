@@ -7,6 +7,7 @@ use crate::format::tag_row::{TagRow, check_name};
 use crate::ids::VersionId;
 use crate::insert::report::Report;
 use crate::maintain::diff::{Diff, Side, diff};
+use crate::options::CancelToken;
 use crate::retention::{ExpireReport, Retention};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -213,6 +214,20 @@ impl Store {
         })
     }
 
+    /// Makes versions durable that have been waiting for it; see [`crate::Durability::Deferred`]. Costs nothing if there are
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// I/O failure.
+    pub fn sync(&self) -> Result<(), CommitError> {
+        if self.core.db.is_settled() {
+            return Ok(());
+        }
+        // Not to be stopped half-way: the versions have been acknowledged.
+        commit(&self.core.db, Draft::nothing(&CancelToken::default())).map(drop)
+    }
+
     /// Makes a version with the points of an older one; see [`crate::Transaction::restore`]. Costs a few blocks, whatever
     /// the size of the version. What came in between stays in the history.
     ///
@@ -404,6 +419,13 @@ fn report(done: &expire::Expiry, file_bytes: (u64, u64)) -> ExpireReport {
         pinned: done.pinned.iter().copied().map(VersionId).collect(),
         bytes_freed: done.bytes(),
         file_bytes,
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // As good as it can be done here; who must know calls `sync`.
+        let _ = self.sync();
     }
 }
 

@@ -65,7 +65,9 @@ pub use maintain::diff::Diff;
 pub use maintain::receive::ReceiveReport;
 pub use maintain::stats::Stats;
 pub use maintain::verify::{Problem, VerifyOptions, VerifyReport};
-pub use options::{CancelToken, CreateOptions, Metric, OpenOptions, Progress, Provenance};
+pub use options::{
+    CancelToken, CreateOptions, Durability, Metric, OpenOptions, Progress, Provenance,
+};
 pub use query::Neighbor;
 pub use retention::{ExpireReport, Retention};
 pub use snapshot::{NeighborTable, Searcher, Snapshot};

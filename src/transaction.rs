@@ -12,6 +12,7 @@ use crate::ids::{PointId, VersionId};
 use crate::insert::batch::{self, Batch, NextId};
 use crate::insert::report::{Counters, Report, Work};
 use crate::insert::{self, Context, remove};
+use crate::options::Durability;
 use crate::store::Store;
 use crate::tree::columns::Tree;
 use crate::tree::id_index;
@@ -215,7 +216,7 @@ impl<'a> Transaction<'a> {
         self
     }
 
-    /// Makes everything one version, durable when this returns.
+    /// Makes everything one version, durable when this returns, unless [`crate::OpenOptions::durability`] says otherwise.
     ///
     /// # Errors
     ///
@@ -266,7 +267,11 @@ impl<'a> Transaction<'a> {
                 base: base.version,
                 received: None,
             });
-            commit(&core.db, Draft { version, ..Draft::nothing(cancel) })
+            let group = match core.options.durability {
+                Durability::Full => 0,
+                Durability::Deferred { versions } => versions,
+            };
+            commit(&core.db, Draft { version, group, ..Draft::nothing(cancel) })
         })?;
         let row = row.expect("the draft makes a version");
         core.options.report("write", 1, 1);

@@ -37,6 +37,7 @@ pub(super) fn code(failure: &Failure) -> u8 {
         Failure::Tag { source: TagError::At(source), .. } => at(source),
         Failure::Tag { source: TagError::Commit(source), .. } => commit(source),
         Failure::Backup { source: BackupError::At(source), .. } => at(source),
+        Failure::Backup { source: BackupError::Commit(source), .. } => commit(source),
         Failure::Backup { source: BackupError::Write(source), .. } => io(source),
         Failure::Backup { source: BackupError::Interrupted, .. } => INTERRUPTED,
         Failure::Receive { source, .. } => receive(source),

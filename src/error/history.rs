@@ -115,6 +115,9 @@ pub enum BackupError {
     /// The version that it should begin after cannot be opened, or the store could not be read.
     #[error(transparent)]
     At(#[from] AtError),
+    /// Versions that were waiting to be durable could not be made so.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
     /// The stream could not be written.
     #[error("the stream could not be written: {0}")]
     Write(#[from] io::Error),

@@ -32,7 +32,9 @@ pub(crate) struct CommitSlot {
     /// The saved rule of retention: how many of the newest versions it keeps, and for how long; 0 for neither.
     pub(crate) keep_last: u64,
     pub(crate) keep_for_ns: u64,
-    pub(crate) reserved: [u8; 28],
+    /// The first commit that this slot made visible: the commit itself, unless several shared their syncs.
+    pub(crate) first_commit: u64,
+    pub(crate) reserved: [u8; 20],
     pub(crate) crc: u32,
 }
 
@@ -53,7 +55,8 @@ impl CommitSlot {
             oldest_version: 0,
             keep_last: 0,
             keep_for_ns: 0,
-            reserved: [0; 28],
+            first_commit: 0,
+            reserved: [0; 20],
             crc: 0,
         }
     }
@@ -80,7 +83,7 @@ impl CommitSlot {
         let intact = slot.magic == SLOT_MAGIC
             && slot.crc == slot.checksum()
             && slot.store_lineage == store_lineage
-            && slot.reserved == [0; 28]
+            && slot.reserved == [0; 20]
             && rest.iter().all(|&b| b == 0);
         intact.then_some(slot)
     }

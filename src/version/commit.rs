@@ -13,12 +13,16 @@ use super::placement::Placement;
 use super::state_plan::{StateChange, StatePlan};
 use crate::error::{CommitError, ReadError, StorageError};
 use crate::format::arrays::{ArrayRoot, DATA_ARRAYS, STATE_ARRAYS};
+use crate::format::rows::FreedRow;
 use crate::format::slot::{CommitSlot, Hint};
 use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
-use crate::format::{HINT_OFFSET, PAGE_BYTES, slot_offset};
+use crate::format::{HINT_OFFSET, PAGE_BYTES, SLOT_RING, slot_offset};
 use crate::options::CancelToken;
 use crate::retention::Retention;
+
+/// Commits that may share their syncs: what is freed meanwhile is not used again.
+const MOST_GROUPED: u32 = 10_000;
 
 /// What is to become the next commit.
 pub(crate) struct Draft<'a> {
@@ -30,6 +34,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) expiry: Option<Expiry>,
     /// The rule of retention to be saved, if it changes.
     pub(crate) saved: Option<Retention>,
+    /// If not 0, a commit that makes a version may wait for the syncs of a later one, until so many have come together.
+    pub(crate) group: u32,
     /// The gate, if the caller has closed it.
     pub(crate) gate: Option<&'a Gate<'a>>,
     pub(crate) cancel: &'a CancelToken,
@@ -38,7 +44,7 @@ pub(crate) struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// A commit that changes nothing but the accounts of space.
     pub(crate) fn nothing(cancel: &'a CancelToken) -> Self {
-        Draft { version: None, tags: None, expiry: None, saved: None, gate: None, cancel }
+        Draft { version: None, tags: None, expiry: None, saved: None, group: 0, gate: None, cancel }
     }
 }
 
@@ -75,7 +81,13 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
         writer.freed = freed;
     }
     let mut space = writer.space.clone().expect("loaded above");
-    let number = old.commit + 1;
+    // A slot in the place of the newest one on the disk would put both at stake, so one number is left out if need be.
+    let mut number = old.commit + 1;
+    if number > writer.durable && (number - writer.durable).is_multiple_of(SLOT_RING) {
+        number += 1;
+    }
+    let waits = draft.version.is_some()
+        && number - writer.durable < u64::from(draft.group.min(MOST_GROUPED));
 
     // 0. What expires. From the search for pins on the gate stays closed.
     let time_ns = writer.time_ns(number, old.time_ns);
@@ -84,6 +96,7 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
     let mut expiry = draft.expiry.unwrap_or_default();
     if let Some(version) = &draft.version
         && !saved.keeps_all()
+        && !waits
     {
         if writer.past.is_none() {
             writer.past = Some(db.past(&old)?);
@@ -110,7 +123,8 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
         slot.time_ns = row.time_ns.max(old.time_ns + 1);
     }
     let is_received = received.is_some();
-    let before = received.unwrap_or_default();
+    let mut before = received.unwrap_or_default();
+    before.iter_mut().for_each(|row| row.commit = number);
     slot.newest_version = old.newest_version + before.len() as u64 + row.is_some() as u64;
     slot.oldest_version = oldest_version(db, &old, slot.newest_version, &expiry)?;
     (slot.keep_last, slot.keep_for_ns) = draft.saved.unwrap_or(saved).to_fields();
@@ -119,13 +133,19 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
         .map(|column| Placement::new(column, column.changed(), &mut space, |_| {}))
         .collect::<Result<_, ReadError>>()?;
     let gone: Vec<u64> = expiry.rows.iter().map(|row| row.version).collect();
+    // What the commit before took out of use becomes free if that is durable; else it stays listed.
+    let is_durable = writer.durable == old.commit;
+    let (released, carried): (&[FreedRow], &[FreedRow]) = match is_durable {
+        true => (&writer.freed, &[]),
+        false => (&[], &writer.freed),
+    };
     let change = StateChange {
         added: before.iter().copied().chain(row).collect(),
         tags: draft.tags,
         expired: expiry.rows,
-        freed: expiry.freed,
+        freed: [&expiry.freed[..], carried].concat(),
     };
-    let mut state = StatePlan::new(db, &old, &mut space, &writer.freed, change)?;
+    let mut state = StatePlan::new(db, &old, &mut space, released, change)?;
     if let Some(row) = &mut row {
         if !is_received {
             row.version = slot.newest_version;
@@ -172,6 +192,18 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
         return Err(CommitError::Interrupted);
     }
 
+    slot.file_bytes = file_bytes;
+    slot.first_commit = writer.durable + 1;
+    let freed = state.freed_ranges();
+    let briefs = before.iter().chain(&row).map(Brief::of).collect();
+    if waits {
+        // Visible here, and to others when a later commit has made it durable. A crash now leaves the newest commit on the
+        // disk, to whose space nothing was written.
+        writer.follow(space, freed, &gone, briefs);
+        db.publish(slot.sealed());
+        return Ok(row);
+    }
+
     // 4. F1: everything that the slot will refer to is on the disk, and the file is long enough.
     if let Err(e) = storage.sync() {
         writer.poisoned = true;
@@ -186,7 +218,6 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
         };
     }
     // Torn, it is not valid, and the commit before it is still the newest.
-    slot.file_bytes = file_bytes;
     let slot = slot.sealed();
     // 6. F2: the commit is durable.
     if let Err(source) = write_slot(db, &slot) {
@@ -195,12 +226,8 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
     }
 
     // 7. Publish, and leave the unsynced proof that F2 returned.
-    writer.space = Some(space);
-    writer.freed = state.freed_ranges();
-    if let Some(past) = &mut writer.past {
-        gone.iter().for_each(|&version| past[version as usize - 1].expired = true);
-        past.extend(before.iter().chain(&row).map(Brief::of));
-    }
+    writer.follow(space, freed, &gone, briefs);
+    writer.durable = number;
     db.publish(slot);
     leave_hint(db, number);
     drop(gate);

@@ -20,8 +20,12 @@ pub(super) fn confirm(
     }
     let state = Array::ALL[DATA_ARRAYS..].iter();
     let mut tables: Vec<Table> = state.map(|&a| db.state_table(newest, a)).collect();
-    if newest.newest_version > 0 {
-        let (row, _pin) = db.newest_version()?;
+    // Several versions if their commits shared their syncs.
+    for version in (1..=newest.newest_version).rev() {
+        let row = db.rows(newest)?.get(version)?;
+        if row.commit < newest.first_commit {
+            break;
+        }
         tables.extend(Array::ALL[..DATA_ARRAYS].iter().map(|&a| db.data_table(a, &row.roots)));
     }
     let storage = db.arena.storage();
@@ -30,7 +34,7 @@ pub(super) fn confirm(
         let mut found = Vec::new();
         table.walk(
             &mut |entry, visit| {
-                let new = entry.birth == newest.commit;
+                let new = entry.birth >= newest.first_commit;
                 if new {
                     found.push((*entry, visit));
                 }

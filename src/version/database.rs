@@ -63,6 +63,8 @@ pub(super) struct Writer {
     pub(super) freed: Vec<FreedRow>,
     /// All versions, if a rule of retention has made it necessary to know them.
     pub(super) past: Option<Vec<Brief>>,
+    /// The newest commit whose slot is on the disk. Later ones share the syncs of a commit to come.
+    pub(super) durable: u64,
     /// A failed sync has left the disk in an unknown state.
     pub(super) poisoned: bool,
     /// The newest commit is known to be durable.
@@ -125,6 +127,7 @@ impl Database {
                     space: None,
                     freed: Vec::new(),
                     past: None,
+                    durable: newest.slot.commit,
                     poisoned: false,
                     confirmed: newest.confirmed,
                     provenance,
@@ -287,6 +290,15 @@ impl Database {
         self.with_newest(|slot| Ok(Retention::from_fields(slot.keep_last, slot.keep_for_ns)))
     }
 
+    /// True if every commit is durable, or nothing can be done about it.
+    pub(crate) fn is_settled(&self) -> bool {
+        let newest = self.newest.read().expect("no holder panics").commit;
+        self.writer.as_ref().is_none_or(|writer| {
+            let writer = writer.lock().expect("unpoisoned");
+            writer.poisoned || writer.durable == newest
+        })
+    }
+
     /// The time that the next commit would bear if it were made now.
     pub(super) fn next_time_ns(&self, newest: &CommitSlot) -> Result<u64, CommitError> {
         let writer = self.writer.as_ref().ok_or(CommitError::ReadOnly)?.lock().expect("unpoisoned");
@@ -405,6 +417,22 @@ pub(super) fn drop_excess(storage: &dyn Storage, slot: &CommitSlot) -> Result<()
 }
 
 impl Writer {
+    /// Goes on from a commit that has been written.
+    pub(super) fn follow(
+        &mut self,
+        space: FreeSpace,
+        freed: Vec<FreedRow>,
+        gone: &[u64],
+        added: Vec<Brief>,
+    ) {
+        self.space = Some(space);
+        self.freed = freed;
+        if let Some(past) = &mut self.past {
+            gone.iter().for_each(|&version| past[version as usize - 1].expired = true);
+            past.extend(added);
+        }
+    }
+
     /// Time stamp of the next commit: later than the last one's even if the clock is not.
     pub(super) fn time_ns(&self, commit: u64, last_ns: u64) -> u64 {
         time_ns(self.provenance, commit).max(last_ns + 1)

@@ -186,6 +186,9 @@ pub(crate) fn expire(
     save: bool,
     cancel: &CancelToken,
 ) -> Result<(Expiry, u64), CommitError> {
+    if !db.is_settled() {
+        commit(db, Draft::nothing(cancel))?;
+    }
     let gate = db.pins.close()?;
     let before = db.newest()?.file_bytes;
     let expiry = preview_inside(db, rule)?;

@@ -25,7 +25,7 @@ use crate::format::version_row::VersionRow;
 pub(super) struct StateChange {
     /// Rows of versions that expire, as they will be.
     pub(super) expired: Vec<VersionRow>,
-    /// What only those refer to.
+    /// What only those refer to, and what commits that are not durable yet took out of use.
     pub(super) freed: Vec<FreedRow>,
     /// Rows of versions that are added. The last one is set when everything that it records is known.
     pub(super) added: Vec<VersionRow>,

@@ -8,6 +8,7 @@ mod common;
 mod crash;
 mod data;
 mod determinism;
+mod durability;
 mod exactness;
 mod format;
 mod history;
