@@ -3,11 +3,15 @@
 //! Every message says what happened, where, and what to do. Unless a variant says otherwise the store is unchanged: a
 //! refused batch writes nothing, and a failed commit leaves the last version in place.
 
+mod history;
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use crate::ids::{PointId, VersionId};
+
+pub use history::{AtError, BackupError, ReceiveError, RestoreError, TagError};
 
 /// A place in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -453,23 +457,6 @@ pub enum QueryError {
     /// The radius is NaN or negative.
     #[error("radius {0} is not a number from 0 up")]
     Radius(f32),
-    /// The store could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
-
-/// Why a version could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AtError {
-    /// The store has no such version.
-    #[error("there is no version {asked}; the newest is {newest}")]
-    NoSuchVersion {
-        /// The version asked for.
-        asked: VersionId,
-        /// The newest there is.
-        newest: VersionId,
-    },
     /// The store could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),

@@ -27,8 +27,10 @@
 //! ```
 
 mod arena;
+mod copies;
 mod error;
 mod format;
+mod history;
 mod ids;
 #[cfg(feature = "cli")]
 mod ingest;
@@ -38,31 +40,41 @@ mod metric;
 mod new_file;
 mod options;
 mod query;
+mod retention;
 mod snapshot;
 mod store;
 mod transaction;
 mod tree;
 mod version;
 mod version_info;
+mod when;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 
 pub use error::{
-    AtError, CommitError, Corruption, CreateError, Defect, DeleteError, InsertError, OpenError,
-    OptionsError, Place, PointsError, QueryError, ReadError, StorageError,
+    AtError, BackupError, CommitError, Corruption, CreateError, Defect, DeleteError, InsertError,
+    OpenError, OptionsError, Place, PointsError, QueryError, ReadError, ReceiveError, RestoreError,
+    StorageError, TagError,
 };
 pub use ids::{PointId, VersionId};
 pub use insert::report::{Counters, Report, StageTimes};
+pub use maintain::backup::BackupReport;
+pub use maintain::diff::Diff;
+pub use maintain::receive::ReceiveReport;
 pub use maintain::stats::Stats;
 pub use maintain::verify::{Problem, VerifyOptions, VerifyReport};
-pub use options::{CancelToken, CreateOptions, Metric, OpenOptions, Progress, Provenance};
+pub use options::{
+    CancelToken, CreateOptions, Durability, Metric, OpenOptions, Progress, Provenance,
+};
 pub use query::Neighbor;
+pub use retention::{ExpireReport, Retention};
 pub use snapshot::{NeighborTable, Searcher, Snapshot};
 pub use store::Store;
 pub use transaction::Transaction;
 pub use version_info::{VersionInfo, VersionKind};
+pub use when::{Tag, When, WhenError};
 
 /// The examples of the README, compiled and run.
 #[cfg(doctest)]

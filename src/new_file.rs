@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::arena::storage::FileStorage;
 use crate::error::{CreateError, StorageError};
+use crate::format::header::Header;
 use crate::options::{CreateOptions, OpenOptions};
 use crate::version::database::Database;
 
@@ -21,6 +22,18 @@ impl NewFile {
         open: &OpenOptions,
     ) -> Result<Self, CreateError> {
         options.check()?;
+        Self::filled(target, |storage| Database::format(storage, options, open.provenance))
+    }
+
+    /// An empty store with the header of another.
+    pub(crate) fn with_header(target: &Path, header: &Header) -> Result<Self, CreateError> {
+        Self::filled(target, |storage| Database::format_as(storage, header))
+    }
+
+    fn filled(
+        target: &Path,
+        format: impl FnOnce(&FileStorage) -> Result<(), StorageError>,
+    ) -> Result<Self, CreateError> {
         // Told early; keeping the file checks again, and does not replace.
         if target.symlink_metadata().is_ok() {
             return Err(CreateError::Exists { path: target.to_path_buf() });
@@ -33,7 +46,7 @@ impl NewFile {
             .tempfile_in(folder(target))
             .map_err(failed)?;
         let storage = FileStorage::new(file.as_file().try_clone().map_err(failed)?);
-        Database::format(&storage, options, open.provenance)?;
+        format(&storage)?;
         Ok(NewFile { target: target.to_path_buf(), file })
     }
 

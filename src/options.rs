@@ -186,6 +186,23 @@ pub enum Provenance {
     },
 }
 
+/// When a version is safe from a crash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// When its commit returns.
+    #[default]
+    Full,
+    /// Versions share one pair of syncs: they are safe when this many have come together, when [`crate::Store::sync`] is
+    /// called, when tags change or versions expire, and when the [`crate::Store`] is dropped. Until then they are visible
+    /// to this handle only, and a crash loses them, the newest first and never one in the middle; what is left is
+    /// consistent. For those who insert a few points at a time.
+    Deferred {
+        /// How many, at most 10,000.
+        versions: u32,
+    },
+}
+
 type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// The settings of one opening; none is persisted.
@@ -196,6 +213,7 @@ pub struct OpenOptions {
     pub(crate) cancel: CancelToken,
     pub(crate) progress: Option<ProgressFn>,
     pub(crate) provenance: Provenance,
+    pub(crate) durability: Durability,
 }
 
 impl Default for OpenOptions {
@@ -206,6 +224,7 @@ impl Default for OpenOptions {
             cancel: CancelToken::default(),
             progress: None,
             provenance: Provenance::System,
+            durability: Durability::Full,
         }
     }
 }
@@ -232,7 +251,8 @@ impl OpenOptions {
         self
     }
 
-    /// Opens for reading only: takes no lock, and sees versions that another process commits later.
+    /// Opens for reading only: beside a writer, in this process or another, and sees versions that it commits later. What is
+    /// open here does not expire there.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
@@ -254,6 +274,29 @@ impl OpenOptions {
     /// Where time stamps and lineage ids come from.
     pub fn provenance(mut self, provenance: Provenance) -> Self {
         self.provenance = provenance;
+        self
+    }
+
+    /// When versions are safe from a crash.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("s.tre");
+    /// use treering::{CreateOptions, Durability, OpenOptions, Store};
+    /// let open = OpenOptions::new().durability(Durability::Deferred { versions: 100 });
+    /// let mut store = Store::create_with(path, CreateOptions::new(1), open)?;
+    /// for i in 0..250 {
+    ///     store.insert(&[i as f32])?;
+    /// }
+    /// store.sync()?; // the last fifty, too
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
         self
     }
 

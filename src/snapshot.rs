@@ -11,10 +11,11 @@ use crate::query::{Neighbor, auto, batch, brute, knn, range};
 use crate::store::Core;
 use crate::tree::columns::Tree;
 use crate::tree::id_index;
+use crate::version::pins::Pin;
 use crate::version_info::VersionInfo;
 
 /// One version of a store, read-only. Cheap to clone, usable from any thread; it neither blocks the writer nor sees
-/// anything that is committed later.
+/// anything that is committed later. The version does not expire as long as a snapshot of it exists in any process.
 ///
 /// # Examples
 ///
@@ -37,6 +38,8 @@ pub struct Snapshot {
 struct Inner {
     core: Arc<Core>,
     row: VersionRow,
+    /// Keeps the version from expiring.
+    _pin: Pin,
     info: Option<VersionInfo>,
     tree: Tree,
     /// Searchers not in use, so that single queries reuse scratch.
@@ -57,7 +60,7 @@ impl std::fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn open(core: Arc<Core>, row: VersionRow) -> Result<Self, ReadError> {
+    pub(crate) fn open(core: Arc<Core>, row: VersionRow, pin: Pin) -> Result<Self, ReadError> {
         let tree = Tree::open(&core.db, &row.roots)?;
         if tree.live()? != row.points {
             return Err(ReadError::row(
@@ -68,7 +71,7 @@ impl Snapshot {
         }
         let info = (row.version > 0).then(|| VersionInfo::from_row(&row));
         let idle = Mutex::new(Vec::new());
-        Ok(Snapshot { inner: Arc::new(Inner { core, row, info, tree, idle }) })
+        Ok(Snapshot { inner: Arc::new(Inner { core, row, _pin: pin, info, tree, idle }) })
     }
 
     pub(crate) fn tree(&self) -> &Tree {

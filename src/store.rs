@@ -56,7 +56,7 @@ pub(crate) struct Core {
 pub struct Store {
     pub(crate) core: Arc<Core>,
     /// The newest version as a snapshot, kept so that asking again is cheap.
-    latest: Mutex<Option<Snapshot>>,
+    pub(crate) latest: Mutex<Option<Snapshot>>,
 }
 
 impl fmt::Debug for Store {
@@ -210,7 +210,7 @@ impl Store {
         Self::from_storage(Box::new(storage), open).map_err(|e| CreateError::Open(Box::new(e)))
     }
 
-    fn from_new(new: &NewFile, open: OpenOptions) -> Result<Self, CreateError> {
+    pub(crate) fn from_new(new: &NewFile, open: OpenOptions) -> Result<Self, CreateError> {
         let open = OpenOptions { read_only: false, ..open };
         Self::from_file(new.handle()?, open).map_err(|e| CreateError::Open(Box::new(e)))
     }
@@ -392,14 +392,14 @@ impl Store {
     /// # }
     /// ```
     pub fn latest(&self) -> Result<Snapshot, AtError> {
-        let row = self.core.db.newest_version()?;
+        let (row, pin) = self.core.db.newest_version()?;
         let mut latest = self.latest.lock().expect("no holder panics");
         if let Some(snapshot) = &*latest
             && snapshot.version().0 == row.version
         {
             return Ok(snapshot.clone());
         }
-        let snapshot = Snapshot::open(self.core.clone(), row)?;
+        let snapshot = Snapshot::open(self.core.clone(), row, pin)?;
         *latest = Some(snapshot.clone());
         Ok(snapshot)
     }
@@ -409,7 +409,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`AtError::NoSuchVersion`]; damage or I/O failure.
+    /// [`AtError::NoSuchVersion`], [`AtError::Expired`]; damage or I/O failure.
     ///
     /// # Examples
     ///
@@ -424,10 +424,11 @@ impl Store {
     /// # }
     /// ```
     pub fn at(&self, version: VersionId) -> Result<Snapshot, AtError> {
-        Ok(Snapshot::open(self.core.clone(), self.core.db.version(version)?)?)
+        let (row, pin) = self.core.db.version(version)?;
+        Ok(Snapshot::open(self.core.clone(), row, pin)?)
     }
 
-    /// The records of all versions, oldest first.
+    /// The records of all versions that can be opened, oldest first.
     ///
     /// # Errors
     ///

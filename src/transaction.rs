@@ -3,19 +3,21 @@
 use std::fmt;
 use std::time::Instant;
 
-use crate::error::{CommitError, DeleteError, InsertError, ReadError};
+use crate::error::{AtError, CommitError, DeleteError, InsertError, ReadError};
 use crate::format::arrays::{ArrayRoot, DATA_ARRAYS};
 use crate::format::version_row::{
-    KIND_COMPACT, KIND_DELETE, KIND_INSERT, KIND_MIXED, MESSAGE_BYTES, VersionRow,
+    KIND_COMPACT, KIND_DELETE, KIND_INSERT, KIND_MIXED, KIND_RESTORE, MESSAGE_BYTES, VersionRow,
 };
 use crate::ids::{PointId, VersionId};
 use crate::insert::batch::{self, Batch, NextId};
 use crate::insert::report::{Counters, Report, Work};
 use crate::insert::{self, Context, remove};
+use crate::options::Durability;
 use crate::store::Store;
 use crate::tree::columns::Tree;
 use crate::tree::id_index;
-use crate::version::commit::{Draft, commit};
+use crate::version::commit::{Draft, NewVersion, commit};
+use crate::version::database::Database;
 
 /// What a transaction works on, from its first operation on.
 struct State {
@@ -26,7 +28,24 @@ struct State {
     removed: u64,
     /// The rows of points deleted before are gone.
     compacted: bool,
+    /// The base is not the newest version, but one that was asked for.
+    restored: bool,
     work: Work,
+}
+
+impl State {
+    fn new(db: &Database, base: VersionRow, next_id: NextId) -> Result<Self, ReadError> {
+        Ok(State {
+            tree: Tree::open(db, &base.roots)?,
+            next_id,
+            base,
+            added: 0,
+            removed: 0,
+            compacted: false,
+            restored: false,
+            work: Work::default(),
+        })
+    }
 }
 
 /// Several inserts and deletes that become one version. Each sees what those before it did. Dropped without
@@ -166,6 +185,22 @@ impl<'a> Transaction<'a> {
         result.map(|()| self)
     }
 
+    /// Goes back to an older version: the transaction holds its points, and nothing of what was done before in the
+    /// transaction. Committed as it is, it makes a version that shares everything with the old one and costs a few blocks;
+    /// its `parent` is the old version. Automatic ids go on from the largest ever used.
+    ///
+    /// # Errors
+    ///
+    /// No such version; damage or I/O failure.
+    pub fn restore(&mut self, version: VersionId) -> Result<&mut Self, AtError> {
+        let next_id = self.state()?.next_id;
+        let db = &self.store.core.db;
+        let (base, _pin) = db.version(version)?;
+        self.state = Some(State { restored: true, ..State::new(db, base, next_id)? });
+        self.broken = false;
+        Ok(self)
+    }
+
     /// True if the id is live as the transaction stands.
     ///
     /// # Errors
@@ -181,7 +216,7 @@ impl<'a> Transaction<'a> {
         self
     }
 
-    /// Makes everything one version, durable when this returns.
+    /// Makes everything one version, durable when this returns, unless [`crate::OpenOptions::durability`] says otherwise.
     ///
     /// # Errors
     ///
@@ -195,7 +230,7 @@ impl<'a> Transaction<'a> {
         self.state()?;
         let state = self.state.as_mut().expect("made by the line above");
         let start = Instant::now();
-        let State { base, tree, added, removed, compacted, work, .. } = state;
+        let State { base, tree, added, removed, compacted, restored, work, .. } = state;
         (work.counters.cow_segments, work.counters.cow_bytes_copied) = tree.copied();
         let mut row = VersionRow {
             parent: base.version,
@@ -210,6 +245,7 @@ impl<'a> Transaction<'a> {
             ids_exhausted: state.next_id.is_none() as u8,
             kind: match (*added, *removed) {
                 (0, 0) if *compacted => KIND_COMPACT,
+                (0, 0) if *restored => KIND_RESTORE,
                 (_, 0) => KIND_INSERT,
                 (0, _) => KIND_DELETE,
                 _ => KIND_MIXED,
@@ -220,11 +256,24 @@ impl<'a> Transaction<'a> {
         };
         row.message = [0; MESSAGE_BYTES];
         row.message[..self.message.len()].copy_from_slice(self.message.as_bytes());
+        // It would pin its version against the saved rule of retention.
+        *self.store.latest.lock().expect("no holder panics") = None;
         core.options.report("write", 0, 1);
         let row = core.pool.install(|| {
             let cancel = &core.options.cancel;
-            commit(&core.db, Draft { columns: tree.columns(), row, cancel })
+            let version = Some(NewVersion {
+                columns: tree.columns(),
+                row,
+                base: base.version,
+                received: None,
+            });
+            let group = match core.options.durability {
+                Durability::Full => 0,
+                Durability::Deferred { versions } => versions,
+            };
+            commit(&core.db, Draft { version, group, ..Draft::nothing(cancel) })
         })?;
+        let row = row.expect("the draft makes a version");
         core.options.report("write", 1, 1);
         work.times.commit += start.elapsed();
         Ok(Report {
@@ -250,16 +299,9 @@ impl<'a> Transaction<'a> {
     fn state(&mut self) -> Result<&mut State, ReadError> {
         if self.state.is_none() {
             let db = &self.store.core.db;
-            let base = db.newest_version()?;
-            self.state = Some(State {
-                tree: Tree::open(db, &base.roots)?,
-                next_id: (base.ids_exhausted == 0).then_some(base.next_id),
-                base,
-                added: 0,
-                removed: 0,
-                compacted: false,
-                work: Work::default(),
-            });
+            let (base, _pin) = db.newest_version()?;
+            let next_id = (base.ids_exhausted == 0).then_some(base.next_id);
+            self.state = Some(State::new(db, base, next_id)?);
         }
         Ok(self.state.as_mut().expect("made above"))
     }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::format::version_row::{KIND_COMPACT, KIND_DELETE, KIND_INSERT, VersionRow};
+use crate::format::version_row::{
+    KIND_COMPACT, KIND_DELETE, KIND_INSERT, KIND_RESTORE, VersionRow,
+};
 use crate::ids::VersionId;
 use crate::insert::report::Counters;
 
@@ -18,6 +20,8 @@ pub enum VersionKind {
     Mixed,
     /// The same points, packed.
     Compact,
+    /// The points of its parent, an older version.
+    Restore,
 }
 
 impl std::fmt::Display for VersionKind {
@@ -27,6 +31,7 @@ impl std::fmt::Display for VersionKind {
             VersionKind::Delete => "delete",
             VersionKind::Mixed => "mixed",
             VersionKind::Compact => "compact",
+            VersionKind::Restore => "restore",
         })
     }
 }
@@ -45,9 +50,9 @@ pub struct VersionInfo {
     pub kind: VersionKind,
     /// Live points.
     pub points: u64,
-    /// Points inserted.
+    /// Points inserted, compared with the parent.
     pub added: u64,
-    /// Points deleted.
+    /// Points deleted, compared with the parent.
     pub removed: u64,
     /// Bytes that making it wrote to the file.
     pub bytes_written: u64,
@@ -67,6 +72,7 @@ impl VersionInfo {
                 KIND_INSERT => VersionKind::Insert,
                 KIND_DELETE => VersionKind::Delete,
                 KIND_COMPACT => VersionKind::Compact,
+                KIND_RESTORE => VersionKind::Restore,
                 _ => VersionKind::Mixed,
             },
             points: row.points,

@@ -87,6 +87,31 @@ impl FreeSpace {
         blocks * self.block_bytes
     }
 
+    /// Maximal free ranges between two offsets: (offset, bytes), ascending.
+    pub(crate) fn free_runs(&self, from: u64, to: u64) -> Vec<(u64, u64)> {
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        let end = to / self.block_bytes;
+        let mut block = from.div_ceil(self.block_bytes);
+        while block < end {
+            let word = self.words.get((block / 64) as usize).copied().unwrap_or(0) >> (block % 64);
+            // As many blocks as are alike, as far as this word goes.
+            let alike = match word & 1 {
+                1 => word.trailing_ones() as u64,
+                _ => (word.trailing_zeros() as u64).min(64 - block % 64),
+            };
+            let alike = alike.min(end - block);
+            if word & 1 == 0 {
+                let (offset, bytes) = (block * self.block_bytes, alike * self.block_bytes);
+                match runs.last_mut() {
+                    Some((start, len)) if *start + *len == offset => *len += bytes,
+                    _ => runs.push((offset, bytes)),
+                }
+            }
+            block += alike;
+        }
+        runs
+    }
+
     /// Bytes in use.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.words.iter().map(|w| w.count_ones() as u64).sum::<u64>() * self.block_bytes
@@ -215,6 +240,24 @@ mod tests {
             space.free(address, bytes);
         }
         assert_eq!(space.used_end(), 65_536);
+    }
+
+    #[test]
+    fn free_runs_are_the_blocks_that_are_not_used() {
+        let mut space = FreeSpace::new(4096, Vec::new(), 65_536);
+        let taken: Vec<u64> = (0..300).map(|_| space.allocate(4096, Class::Topology)).collect();
+        let end = space.used_end() + 10 * 4096;
+        for (i, &address) in taken.iter().enumerate() {
+            if i % 3 == 0 || (64..200).contains(&i) {
+                space.free(address, 4096);
+            }
+        }
+        let runs = space.free_runs(65_536, end);
+        assert!(runs.windows(2).all(|pair| pair[0].0 + pair[0].1 < pair[1].0), "maximal");
+        let inside = |at: u64| runs.iter().any(|(start, len)| (*start..start + len).contains(&at));
+        for at in (65_536..end).step_by(4096) {
+            assert_ne!(inside(at), space.is_range_used(at, 4096), "{at}");
+        }
     }
 
     #[test]

@@ -59,8 +59,8 @@ impl Arena {
     }
 
     /// Makes bytes up to `limit` readable; the file must be at least that long.
-    pub(crate) fn raise_limit(&self, limit: u64) {
-        self.limit.fetch_max(limit, Ordering::AcqRel);
+    pub(crate) fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Release);
     }
 
     /// The bytes that `entry` refers to, checked against its checksum the first time they are touched. `place` names

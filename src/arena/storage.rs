@@ -1,11 +1,11 @@
-//! The one seam between the store and the disk: eight operations, a real file, and memory for tests.
+//! The one seam between the store and the disk: ten operations, a real file, and memory for tests.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
-use super::lock;
+use super::lock::{self, Hold, LockRange};
 use super::mapping::{Bytes, Windows};
 use crate::error::StorageError;
 
@@ -25,8 +25,12 @@ pub(crate) trait Storage: Send + Sync {
     fn sync(&self) -> Result<(), StorageError>;
     /// Bytes that will not change while the result exists.
     fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError>;
-    /// Takes the writer's lock; `false` if another writer holds it.
-    fn lock(&self) -> Result<bool, StorageError>;
+    /// Gives the space of a range back to the file system; it then reads as zeros. Where that cannot be, nothing happens.
+    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError>;
+    /// Changes how this handle holds a range; `false` if another handle's hold is in the way.
+    fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError>;
+    /// True if another handle holds a part of a range.
+    fn is_held_elsewhere(&self, range: LockRange) -> Result<bool, StorageError>;
 }
 
 fn failed(operation: &'static str) -> impl Fn(io::Error) -> StorageError {
@@ -91,8 +95,34 @@ impl Storage for FileStorage {
         self.windows.get(&self.file, offset, len)
     }
 
-    fn lock(&self) -> Result<bool, StorageError> {
-        lock::try_lock_writer(&self.file).map_err(failed("lock"))
+    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        #[cfg(target_os = "linux")]
+        {
+            use nix::errno::Errno;
+            use nix::fcntl::{FallocateFlags, fallocate};
+            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            loop {
+                match fallocate(&self.file, flags, offset as i64, len as i64) {
+                    // Not every file system can; the space stays in the file and is used again.
+                    Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(()),
+                    Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(failed("punch")(errno.into())),
+                }
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (offset, len);
+            Ok(())
+        }
+    }
+
+    fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError> {
+        lock::try_lock(&self.file, range, hold).map_err(failed("lock"))
+    }
+
+    fn is_held_elsewhere(&self, range: LockRange) -> Result<bool, StorageError> {
+        lock::is_held_elsewhere(&self.file, range).map_err(failed("lock"))
     }
 }
 
@@ -151,7 +181,18 @@ impl Storage for MemoryStorage {
         Ok(copy.freeze())
     }
 
-    fn lock(&self) -> Result<bool, StorageError> {
+    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        let mut content = self.content.lock().expect("no holder panics");
+        let end = content.len().min((offset + len) as usize);
+        content[end.min(offset as usize)..end].fill(0);
+        Ok(())
+    }
+
+    fn lock(&self, _: LockRange, _: Hold) -> Result<bool, StorageError> {
         Ok(true)
+    }
+
+    fn is_held_elsewhere(&self, _: LockRange) -> Result<bool, StorageError> {
+        Ok(false)
     }
 }

@@ -1,11 +1,12 @@
 //! What may be written after `treering`: verbs, options, and the checks that need no file.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::ingest::Format;
-use crate::{Metric, VersionId};
+use crate::{Metric, When};
 
 /// An exact nearest-neighbour index on disk that keeps every version of itself.
 ///
@@ -22,10 +23,11 @@ pub(super) struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok; 1 failure; 2 usage; 3 corrupt, or verify failed; 4 locked by another writer;
-5 version or id not found; 6 out of memory or disk; 130 interrupted (the store stays openable).
+5 version, tag or id not found; 6 out of memory or disk; 130 interrupted (the store stays openable).
 
 INPUT and QUERIES: .npy (n x d, float32, float64 or uint8), .csv (numbers, at most one header line),
-or - for CSV on standard input; --format overrides the ending.";
+or - for CSV on standard input; --format overrides the ending.
+WHEN: a version number, a tag, or an RFC 3339 time, which means the newest version not after it.";
 
 /// Options of every verb.
 #[derive(Args, Debug)]
@@ -62,6 +64,18 @@ pub(super) enum Verb {
     Export(Export),
     /// List the versions, newest first
     Log(Log),
+    /// What changed between two versions: ids, or the answers to queries
+    Diff(Diff),
+    /// Name a version, take a name away, or list the names
+    Tag(Tag),
+    /// Go back to an older version, as one new version; nothing is rewritten
+    Restore(Restore),
+    /// Let old versions go, and give their space back
+    Expire(Expire),
+    /// Write all versions and tags, or those after WHEN, to a file that `receive` reads
+    Backup(Backup),
+    /// Take over the versions of a backup; makes the store if there is none
+    Receive(Receive),
     /// Check checksums and, with --deep, every invariant of the tree
     Verify(Verify),
     /// Sizes and shape of a version
@@ -176,12 +190,95 @@ pub(super) struct Log {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct Diff {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The earlier version: a number, a tag, or a time in RFC 3339
+    pub(super) from: When,
+    /// The later version
+    pub(super) to: When,
+    /// Only say how many
+    #[arg(long)]
+    pub(super) count: bool,
+    /// Compare the answers to the rows of this file instead, and show those that changed
+    #[arg(long, value_name = "QUERIES", requires = "k")]
+    pub(super) queries: Option<PathBuf>,
+    /// Neighbours per query
+    #[arg(short, requires = "queries")]
+    pub(super) k: Option<usize>,
+    /// The format of QUERIES, whatever its ending
+    #[arg(long, value_enum, requires = "queries")]
+    pub(super) format: Option<Format>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Tag {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The name; without it all tags are listed
+    pub(super) name: Option<String>,
+    /// The version to name: a number, a tag, or a time in RFC 3339; the newest if not given
+    #[arg(long, value_name = "WHEN", requires = "name", conflicts_with = "delete")]
+    pub(super) at: Option<When>,
+    /// Take the name away; the version stays
+    #[arg(long, requires = "name")]
+    pub(super) delete: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Restore {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The version to go back to: a number, a tag, or a time in RFC 3339
+    pub(super) when: When,
+    #[command(flatten)]
+    pub(super) message: Message,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Expire {
+    /// The store
+    pub(super) store: PathBuf,
+    /// Keep the newest N versions
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) keep_last: Option<u64>,
+    /// Keep versions that are not older than this, such as 30d, 12h or 90m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) keep_for: Option<Duration>,
+    /// Tell what would go, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// From now on every commit applies the rule; without a rule, none does any more
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(super) save_policy: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Backup {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The file to write; it is replaced when the backup is whole
+    pub(super) file: PathBuf,
+    /// Only what came after this version, which the receiver has: a number, a tag, or a time in RFC 3339
+    #[arg(long, value_name = "WHEN")]
+    pub(super) since: Option<When>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Receive {
+    /// The store
+    pub(super) store: PathBuf,
+    /// The file that `backup` wrote
+    pub(super) file: PathBuf,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct Verify {
     /// The store
     pub(super) store: PathBuf,
     /// Check this version instead of the newest
-    #[arg(long, value_name = "WHEN", value_parser = when, conflicts_with = "all")]
-    pub(super) at: Option<VersionId>,
+    #[arg(long, value_name = "WHEN", conflicts_with = "all")]
+    pub(super) at: Option<When>,
     /// Check every version
     #[arg(long)]
     pub(super) all: bool,
@@ -238,9 +335,9 @@ pub(super) struct Message {
 /// The version to look at.
 #[derive(Args, Debug)]
 pub(super) struct At {
-    /// The version to look at: a number; the newest if not given
-    #[arg(long = "at", value_name = "WHEN", value_parser = when)]
-    pub(super) version: Option<VersionId>,
+    /// The version to look at: a number, a tag, or a time in RFC 3339; the newest if not given
+    #[arg(long = "at", value_name = "WHEN")]
+    pub(super) when: Option<When>,
 }
 
 /// A distance, as `--metric` names it.
@@ -267,9 +364,12 @@ pub(super) enum OnDuplicate {
     Replace,
 }
 
-fn when(text: &str) -> Result<VersionId, String> {
-    text.parse().map(VersionId).map_err(|_| {
-        "only version numbers can be given so far, as `treering log` lists them".to_owned()
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text
+        .parse::<jiff::Span>()
+        .and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()));
+    parsed.ok().and_then(|duration| Duration::try_from(duration).ok()).ok_or_else(|| {
+        "a duration is a number of days, hours, minutes or seconds: 30d, 12h, 1h30m".to_owned()
     })
 }
 
@@ -310,7 +410,18 @@ mod tests {
         assert!(!accepts("treering query s q.npy -k 3 --radius 1"));
         assert!(!accepts("treering query s q.npy --radius -1"));
         assert!(!accepts("treering query s q.npy --radius nan"));
-        assert!(!accepts("treering query s q.npy -k 3 --at yesterday"));
+        assert!(accepts("treering query s q.npy -k 3 --at yesterday"));
+        assert!(!accepts("treering query s q.npy -k 3 --at 2026-11-25T22:00:00"));
+    }
+
+    #[test]
+    fn durations() {
+        let seconds = |text| duration(text).map(|duration| duration.as_secs());
+        assert_eq!(seconds("30d"), Ok(30 * 86_400));
+        assert_eq!(seconds("1h30m"), Ok(5400));
+        for text in ["", "30", "-1d", "1 month", "1y", "soon"] {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

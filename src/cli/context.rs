@@ -85,8 +85,8 @@ impl Context {
         path: &Path,
         at: &At,
     ) -> Result<Snapshot, Failure> {
-        match at.version {
-            Some(version) => store.at(version),
+        match &at.when {
+            Some(when) => store.find(when).and_then(|version| store.at(version)),
             None => store.latest(),
         }
         .about(path)

@@ -3,8 +3,8 @@
 use super::failure::Failure;
 use crate::ingest::IngestError;
 use crate::{
-    AtError, CommitError, CreateError, DeleteError, InsertError, OpenError, QueryError, ReadError,
-    StorageError,
+    AtError, BackupError, CommitError, CreateError, DeleteError, InsertError, OpenError,
+    QueryError, ReadError, ReceiveError, StorageError, TagError,
 };
 
 /// Done.
@@ -33,6 +33,14 @@ pub(super) fn code(failure: &Failure) -> u8 {
         Failure::Open { source, .. } => open(source),
         Failure::At { source, .. } => at(source),
         Failure::Read { source, .. } => read(source),
+        Failure::Tag { source: TagError::Name { .. }, .. } => USAGE,
+        Failure::Tag { source: TagError::At(source), .. } => at(source),
+        Failure::Tag { source: TagError::Commit(source), .. } => commit(source),
+        Failure::Backup { source: BackupError::At(source), .. } => at(source),
+        Failure::Backup { source: BackupError::Commit(source), .. } => commit(source),
+        Failure::Backup { source: BackupError::Write(source), .. } => io(source),
+        Failure::Backup { source: BackupError::Interrupted, .. } => INTERRUPTED,
+        Failure::Receive { source, .. } => receive(source),
         Failure::Insert { source, .. } => insert(source),
         Failure::Delete { source, .. } => delete(source),
         Failure::Commit { source, .. } => commit(source),
@@ -72,8 +80,29 @@ fn open(source: &OpenError) -> u8 {
 
 fn at(source: &AtError) -> u8 {
     match source {
-        AtError::NoSuchVersion { .. } => NOT_FOUND,
+        AtError::NoSuchVersion { .. }
+        | AtError::NoSuchTag { .. }
+        | AtError::Expired { .. }
+        | AtError::BeforeFirst { .. } => NOT_FOUND,
         AtError::Read(source) => read(source),
+    }
+}
+
+fn receive(source: &ReceiveError) -> u8 {
+    match source {
+        ReceiveError::Foreign
+        | ReceiveError::Truncated
+        | ReceiveError::Damaged { .. }
+        | ReceiveError::Incomplete { .. } => CORRUPT,
+        ReceiveError::StreamVersion { .. }
+        | ReceiveError::OtherStore
+        | ReceiveError::MissingBase { .. }
+        | ReceiveError::Diverged { .. } => FAILURE,
+        ReceiveError::At(source) => at(source),
+        ReceiveError::Read(source) => io(source),
+        ReceiveError::Create(source) => create(source),
+        ReceiveError::Open(source) => open(source),
+        ReceiveError::Commit(source) => commit(source),
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::ingest::IngestError;
 use crate::{
-    AtError, CommitError, CreateError, DeleteError, InsertError, OpenError, PointId, QueryError,
-    ReadError, VersionId,
+    AtError, BackupError, CommitError, CreateError, DeleteError, InsertError, OpenError, PointId,
+    QueryError, ReadError, ReceiveError, TagError, VersionId,
 };
 
 /// Why a verb failed. The message is one line that names the file.
@@ -27,6 +27,15 @@ pub(super) enum Failure {
     /// The store could not be read.
     #[error("{}: {source}", .store.display())]
     Read { store: PathBuf, source: ReadError },
+    /// The tag was refused or could not be written.
+    #[error("{}: {source}", .store.display())]
+    Tag { store: PathBuf, source: TagError },
+    /// The backup could not be made.
+    #[error("{}: {source}", .store.display())]
+    Backup { store: PathBuf, source: BackupError },
+    /// The backup was refused, or could not be taken over.
+    #[error("{}: {source}", .file.display())]
+    Receive { file: PathBuf, source: ReceiveError },
     /// The batch was refused or could not be written.
     #[error("{}", insert_message(.input, .source))]
     Insert { input: String, source: InsertError },
@@ -84,7 +93,8 @@ macro_rules! about {
         }
     )*};
 }
-about!(OpenError => Open, AtError => At, ReadError => Read, DeleteError => Delete, CommitError => Commit);
+about!(OpenError => Open, AtError => At, ReadError => Read, DeleteError => Delete, CommitError => Commit,
+    TagError => Tag, BackupError => Backup);
 
 fn open_message(store: &Path, source: &OpenError) -> String {
     match source {

@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use crate::When;
+
 /// `1234567` as `1,234,567`.
 pub(super) fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -32,11 +34,7 @@ pub(super) fn bytes(n: u64) -> String {
 
 /// RFC 3339 in UTC with all nine digits, so that it can be given back exactly.
 pub(super) fn time(time: SystemTime) -> String {
-    match jiff::Timestamp::try_from(time) {
-        Ok(timestamp) => format!("{timestamp:.9}"),
-        // Beyond the year 9999: a clock that is badly wrong, and still no reason to fail.
-        Err(_) => format!("{time:?}"),
-    }
+    When::Time(time).to_string()
 }
 
 /// Text from a store with control characters escaped, so that it cannot disturb a terminal.

@@ -1,5 +1,7 @@
 //! `log`: the versions, newest first.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::args::Log;
@@ -7,24 +9,43 @@ use super::context::Context;
 use super::failure::{About, Failure};
 use super::progress::Bar;
 use super::{human, output};
-use crate::VersionInfo;
+use crate::{VersionId, VersionInfo};
 
 pub(super) fn run(context: &Context, args: &Log) -> Result<(), Failure> {
     let store = context.open_reader(&args.store, &Bar::new(true))?;
     let versions = store.versions().about(&args.store)?;
-    let newest_first = versions.iter().rev();
+    let tags = store.tags().about(&args.store)?;
+    let unique: HashMap<VersionId, u64> =
+        store.unique_bytes().about(&args.store)?.into_iter().collect();
+    let tags_of = |version: &VersionInfo| {
+        let of = tags.iter().filter(|tag| tag.version == version.version);
+        of.map(|tag| tag.name.clone()).collect::<Vec<String>>()
+    };
+    let newest_first = versions.iter().rev().map(|version| Line {
+        version,
+        tags: tags_of(version),
+        // Unknown if the version came or went since it was listed.
+        unique: unique.get(&version.version).copied(),
+    });
     if context.json {
         let objects: Vec<Value> = newest_first.map(object).collect();
         return output::print_json(&json!({ "versions": objects }));
     }
     let headings = [
-        "version", "parent", "<time", "<kind", "points", "added", "removed", "written", "<message",
+        "version", "parent", "<time", "<kind", "points", "added", "removed", "written", "unique",
+        "<tags", "<message",
     ];
     let rows: Vec<Vec<String>> = newest_first.map(row).collect();
     output::print(&human::table(&headings, &rows))
 }
 
-fn object(version: &VersionInfo) -> Value {
+struct Line<'a> {
+    version: &'a VersionInfo,
+    tags: Vec<String>,
+    unique: Option<u64>,
+}
+
+fn object(Line { version, tags, unique }: Line<'_>) -> Value {
     json!({
         "version": version.version.0,
         "parent": version.parent.0,
@@ -34,15 +55,13 @@ fn object(version: &VersionInfo) -> Value {
         "added": version.added,
         "removed": version.removed,
         "bytes_written": version.bytes_written,
-        // Not told yet: it takes the comparison of segment tables that expiry needs.
-        "bytes_unique": null,
-        // There are no tags yet.
-        "tags": [],
+        "bytes_unique": unique,
+        "tags": tags,
         "message": version.message,
     })
 }
 
-fn row(version: &VersionInfo) -> Vec<String> {
+fn row(Line { version, tags, unique }: Line<'_>) -> Vec<String> {
     vec![
         version.version.to_string(),
         version.parent.to_string(),
@@ -52,6 +71,8 @@ fn row(version: &VersionInfo) -> Vec<String> {
         human::count(version.added),
         human::count(version.removed),
         human::bytes(version.bytes_written),
+        unique.map_or("?".to_owned(), human::bytes),
+        tags.join(", "),
         human::printable(&version.message),
     ]
 }

@@ -13,17 +13,23 @@ mod made;
 mod output;
 mod progress;
 
+mod backup;
 mod bench;
 mod build;
 mod compact;
 mod delete;
 mod demo;
+mod diff;
+mod expire;
 mod export;
 mod get;
 mod insert;
 mod log;
 mod query;
+mod receive;
+mod restore;
 mod stats;
+mod tag;
 mod verify;
 
 use std::io::Write;
@@ -69,6 +75,12 @@ fn dispatch(context: &Context, verb: &Verb) -> Result<(), Failure> {
         Verb::Get(args) => get::run(context, args),
         Verb::Export(args) => export::run(context, args),
         Verb::Log(args) => log::run(context, args),
+        Verb::Diff(args) => diff::run(context, args),
+        Verb::Tag(args) => tag::run(context, args),
+        Verb::Restore(args) => restore::run(context, args),
+        Verb::Expire(args) => expire::run(context, args),
+        Verb::Backup(args) => backup::run(context, args),
+        Verb::Receive(args) => receive::run(context, args),
         Verb::Verify(args) => verify::run(context, args),
         Verb::Stats(args) => stats::run(context, args),
         Verb::Bench(args) => bench::run(context, args),

@@ -23,6 +23,8 @@ pub(super) fn run(context: &Context, args: &Stats) -> Result<(), Failure> {
             "nodes": stats.nodes,
             "file_bytes": stats.file_bytes,
             "live_bytes": stats.live_bytes,
+            "unique_bytes": stats.unique_bytes,
+            "shared_bytes": stats.shared_bytes,
             "pinned_bytes": stats.pinned_bytes,
             "reclaimable_bytes": stats.reclaimable_bytes,
         }));
@@ -38,6 +40,8 @@ pub(super) fn run(context: &Context, args: &Stats) -> Result<(), Failure> {
         ("nodes", human::count(stats.nodes)),
         ("file_bytes", size(stats.file_bytes)),
         ("live_bytes", size(stats.live_bytes)),
+        ("unique_bytes", size(stats.unique_bytes)),
+        ("shared_bytes", size(stats.shared_bytes)),
         ("pinned_bytes", size(stats.pinned_bytes)),
         ("reclaimable_bytes", size(stats.reclaimable_bytes)),
     ]))

@@ -48,9 +48,10 @@ pub(super) fn run(context: &Context, args: &Verify) -> Result<(), Failure> {
 
 fn check(context: &Context, args: &Verify, bar: &Bar) -> Result<VerifyReport, Failure> {
     let store = context.open_reader(&args.store, bar)?;
-    let options = match args.at {
+    let options = match &args.at {
         _ if args.all => VerifyOptions::all(),
-        Some(version) => {
+        Some(when) => {
+            let version = store.find(when).about(&args.store)?;
             store.at(version).about(&args.store)?;
             VerifyOptions::version(version)
         }

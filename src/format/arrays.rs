@@ -5,6 +5,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::rows;
+use super::tag_row::TagRow;
 use super::version_row::VersionRow;
 use crate::metric::BOX_GROUP;
 
@@ -77,13 +78,14 @@ arrays! {
     16 Versions     "versions"     Topology fixed::<VersionRow>;
     17 FreeMap      "free_map"     Topology fixed::<u64>;
     18 Freed        "freed"        Topology fixed::<rows::FreedRow>;
+    19 Tags         "tags"         Topology fixed::<TagRow>;
 }
 
 /// Number of arrays that a version roots: 0 up to and including `Boxes`.
 pub(crate) const DATA_ARRAYS: usize = 16;
 
-/// Number of arrays that a commit slot roots: `Versions`, `FreeMap`, `Freed`.
-pub(crate) const STATE_ARRAYS: usize = 3;
+/// Number of arrays that a commit slot roots: `Versions`, `FreeMap`, `Freed`, `Tags`.
+pub(crate) const STATE_ARRAYS: usize = 4;
 
 /// How one array lies in segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

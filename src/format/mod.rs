@@ -12,7 +12,9 @@ pub(crate) mod checksum;
 pub(crate) mod header;
 pub(crate) mod rows;
 pub(crate) mod slot;
+pub(crate) mod stream;
 pub(crate) mod table_node;
+pub(crate) mod tag_row;
 pub(crate) mod version_row;
 
 /// Size of the header, slot and hint blocks, whatever the store's own block size.

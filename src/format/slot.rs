@@ -25,9 +25,16 @@ pub(crate) struct CommitSlot {
     pub(crate) time_ns: u64,
     /// Number of the newest version; also the number of rows of `versions`.
     pub(crate) newest_version: u64,
-    /// Roots of `versions`, `free_map`, `freed`.
+    /// Roots of `versions`, `free_map`, `freed`, `tags`.
     pub(crate) roots: [ArrayRoot; STATE_ARRAYS],
-    pub(crate) reserved: [u8; 84],
+    /// Number of the oldest version that is retained; 0 if there are none.
+    pub(crate) oldest_version: u64,
+    /// The saved rule of retention: how many of the newest versions it keeps, and for how long; 0 for neither.
+    pub(crate) keep_last: u64,
+    pub(crate) keep_for_ns: u64,
+    /// The first commit that this slot made visible: the commit itself, unless several shared their syncs.
+    pub(crate) first_commit: u64,
+    pub(crate) reserved: [u8; 20],
     pub(crate) crc: u32,
 }
 
@@ -45,7 +52,11 @@ impl CommitSlot {
             time_ns: 0,
             newest_version: 0,
             roots: [ArrayRoot::default(); STATE_ARRAYS],
-            reserved: [0; 84],
+            oldest_version: 0,
+            keep_last: 0,
+            keep_for_ns: 0,
+            first_commit: 0,
+            reserved: [0; 20],
             crc: 0,
         }
     }
@@ -72,7 +83,7 @@ impl CommitSlot {
         let intact = slot.magic == SLOT_MAGIC
             && slot.crc == slot.checksum()
             && slot.store_lineage == store_lineage
-            && slot.reserved == [0; 84]
+            && slot.reserved == [0; 20]
             && rest.iter().all(|&b| b == 0);
         intact.then_some(slot)
     }

@@ -18,6 +18,8 @@ pub(crate) const KIND_DELETE: u8 = 2;
 pub(crate) const KIND_MIXED: u8 = 3;
 /// `VersionRow::kind`: the points of the version before, packed.
 pub(crate) const KIND_COMPACT: u8 = 4;
+/// `VersionRow::kind`: the points of its parent, an older version.
+pub(crate) const KIND_RESTORE: u8 = 5;
 
 /// The version record: see `format-spec.md`, section "Version row".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -45,7 +47,12 @@ pub(crate) struct VersionRow {
     pub(crate) counters: [u64; COUNTERS],
     pub(crate) message: [u8; MESSAGE_BYTES],
     pub(crate) roots: [ArrayRoot; DATA_ARRAYS],
-    pub(crate) reserved_tail: [u8; 32],
+    /// When the version expired; 0 if it is retained. An expired version has no roots.
+    pub(crate) expired_ns: u64,
+    /// The rule by which it expired, as in the slot.
+    pub(crate) expired_keep_last: u64,
+    pub(crate) expired_keep_for_ns: u64,
+    pub(crate) reserved_tail: [u8; 8],
 }
 
 const _: () = assert!(size_of::<VersionRow>() == 1024);
@@ -72,7 +79,10 @@ impl VersionRow {
             counters: [0; COUNTERS],
             message: [0; MESSAGE_BYTES],
             roots: [ArrayRoot::default(); DATA_ARRAYS],
-            reserved_tail: [0; 32],
+            expired_ns: 0,
+            expired_keep_last: 0,
+            expired_keep_for_ns: 0,
+            reserved_tail: [0; 8],
         }
     }
 
@@ -84,17 +94,40 @@ impl VersionRow {
         if self.parent >= version {
             return Err("parent is not an older version");
         }
-        if !(KIND_INSERT..=KIND_COMPACT).contains(&self.kind) {
+        if !(KIND_INSERT..=KIND_RESTORE).contains(&self.kind) {
             return Err("unknown kind of version");
         }
-        if self.ids_exhausted > 1 || self.reserved != [0; 4] || self.reserved_tail != [0; 32] {
+        if self.ids_exhausted > 1 || self.reserved != [0; 4] || self.reserved_tail != [0; 8] {
             return Err("reserved bytes of a version row are not zero");
+        }
+        let no_roots = [ArrayRoot::default(); DATA_ARRAYS];
+        let rule = (self.expired_keep_last, self.expired_keep_for_ns);
+        match self.is_expired() {
+            true if self.roots != no_roots => return Err("an expired version has roots"),
+            false if rule != (0, 0) => return Err("a retained version has a rule of its end"),
+            _ => {}
         }
         let bytes = self.message_bytes as usize;
         if bytes > MESSAGE_BYTES || std::str::from_utf8(&self.message[..bytes]).is_err() {
             return Err("message of a version is not text");
         }
         Ok(())
+    }
+
+    /// True if the version can no longer be opened.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.expired_ns != 0
+    }
+
+    /// The row once the version has expired: what it was, without what it held.
+    pub(crate) fn expired(&self, time_ns: u64, keep_last: u64, keep_for_ns: u64) -> Self {
+        VersionRow {
+            roots: [ArrayRoot::default(); DATA_ARRAYS],
+            expired_ns: time_ns,
+            expired_keep_last: keep_last,
+            expired_keep_for_ns: keep_for_ns,
+            ..*self
+        }
     }
 
     /// The message; empty if it is not text, which [`VersionRow::check`] reports.
@@ -118,7 +151,12 @@ mod tests {
             |row: &mut VersionRow| row.kind = 0,
             |row: &mut VersionRow| row.kind = 9,
             |row: &mut VersionRow| row.reserved[0] = 1,
-            |row: &mut VersionRow| row.reserved_tail[31] = 1,
+            |row: &mut VersionRow| row.reserved_tail[7] = 1,
+            |row: &mut VersionRow| row.expired_keep_last = 3,
+            |row: &mut VersionRow| {
+                row.expired_ns = 1;
+                row.roots[3].rows = 1;
+            },
             |row: &mut VersionRow| row.ids_exhausted = 2,
             |row: &mut VersionRow| row.message_bytes = 300,
             |row: &mut VersionRow| {

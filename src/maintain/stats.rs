@@ -1,14 +1,13 @@
 //! What a version holds and what the file spends on it.
 
-use std::collections::HashSet;
-
 use crate::error::ReadError;
-use crate::format::arrays::{Array, DATA_ARRAYS};
+use crate::format::arrays::{Array, DATA_ARRAYS, Entry};
 use crate::format::version_row::VersionRow;
 use crate::ids::VersionId;
 use crate::options::Metric;
 use crate::tree::columns::Tree;
 use crate::version::database::Database;
+use crate::version::table::Table;
 
 /// Figures of one version and of the file. `live_bytes + pinned_bytes + reclaimable_bytes = file_bytes`.
 #[derive(Clone, Debug)]
@@ -32,6 +31,10 @@ pub struct Stats {
     pub file_bytes: u64,
     /// Bytes of the version, of the store state and of the file's preamble.
     pub live_bytes: u64,
+    /// Bytes of the version that no other version refers to: what its expiry would free.
+    pub unique_bytes: u64,
+    /// Bytes of the version that other versions refer to as well.
+    pub shared_bytes: u64,
     /// Bytes that only other versions refer to. They are kept because those versions are.
     pub pinned_bytes: u64,
     /// Bytes inside the file that nothing refers to; later commits use them.
@@ -47,27 +50,13 @@ pub(crate) fn stats(db: &Database, row: &VersionRow, tree: &Tree) -> Result<Stat
         nodes += count;
         height += (count > 0) as u64;
     }
-    let slot = db.newest()?;
-    let mut live_bytes = crate::format::DATA_START;
-    let mut met = HashSet::new();
-    let mut problem = None;
-    let state = Array::ALL[DATA_ARRAYS..].iter().map(|&array| db.state_table(&slot, array));
     let data = Array::ALL[..DATA_ARRAYS].iter().map(|&array| db.data_table(array, &row.roots));
-    for table in state.chain(data) {
-        table.walk(
-            &mut |entry, _| {
-                let new = met.insert(entry.address);
-                if new {
-                    live_bytes += entry.bytes as u64;
-                }
-                new
-            },
-            &mut |e| problem = Some(e),
-        );
-    }
-    if let Some(e) = problem {
-        return Err(e);
-    }
+    let data_bytes = bytes_of(data)?;
+    let state_bytes = db.with_newest(|slot| {
+        bytes_of(Array::ALL[DATA_ARRAYS..].iter().map(|&array| db.state_table(slot, array)))
+    })?;
+    let live_bytes = crate::format::DATA_START + state_bytes + data_bytes;
+    let unique = db.unique_bytes_of(row.version)?;
     let (used, reclaimable_bytes) = db.space()?;
     Ok(Stats {
         version: VersionId(row.version),
@@ -79,7 +68,26 @@ pub(crate) fn stats(db: &Database, row: &VersionRow, tree: &Tree) -> Result<Stat
         nodes,
         file_bytes: used + reclaimable_bytes,
         live_bytes,
+        unique_bytes: unique,
+        shared_bytes: data_bytes - unique.min(data_bytes),
         pinned_bytes: used.saturating_sub(live_bytes),
         reclaimable_bytes,
     })
+}
+
+/// Bytes of all nodes and segments of some tables, which have nothing in common.
+fn bytes_of(tables: impl Iterator<Item = Table>) -> Result<u64, ReadError> {
+    let mut bytes = 0;
+    for table in tables {
+        let mut problem = None;
+        let mut add = |entry: &Entry, _| {
+            bytes += entry.bytes as u64;
+            true
+        };
+        table.walk(&mut add, &mut |e| problem = Some(e));
+        if let Some(e) = problem {
+            return Err(e);
+        }
+    }
+    Ok(bytes)
 }

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::error::{AtError, Corruption, Defect, Place, ReadError};
 use crate::format::arrays::{Array, DATA_ARRAYS, Entry};
+use crate::format::slot::CommitSlot;
 use crate::format::version_row::VersionRow;
 use crate::ids::VersionId;
 use crate::options::OpenOptions;
@@ -105,22 +106,19 @@ pub(crate) fn verify(
     options: VerifyOptions,
     open: &OpenOptions,
 ) -> Result<VerifyReport, AtError> {
-    let mut verifier = Verifier {
-        db,
-        report: VerifyReport::default(),
-        checked: HashMap::new(),
-        bad: BTreeMap::new(),
+    let mut slot = db.newest()?;
+    let mut verifier = loop {
+        let verifier = Verifier::of_state(db, &slot)?;
+        let newest = db.newest()?;
+        // Beside a busy writer the state may have been reused while it was read. Then it is no longer the state.
+        if verifier.report.is_ok() || newest.commit == slot.commit {
+            break verifier;
+        }
+        slot = newest;
     };
-    let slot = db.newest()?;
-    for what in db.damaged_copies(&slot)? {
-        verifier.report.problems.push(Problem { what, versions: Vec::new() });
-    }
-    for &array in &Array::ALL[DATA_ARRAYS..] {
-        verifier.table(&db.state_table(&slot, array), None)?;
-    }
     let versions: Vec<u64> = match options.scope {
         Scope::Newest => Vec::from_iter((slot.newest_version > 0).then_some(slot.newest_version)),
-        Scope::All => (1..=slot.newest_version).collect(),
+        Scope::All => db.versions()?.iter().map(|row| row.version).collect(),
         Scope::One(version) => vec![version.0],
     };
     let total = versions.len() as u64;
@@ -130,7 +128,7 @@ pub(crate) fn verify(
         }
         open.report("verify", done as u64, total);
         match db.version(VersionId(version)) {
-            Ok(row) => verifier.version(&row, options.deep)?,
+            Ok((row, _pin)) => verifier.version(&row, options.deep)?,
             Err(AtError::Read(e)) => verifier.problem(e, Some(version))?,
             Err(other) => return Err(other),
         }
@@ -150,7 +148,29 @@ struct Verifier<'a> {
     bad: BTreeMap<u64, usize>,
 }
 
-impl Verifier<'_> {
+impl<'a> Verifier<'a> {
+    /// Has checked the slot and the store state.
+    fn of_state(db: &'a Database, slot: &CommitSlot) -> Result<Self, ReadError> {
+        let mut verifier = Verifier {
+            db,
+            report: VerifyReport::default(),
+            checked: HashMap::new(),
+            bad: BTreeMap::new(),
+        };
+        for what in db.damaged_copies(slot)? {
+            verifier.report.problems.push(Problem { what, versions: Vec::new() });
+        }
+        for &array in &Array::ALL[DATA_ARRAYS..] {
+            verifier.table(&db.state_table(slot, array), None)?;
+        }
+        if verifier.report.is_ok()
+            && let Err(e) = db.tags()
+        {
+            verifier.problem(e, None)?;
+        }
+        Ok(verifier)
+    }
+
     fn problem(&mut self, e: ReadError, version: Option<u64>) -> Result<(), ReadError> {
         match e {
             ReadError::Corrupt(what) => {
@@ -227,7 +247,7 @@ impl Verifier<'_> {
             self.report.problems[*problem].versions.clear();
         }
         for &version in versions {
-            let Ok(row) = self.db.version(VersionId(version)) else {
+            let Ok((row, _pin)) = self.db.version(VersionId(version)) else {
                 continue;
             };
             for &array in &Array::ALL[..DATA_ARRAYS] {

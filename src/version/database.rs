@@ -4,20 +4,27 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::column::Column;
+use super::family::{Brief, Family};
+use super::pins::{Pin, Pins};
 use super::recovery;
 use super::table::Table;
 use crate::arena::free_space::FreeSpace;
+use crate::arena::lock::{Hold, LockRange};
 use crate::arena::storage::Storage;
 use crate::arena::{Access, Arena};
-use crate::error::{AtError, Corruption, Defect, OpenError, Place, ReadError, StorageError};
+use crate::error::{
+    AtError, CommitError, Corruption, Defect, OpenError, Place, ReadError, StorageError,
+};
 use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS, Geometry};
 use crate::format::header::Header;
 use crate::format::rows::FreedRow;
 use crate::format::slot::{CommitSlot, Hint};
+use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
 use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, slot_offset};
 use crate::ids::VersionId;
 use crate::options::{CreateOptions, Provenance};
+use crate::retention::Retention;
 
 /// An open store file.
 pub(crate) struct Database {
@@ -25,8 +32,27 @@ pub(crate) struct Database {
     pub(crate) header: Header,
     pub(crate) geometry: Geometry,
     newest: RwLock<CommitSlot>,
+    pub(crate) pins: Arc<Pins>,
     /// `None` if open for reading only.
     pub(super) writer: Option<Mutex<Writer>>,
+}
+
+/// Versions and tags as of a commit. No version that was retained then expires while this exists.
+pub(crate) struct History {
+    /// Version v at position v - 1, expired ones included.
+    pub(crate) rows: Vec<VersionRow>,
+    pub(crate) tags: Vec<TagRow>,
+    _pins: Vec<Pin>,
+}
+
+impl History {
+    pub(crate) fn row(&self, version: u64) -> &VersionRow {
+        &self.rows[version as usize - 1]
+    }
+
+    pub(super) fn family(&self) -> Family {
+        Family::new(&self.rows.iter().map(Brief::of).collect::<Vec<_>>())
+    }
 }
 
 /// What only the one writer knows.
@@ -35,11 +61,26 @@ pub(super) struct Writer {
     pub(super) space: Option<FreeSpace>,
     /// What the newest commit freed: not to be written before the commit after the next.
     pub(super) freed: Vec<FreedRow>,
+    /// All versions, if a rule of retention has made it necessary to know them.
+    pub(super) past: Option<Vec<Brief>>,
+    /// The newest commit whose slot is on the disk. Later ones share the syncs of a commit to come.
+    pub(super) durable: u64,
     /// A failed sync has left the disk in an unknown state.
     pub(super) poisoned: bool,
     /// The newest commit is known to be durable.
     pub(super) confirmed: bool,
     provenance: Provenance,
+}
+
+impl Drop for Database {
+    /// Releases the writer's lock by name. Closing the file would do, but for a child process that is just being started
+    /// by another thread: until it runs its own program, it holds a copy of the handle.
+    fn drop(&mut self) {
+        if self.writer.is_some() {
+            // If it fails, the file is closed next.
+            let _ = self.arena.storage().lock(LockRange::Writer, Hold::Nothing);
+        }
+    }
 }
 
 impl Database {
@@ -50,12 +91,16 @@ impl Database {
         provenance: Provenance,
     ) -> Result<(), StorageError> {
         let lineage = lineage(provenance, u64::MAX)?;
-        let time_ns = time_ns(provenance, 0);
-        let header = Header::new(options, lineage, time_ns);
+        Self::format_as(storage, &Header::new(options, lineage, time_ns(provenance, 0)))
+    }
+
+    /// Writes an empty store with a given header into an empty file.
+    pub(crate) fn format_as(storage: &dyn Storage, header: &Header) -> Result<(), StorageError> {
+        let lineage = header.lineage;
         let mut slot = CommitSlot::blank();
         slot.store_lineage = lineage;
         slot.file_bytes = DATA_START;
-        slot.time_ns = time_ns;
+        slot.time_ns = header.created_ns;
         let slot = slot.sealed();
         storage.allocate(0, DATA_START)?;
         for copy in 0..2 {
@@ -73,17 +118,18 @@ impl Database {
     ) -> Result<Self, OpenError> {
         // Foreign files are told from stores before anything is locked.
         let header = recovery::read_header(&*storage, writer.is_some())?;
-        if writer.is_some() && !storage.lock()? {
+        if writer.is_some() && !storage.lock(LockRange::Writer, Hold::Exclusive)? {
             return Err(OpenError::Locked);
         }
         let newest = recovery::newest_commit(&*storage, header.lineage)?;
         if writer.is_some() && newest.confirmed {
             drop_excess(&*storage, &newest.slot)?;
         }
-        let arena = Arena::new(storage, header.block_bytes);
-        arena.raise_limit(newest.slot.file_bytes);
+        let arena = Arc::new(Arena::new(storage, header.block_bytes));
+        arena.set_limit(newest.slot.file_bytes);
         Ok(Database {
-            arena: Arc::new(arena),
+            pins: Pins::new(arena.clone(), writer.is_none()),
+            arena,
             geometry: header.geometry(),
             header,
             newest: RwLock::new(newest.slot),
@@ -91,6 +137,8 @@ impl Database {
                 Mutex::new(Writer {
                     space: None,
                     freed: Vec::new(),
+                    past: None,
+                    durable: newest.slot.commit,
                     poisoned: false,
                     confirmed: newest.confirmed,
                     provenance,
@@ -111,8 +159,12 @@ impl Database {
     }
 
     pub(super) fn publish(&self, slot: CommitSlot) {
-        self.arena.raise_limit(slot.file_bytes);
-        *self.newest.write().expect("no holder panics") = slot;
+        let mut newest = self.newest.write().expect("no holder panics");
+        // Another thread may have seen a later one meanwhile.
+        if slot.commit >= newest.commit {
+            self.arena.set_limit(slot.file_bytes);
+            *newest = slot;
+        }
     }
 
     /// Damaged copies of what is kept twice, if the other copy had to be used.
@@ -166,12 +218,13 @@ impl Database {
         Ok(rows)
     }
 
-    /// Runs `read` on the newest commit. A reader beside a busy writer may find that the state it reads has been
+    /// Runs `read` on the newest commit, inside the gate. A reader beside a busy writer may find that the state it reads has been
     /// reused meanwhile; then there is a newer commit, and it tries again with that.
-    fn with_newest<R>(
+    pub(crate) fn with_newest<R>(
         &self,
         read: impl Fn(&CommitSlot) -> Result<R, ReadError>,
     ) -> Result<R, ReadError> {
+        let _gate = self.pins.enter()?;
         let mut slot = self.newest()?;
         loop {
             match read(&slot) {
@@ -187,31 +240,124 @@ impl Database {
         }
     }
 
-    /// The row of a version; for version 0 that of the empty store.
-    pub(crate) fn version(&self, version: VersionId) -> Result<VersionRow, AtError> {
-        let found = self.with_newest(|slot| {
-            if version.0 == 0 {
-                return Ok(Ok(VersionRow::empty()));
-            }
+    /// The row of a version, and a pin that keeps it from expiring; for version 0 the row of the empty store.
+    pub(crate) fn version(&self, version: VersionId) -> Result<(VersionRow, Pin), AtError> {
+        self.with_newest(|slot| {
             if version.0 > slot.newest_version {
-                return Ok(Err(VersionId(slot.newest_version)));
+                let newest = VersionId(slot.newest_version);
+                return Ok(Err(AtError::NoSuchVersion { asked: version, newest }));
             }
-            Ok(Ok(self.read_versions(slot, version.0, version.0)?[0]))
-        })?;
-        found.map_err(|newest| AtError::NoSuchVersion { asked: version, newest })
+            let row = match version.0 {
+                0 => VersionRow::empty(),
+                number => self.read_versions(slot, number, number)?[0],
+            };
+            if row.is_expired() {
+                return Ok(Err(AtError::Expired {
+                    version,
+                    time: UNIX_EPOCH + Duration::from_nanos(row.expired_ns),
+                    rule: Retention::from_fields(row.expired_keep_last, row.expired_keep_for_ns),
+                    oldest: VersionId(slot.oldest_version),
+                }));
+            }
+            Ok(Ok((row, self.pins.pin(version.0)?)))
+        })?
     }
 
-    /// The row of the newest version.
-    pub(crate) fn newest_version(&self) -> Result<VersionRow, ReadError> {
-        self.with_newest(|slot| match slot.newest_version {
-            0 => Ok(VersionRow::empty()),
-            newest => Ok(self.read_versions(slot, newest, newest)?[0]),
+    /// The row of the newest version, and a pin.
+    pub(crate) fn newest_version(&self) -> Result<(VersionRow, Pin), ReadError> {
+        self.with_newest(|slot| {
+            let row = match slot.newest_version {
+                0 => VersionRow::empty(),
+                newest => self.read_versions(slot, newest, newest)?[0],
+            };
+            Ok((row, self.pins.pin(row.version)?))
         })
     }
 
-    /// The rows of all versions, oldest first.
+    /// The rows of all versions that are retained, oldest first.
     pub(crate) fn versions(&self) -> Result<Vec<VersionRow>, ReadError> {
-        self.with_newest(|slot| self.read_versions(slot, 1, slot.newest_version))
+        self.with_newest(|slot| {
+            let oldest = slot.oldest_version.max(1);
+            let mut rows = self.read_versions(slot, oldest, slot.newest_version)?;
+            rows.retain(|row| !row.is_expired());
+            Ok(rows)
+        })
+    }
+
+    /// All that is known of versions and tags, with every retained version pinned.
+    pub(crate) fn history(&self) -> Result<History, ReadError> {
+        self.with_newest(|slot| {
+            let rows = self.read_versions(slot, 1, slot.newest_version)?;
+            let retained = rows.iter().filter(|row| !row.is_expired());
+            let _pins = retained
+                .map(|row| self.pins.pin(row.version))
+                .collect::<Result<_, StorageError>>()?;
+            Ok(History { rows, tags: self.tags_of(slot)?, _pins })
+        })
+    }
+
+    /// The saved rule of retention.
+    pub(crate) fn retention(&self) -> Result<Retention, ReadError> {
+        self.with_newest(|slot| Ok(Retention::from_fields(slot.keep_last, slot.keep_for_ns)))
+    }
+
+    /// True if every commit is durable, or nothing can be done about it.
+    pub(crate) fn is_settled(&self) -> bool {
+        let newest = self.newest.read().expect("no holder panics").commit;
+        self.writer.as_ref().is_none_or(|writer| {
+            let writer = writer.lock().expect("unpoisoned");
+            writer.poisoned || writer.durable == newest
+        })
+    }
+
+    /// The time that the next commit would bear if it were made now.
+    pub(super) fn next_time_ns(&self, newest: &CommitSlot) -> Result<u64, CommitError> {
+        let writer = self.writer.as_ref().ok_or(CommitError::ReadOnly)?.lock().expect("unpoisoned");
+        Ok(writer.time_ns(newest.commit + 1, newest.time_ns))
+    }
+
+    /// All tags, by name, checked.
+    pub(crate) fn tags(&self) -> Result<Vec<TagRow>, ReadError> {
+        self.with_newest(|slot| self.tags_of(slot))
+    }
+
+    /// All tags as of a commit.
+    pub(super) fn tags_of(&self, slot: &CommitSlot) -> Result<Vec<TagRow>, ReadError> {
+        let Table { arena, spec, root, access } = self.state_table(slot, Array::Tags);
+        let column: Column<TagRow> = Column::new(arena, spec, root, access)?;
+        let mut tags: Vec<TagRow> = Vec::new();
+        column.for_chunks(0, root.rows, |_, chunk| tags.extend_from_slice(chunk))?;
+        for (i, tag) in tags.iter().enumerate() {
+            let checked = tag.check(slot.newest_version);
+            checked.map_err(|what| ReadError::row("tags", i as u64, what))?;
+            if i > 0 && tags[i - 1].name() >= tag.name() {
+                return Err(ReadError::row("tags", i as u64, "tags are not in order"));
+            }
+        }
+        Ok(tags)
+    }
+
+    /// The newest version whose time is not after `time_ns`, and if there is none, the time of the first.
+    pub(crate) fn version_at(&self, time_ns: u64) -> Result<Result<u64, Option<u64>>, ReadError> {
+        self.with_newest(|slot| {
+            let time_of = |version| -> Result<u64, ReadError> {
+                Ok(self.read_versions(slot, version, version)?[0].time_ns)
+            };
+            // Times strictly increase: the versions up to `low` are not after it, those from `high` on are.
+            let (mut low, mut high) = (0, slot.newest_version + 1);
+            while high - low > 1 {
+                let middle = low + (high - low) / 2;
+                match time_of(middle)? <= time_ns {
+                    true => low = middle,
+                    false => high = middle,
+                }
+            }
+            match (low, slot.newest_version) {
+                (0, 0) => Ok(Err(None)),
+                (0, _) => Ok(Err(Some(time_of(1)?))),
+                _ => Ok(Ok(low)),
+            }
+        })
     }
 
     /// Bytes of the file that are in use, and bytes that the next commits may reuse.
@@ -225,7 +371,7 @@ impl Database {
     }
 
     /// The free map and the freed list of a commit.
-    pub(super) fn load_space(
+    pub(crate) fn load_space(
         &self,
         slot: &CommitSlot,
     ) -> Result<(FreeSpace, Vec<FreedRow>), ReadError> {
@@ -282,6 +428,22 @@ pub(super) fn drop_excess(storage: &dyn Storage, slot: &CommitSlot) -> Result<()
 }
 
 impl Writer {
+    /// Goes on from a commit that has been written.
+    pub(super) fn follow(
+        &mut self,
+        space: FreeSpace,
+        freed: Vec<FreedRow>,
+        gone: &[u64],
+        added: Vec<Brief>,
+    ) {
+        self.space = Some(space);
+        self.freed = freed;
+        if let Some(past) = &mut self.past {
+            gone.iter().for_each(|&version| past[version as usize - 1].expired = true);
+            past.extend(added);
+        }
+    }
+
     /// Time stamp of the next commit: later than the last one's even if the clock is not.
     pub(super) fn time_ns(&self, commit: u64, last_ns: u64) -> u64 {
         time_ns(self.provenance, commit).max(last_ns + 1)

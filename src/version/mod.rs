@@ -1,12 +1,16 @@
 //! Segments become versions that appear whole or not at all.
 //!
 //! A version row roots the segment tables of the data arrays; a commit slot roots the store state, which is the version
-//! rows, the free map and the list of space freed last. Reading goes slot, version row, table, segment; writing goes
+//! rows, the tags, the free map and the list of space freed last. Reading goes slot, version row, table, segment; writing goes
 //! columns, [`commit`], slot.
 
 pub(crate) mod column;
 pub(crate) mod commit;
+mod confirm;
 pub(crate) mod database;
+pub(crate) mod expire;
+pub(crate) mod family;
+pub(crate) mod pins;
 mod placement;
 pub(crate) mod recovery;
 mod state_plan;

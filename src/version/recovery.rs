@@ -97,6 +97,16 @@ pub(crate) fn newest_commit(storage: &dyn Storage, lineage: [u8; 16]) -> Result<
             Defect::OutOfBounds { value: slot.newest_version, limit: rows.saturating_add(1) };
         return Err(ReadError::corrupt(Place::Slots, what).into());
     }
+    if slot.first_commit > slot.commit {
+        let what = Defect::Invalid("a commit that begins after its end");
+        return Err(ReadError::corrupt(Place::Slots, what).into());
+    }
+    if slot.oldest_version > slot.newest_version
+        || (slot.oldest_version == 0) != (slot.newest_version == 0)
+    {
+        let what = Defect::Invalid("number of the oldest version does not fit that of the newest");
+        return Err(ReadError::corrupt(Place::Slots, what).into());
+    }
     let found = storage.len()?;
     if slot.file_bytes > found || slot.file_bytes < DATA_START {
         return Err(OpenError::Truncated { found, needed: slot.file_bytes });

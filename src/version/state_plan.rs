@@ -1,6 +1,6 @@
-//! Planning the store state that a commit writes: the version row, the free map, and the list of freed space.
+//! Planning the store state that a commit writes: version rows, tags, the free map, and the list of freed space.
 //!
-//! Each of the three occupies space that the free map describes, and takes out of use what it replaces, which the list
+//! Each of them occupies space that the free map describes, and takes out of use what it replaces, which the list
 //! describes. So planning goes round until nothing new is touched; every round only adds.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,17 +13,33 @@ use super::placement::Placement;
 use super::table::{Table, TableUpdate};
 use crate::arena::Access;
 use crate::arena::free_space::FreeSpace;
-use crate::error::ReadError;
-use crate::format::arrays::{Array, ArrayRoot, Class, Entry};
+use crate::error::{CommitError, ReadError};
+use crate::format::arrays::{Array, ArrayRoot, Class, DATA_ARRAYS, Entry, STATE_ARRAYS};
 use crate::format::rows::FreedRow;
 use crate::format::slot::CommitSlot;
+use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
+
+/// What a commit changes in the store state, besides the accounts of space.
+#[derive(Default)]
+pub(super) struct StateChange {
+    /// Rows of versions that expire, as they will be.
+    pub(super) expired: Vec<VersionRow>,
+    /// What only those refer to, and what commits that are not durable yet took out of use.
+    pub(super) freed: Vec<FreedRow>,
+    /// Rows of versions that are added. The last one is set when everything that it records is known.
+    pub(super) added: Vec<VersionRow>,
+    /// All tags from now on, if they change.
+    pub(super) tags: Option<Vec<TagRow>>,
+}
 
 /// The store state of the next commit.
 pub(super) struct StatePlan {
     pub(super) versions: Placement<Column<VersionRow>>,
     pub(super) map: Placement<Words<u64>>,
     pub(super) freed: Placement<Words<FreedRow>>,
+    /// `None`: as they were.
+    pub(super) tags: Option<Placement<Words<TagRow>>>,
 }
 
 /// An array that the commit computes as a whole.
@@ -46,6 +62,15 @@ impl<T: Record> WrittenColumn for Words<T> {
         let start = segment as usize * per_segment;
         let end = self.words.len().min(start + per_segment);
         self.words[start..end].as_bytes()
+    }
+}
+
+fn empty_table(db: &Database, array: Array) -> Table {
+    Table {
+        arena: db.arena.clone(),
+        spec: db.geometry.spec(array),
+        root: ArrayRoot::default(),
+        access: Access::Copied,
     }
 }
 
@@ -107,38 +132,52 @@ impl StatePlan {
         old: &CommitSlot,
         space: &mut FreeSpace,
         released: &[FreedRow],
+        change: StateChange,
     ) -> Result<Self, ReadError> {
-        let mut out_of_use: Vec<FreedRow> = Vec::new();
+        let mut out_of_use = change.freed;
+        if !out_of_use.iter().all(|row| space.is_range_used(row.address, row.bytes)) {
+            return Err(ReadError::row("free_map", 0, "a version refers to a free block"));
+        }
 
         let Table { arena, spec, root, access } = db.state_table(old, Array::Versions);
         let mut column: Column<VersionRow> = Column::new(arena, spec, root, access)?;
-        // A placeholder until everything that the row records is known.
-        column.push(&[VersionRow::empty()])?;
+        for row in &change.expired {
+            column.edit(row.version - 1)?[0] = *row;
+        }
+        column.push(&change.added)?;
         let changed = column.changed_segments();
         let versions =
             Placement::new(column, changed, space, |entry| out_of_use.push(freed_row(entry)))?;
 
-        // The list of freed space is written anew by each commit; the old one goes out of use as a whole.
-        let mut problem = None;
-        db.state_table(old, Array::Freed).walk(
-            &mut |entry, _| {
-                out_of_use.push(freed_row(*entry));
-                true
-            },
-            &mut |e| problem = Some(e),
-        );
-        if let Some(e) = problem {
-            return Err(e);
+        // The list of freed space is written anew by each commit; the old one goes out of use as a whole. So do tags, if
+        // one of them changes: there are few.
+        let mut renewed = vec![Array::Freed];
+        renewed.extend(change.tags.is_some().then_some(Array::Tags));
+        for array in renewed {
+            let mut problem = None;
+            db.state_table(old, array).walk(
+                &mut |entry, _| {
+                    out_of_use.push(freed_row(*entry));
+                    true
+                },
+                &mut |e| problem = Some(e),
+            );
+            if let Some(e) = problem {
+                return Err(e);
+            }
         }
+        let tags = match change.tags {
+            None => None,
+            Some(words) => {
+                let table = empty_table(db, Array::Tags);
+                let segments = (0..table.spec.segments(words.len() as u64)).collect();
+                Some(Placement::new(Words { table, words }, segments, space, |_| {})?)
+            }
+        };
 
         let map_table = db.state_table(old, Array::FreeMap);
         let map_segment = map_table.spec.rows_per_segment;
-        let freed_table = Table {
-            arena: db.arena.clone(),
-            spec: db.geometry.spec(Array::Freed),
-            root: ArrayRoot::default(),
-            access: Access::Copied,
-        };
+        let freed_table = empty_table(db, Array::Freed);
         let freed_segment = freed_table.spec.rows_per_segment;
         let block = map_table.spec.block_bytes as u64;
         // Segments of the map that change, those in which released space lies included.
@@ -183,6 +222,7 @@ impl StatePlan {
             words.resize(map_rows as usize, 0);
             return Ok(StatePlan {
                 versions,
+                tags,
                 map: Placement {
                     column: Words { table: map_table, words },
                     segments: map_places,
@@ -199,7 +239,28 @@ impl StatePlan {
 
     /// Bytes that writing the state will write.
     pub(super) fn planned_bytes(&self) -> u64 {
-        self.versions.planned_bytes() + self.map.planned_bytes() + self.freed.planned_bytes()
+        self.versions.planned_bytes()
+            + self.map.planned_bytes()
+            + self.freed.planned_bytes()
+            + self.tags.as_ref().map_or(0, Placement::planned_bytes)
+    }
+
+    /// Writes it, and returns the roots for the slot. `old` is the commit before.
+    pub(super) fn write(
+        &self,
+        db: &Database,
+        old: &CommitSlot,
+        commit: u64,
+    ) -> Result<[ArrayRoot; STATE_ARRAYS], CommitError> {
+        Ok([
+            self.versions.write(db, commit)?,
+            self.map.write(db, commit)?,
+            self.freed.write(db, commit)?,
+            match &self.tags {
+                Some(tags) => tags.write(db, commit)?,
+                None => old.roots[Array::Tags as usize - DATA_ARRAYS],
+            },
+        ])
     }
 
     /// Puts the finished version row in the place kept for it.

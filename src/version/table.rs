@@ -160,6 +160,85 @@ impl Table {
         }
     }
 
+    /// Visits the nodes and segments of this table that none of `others` has, parents first. What two tables of one
+    /// array have in common lies in the same place of both, so all are descended at once, and below an entry that
+    /// another has as well nothing is read.
+    pub(crate) fn walk_unshared(
+        &self,
+        others: &[Table],
+        visit: &mut dyn FnMut(&Entry, Visit),
+    ) -> Result<(), ReadError> {
+        if self.root.rows == 0 {
+            return Ok(());
+        }
+        let height = self.height();
+        let mut beside = Vec::new();
+        for table in others.iter().filter(|table| table.root.rows > 0) {
+            let entry = match table.height() >= height {
+                true => table.entry(height, 0)?,
+                false => None,
+            };
+            if entry.is_some() || table.height() < height {
+                beside.push(Beside { table, entry });
+            }
+        }
+        self.unshared_below(&self.root.entry, height, 0, &beside, visit)
+    }
+
+    fn unshared_below(
+        &self,
+        entry: &Entry,
+        level: u8,
+        index: u64,
+        beside: &[Beside<'_>],
+        visit: &mut dyn FnMut(&Entry, Visit),
+    ) -> Result<(), ReadError> {
+        let same = |other: &Entry| (other.address, other.birth) == (entry.address, entry.birth);
+        if beside.iter().any(|other| other.entry.as_ref().is_some_and(same)) {
+            return Ok(());
+        }
+        if level == 0 {
+            if index < self.segments() {
+                self.check_length(index, entry)?;
+                visit(entry, Visit::Segment(index));
+            }
+            return Ok(());
+        }
+        visit(entry, Visit::Node);
+        let children = self.node(entry, level, index)?;
+        let fanout = children.len() as u64;
+        let mut nodes = Vec::with_capacity(beside.len());
+        for other in beside {
+            nodes.push(match &other.entry {
+                Some(entry) => Some(other.table.node(entry, level, index)?),
+                None => None,
+            });
+        }
+        let mut below = Vec::with_capacity(beside.len());
+        for (i, child) in children.iter().enumerate().filter(|(_, child)| child.address != 0) {
+            let index = index * fanout + i as u64;
+            below.clear();
+            for (other, node) in beside.iter().zip(&nodes) {
+                let (table, height) = (other.table, other.table.height());
+                match node {
+                    Some(node) if node[i].address != 0 => {
+                        below.push(Beside { table, entry: Some(node[i]) });
+                    }
+                    // A smaller table lies below the first entries of a larger one.
+                    None if index == 0 && height == level - 1 => {
+                        below.push(Beside { table, entry: Some(table.root.entry) });
+                    }
+                    None if index == 0 && height < level - 1 => {
+                        below.push(Beside { table, entry: None });
+                    }
+                    _ => {}
+                }
+            }
+            self.unshared_below(child, level - 1, index, &below, visit)?;
+        }
+        Ok(())
+    }
+
     /// Checks the bytes of a segment against its entry, whether or not they have passed before.
     pub(crate) fn recheck(&self, entry: &Entry, visit: Visit) -> Result<(), ReadError> {
         let place = || match visit {
@@ -170,6 +249,12 @@ impl Table {
         };
         self.arena.refetch(entry, place).map(drop)
     }
+}
+
+/// Another table in a descent: its entry at the place where the descent is, or none yet if it begins further down.
+struct Beside<'a> {
+    table: &'a Table,
+    entry: Option<Entry>,
 }
 
 /// The nodes that must be written so that a table refers to new segments. Made in two steps, because the space for

@@ -176,7 +176,8 @@ fn the_log_is_newest_first_and_its_times_are_exact() {
     assert_eq!(column("removed"), [3, 0, 0]);
     assert_eq!(column("message"), ["", "", "first"]);
     for version in versions {
-        has_keys(version, &["bytes_written", "bytes_unique", "tags"]);
+        has_keys(version, &["bytes_written", "tags"]);
+        assert!(version["bytes_unique"].as_u64() > Some(0));
         let time = version["time"].as_str().unwrap();
         assert_eq!((time.len(), &time[19..20], &time[29..]), (30, ".", "Z"), "{time}");
     }
@@ -187,6 +188,150 @@ fn the_log_is_newest_first_and_its_times_are_exact() {
     assert_eq!(lines.len(), 4);
     assert!(lines[0].trim_start().starts_with("version"));
     assert!(lines[3].trim_start().starts_with("1 ") && lines[3].ends_with("first"));
+}
+
+#[test]
+fn the_past_is_found_by_number_tag_and_time() {
+    let bench = Bench::with_store();
+    assert_eq!(bench.json("tag s good --at 1"), serde_json::json!({"name": "good", "version": 1}));
+    assert_eq!(bench.ok("tag s latest"), "latest: version 3\n");
+    let log = bench.json("log s");
+    assert_eq!(log["versions"][2]["tags"], serde_json::json!(["good"]));
+    assert_eq!(log["versions"][0]["tags"], serde_json::json!(["latest"]));
+    let first = bench.ok("query s q.csv -k 3 --at 1");
+    assert_ne!(bench.ok("query s q.csv -k 3 --at 3"), first);
+    assert_eq!(bench.ok("query s q.csv -k 3 --at good"), first);
+    // Times as they are printed.
+    for (i, version) in ["3", "2", "1"].iter().enumerate() {
+        let time = log["versions"][i]["time"].as_str().unwrap();
+        let by_time = bench.ok(&format!("query s q.csv -k 3 --at {time}"));
+        assert_eq!(by_time, bench.ok(&format!("query s q.csv -k 3 --at {version}")));
+    }
+    assert_eq!(bench.ok("tag s"), "tag     version\ngood          1\nlatest        3\n");
+    assert_eq!(bench.ok("tag s latest --at good"), "latest: version 1\n");
+    bench.refuses(5, "get s 1 --at best", &["no tag `best`; there are good, latest"]);
+    bench.ok("tag s latest --delete");
+    assert_eq!(bench.json("tag s")["tags"], serde_json::json!([{"name": "good", "version": 1}]));
+
+    let made = bench.json("restore s good --message back");
+    assert_eq!((&made["version"], &made["points"]), (&4.into(), &300.into()));
+    assert_eq!(bench.ok("query s q.csv -k 3"), first);
+    let log = bench.json("log s");
+    let newest = &log["versions"][0];
+    assert_eq!((&newest["kind"], &newest["parent"]), (&"restore".into(), &1.into()));
+    assert_eq!(newest["message"], "back");
+    bench.ok("verify s --all --deep");
+}
+
+#[test]
+fn differences_are_told_by_id_and_by_answer() {
+    let bench = Bench::with_store();
+    bench.write("moved.csv", "0.5,0.5,0.5\n");
+    bench.write("moved.ids", "1\n");
+    bench.ok("insert s moved.csv --ids moved.ids --on-duplicate replace --quiet");
+    let changes = bench.ok("diff s 1 4");
+    let lines: Vec<&str> = changes.lines().collect();
+    assert_eq!((lines[0], lines.len()), ("change,id", 43));
+    let with = |what: &str| lines.iter().filter(|line| line.starts_with(what)).count();
+    assert_eq!((with("added,"), with("removed,"), with("replaced,")), (39, 2, 1));
+    assert!(lines.contains(&"replaced,1"));
+    let count = bench.ok("diff s 1 4 --count");
+    assert_eq!(count, "change,count\nadded,39\nremoved,2\nreplaced,1\n");
+    let object = bench.json("diff s 4 1");
+    has_keys(&object, &["from", "to", "added", "removed", "replaced", "segments_read"]);
+    assert_eq!(object["added"].as_array().unwrap().len(), 2);
+    assert_eq!(bench.ok("diff s 3 3"), "change,id\n");
+    bench.refuses(5, "diff s 1 9", &["no version 9"]);
+    bench.fails(2, "diff s 1 4 -k 3", &[]);
+    bench.fails(2, "diff s 1", &[]);
+
+    // Answers: those that differ, with what they were and what they are.
+    let answers = bench.json("diff s 1 4 --queries q.csv -k 3");
+    has_keys(&answers, &["from", "to", "k", "queries", "changed", "answers"]);
+    let rows = |at: &str| bench.json(&format!("query s q.csv -k 3 --at {at}"))["answers"].clone();
+    let (old, new) = (rows("1"), rows("4"));
+    let mut changed = 0;
+    for (i, (old, new)) in old.as_array().unwrap().iter().zip(new.as_array().unwrap()).enumerate() {
+        let told = answers["answers"].as_array().unwrap().iter().find(|c| c["query"] == i);
+        assert_eq!(told.is_some(), old != new, "query {i}");
+        if let Some(told) = told {
+            changed += 1;
+            assert_eq!((&told["old"]["ids"], &told["new"]["ids"]), (&old["ids"], &new["ids"]));
+        }
+    }
+    assert_eq!(answers["changed"], changed);
+    let text = bench.ok("diff s 1 4 --queries q.csv -k 3");
+    assert_eq!(text.lines().count(), 1 + 6 * changed);
+    let none = bench.ok("diff s 2 2 --queries q.csv -k 3");
+    assert_eq!(none, "query,version,rank,id,distance\n");
+    let count = bench.ok("diff s 1 4 --queries q.csv -k 3 --count");
+    let queries = answers["queries"].clone();
+    assert_eq!(count, format!("queries,changed\n{queries},{changed}\n"));
+}
+
+#[test]
+fn backups_go_round() {
+    let bench = Bench::with_store();
+    bench.ok("tag s first --at 1");
+    let made = bench.json("backup s full.bak");
+    has_keys(&made, &["since", "newest", "versions", "segments", "bytes", "seconds"]);
+    assert_eq!((&made["since"], &made["newest"]), (&0.into(), &3.into()));
+    assert_eq!(made["bytes"], bench.read("full.bak").len());
+    let received = bench.json("receive t full.bak");
+    has_keys(&received, &["version", "versions", "segments", "bytes", "seconds"]);
+    assert_eq!((&received["version"], &received["versions"]), (&3.into(), &3.into()));
+    bench.ok("delete s 50 --quiet");
+    bench.ok("backup s more.bak --since 3 --quiet");
+    assert!(bench.ok("receive t more.bak").starts_with("1 versions received, the newest is 4;"));
+    for at in ["first", "2", "3", "4"] {
+        let line = format!("q.csv -k 5 --at {at}");
+        assert_eq!(bench.ok(&format!("query s {line}")), bench.ok(&format!("query t {line}")));
+    }
+    bench.ok("verify t --all --deep");
+    bench.fails(3, "receive u q.csv", &["q.csv: this is not a backup stream"]);
+    bench.fails(1, "receive u missing", &["missing"]);
+    bench.fails(1, "receive u more.bak", &["goes on from version 3"]);
+    bench.fails(5, "backup s x.bak --since 9", &["no version 9"]);
+    assert!(!bench.names().iter().any(|name| name == "u" || name == "x.bak"));
+}
+
+#[test]
+fn old_versions_go_by_a_rule() {
+    let bench = Bench::with_store();
+    bench.refuses(2, "expire s", &["--keep-last"]);
+    bench.fails(2, "expire s --keep-last 0", &[]);
+    bench.fails(2, "expire s --keep-for 30", &["30d, 12h"]);
+    bench.ok("tag s first --at 1");
+    let before = bench.ok("log s");
+    let would = bench.json("expire s --keep-last 1 --dry-run");
+    assert_eq!(bench.ok("log s"), before, "a dry run changes nothing");
+    assert_eq!(would["expired"], serde_json::json!([2]));
+    assert_eq!(bench.json("expire s --keep-for 1d")["expired"], serde_json::json!([]));
+    let did = bench.json("expire s --keep-last 1");
+    for field in ["expired", "pinned", "bytes_freed"] {
+        assert_eq!(did[field], would[field], "{field}");
+    }
+    let size = bench.read("s").len() as u64;
+    assert_eq!(did["file_bytes"], size);
+    let parts = ["version 2 expired at 2", "rule \"keep last 1\"", "oldest version left is 1"];
+    bench.refuses(5, "query s q.csv -k 1 --at 2", &parts);
+    bench.refuses(5, "restore s 2", &parts);
+    bench.refuses(5, "tag s x --at 2", &parts);
+    let listed = bench.json("log s");
+    let listed: Vec<u64> = listed["versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v["version"].as_u64().unwrap())
+        .collect();
+    assert_eq!(listed, [3, 1]);
+    let saved = bench.json("expire s --keep-last 2 --keep-for 0s --save-policy");
+    assert_eq!(saved["saved_policy"], "keep last 2, keep for 1ns");
+    bench.ok("delete s 50 --quiet");
+    bench.ok("delete s 51 --quiet");
+    assert_eq!(bench.json("log s")["versions"].as_array().unwrap().len(), 3);
+    assert_eq!(bench.json("expire s --save-policy")["saved_policy"], Value::Null);
+    bench.ok("verify s --all --deep");
 }
 
 #[test]
@@ -445,7 +590,10 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
         "query s q.csv",
         "query s q.csv -k 1 --radius 1",
         "query s q.csv --radius -1",
-        "query s q.csv -k 1 --at tuesday",
+        "query s q.csv -k 1 --at 2026-11-25T22:00:00",
+        "tag s 17",
+        "tag s --delete",
+        "restore s",
         "delete s",
         "delete s one",
         "get s -1",
@@ -454,7 +602,7 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
     ] {
         bench.fails(2, line, &[]);
     }
-    bench.fails(2, "query s q.csv -k 1 --at tuesday", &["only version numbers"]);
+    bench.fails(2, "query s q.csv -k 1 --at 2026-11-25", &["offset from UTC"]);
     bench.fails(2, &format!("delete s 1 --message {}", "m".repeat(257)), &["257 bytes"]);
     for verb in ["log", "stats", "verify", "get 1", "export out.csv", "query q.csv -k 1"] {
         let (verb, rest) = verb.split_once(' ').unwrap_or((verb, ""));
@@ -465,7 +613,14 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
             bench.fails(5, &format!("{verb} s {rest} --at 4"), &["s: ", part]);
         }
     }
-    bench.fails(5, "verify s --at 4", &["there is no version 4"]);
+    bench.refuses(5, "query s q.csv -k 1 --at tuesday", &["no tag `tuesday`", "no tags"]);
+    let first = "the store had no version at 1999-12-31T23:00:00.000000000Z; version 1 is of 2";
+    bench.refuses(5, "get s 1 --at 2000-01-01T00:00:00+01:00", &[first]);
+    for line in ["tag s x --at 4", "restore s 4", "verify s --at 4"] {
+        bench.refuses(5, line, &["there is no version 4"]);
+    }
+    bench.refuses(5, "tag s x --at 0", &["there is no version 0"]);
+    bench.refuses(5, "tag s x --delete", &["no tag `x`"]);
     bench.fails(5, "stats s --at 4", &["there is no version 4"]);
     bench.fails(3, "insert a.csv b.csv", &["not a treering file"]);
     assert!(bench.ok("--help").contains("Exit codes"));

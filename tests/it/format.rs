@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use treering::{CreateOptions, OpenOptions, Provenance, Store, VersionId, VersionKind};
+use treering::{CreateOptions, OpenOptions, Provenance, Retention, Store, VersionId, VersionKind};
 
 use crate::common::{Random, threads, tiny};
 
@@ -438,7 +438,7 @@ impl<'a> Image<'a> {
         found
     }
 
-    /// Follows an entry: checks everything that section 11 asks for.
+    /// Follows an entry: checks everything that section 12 asks for.
     fn piece(&mut self, array: usize, level: u32, entry_at: usize, stored: usize) -> Piece {
         let record = self.spec.record("entry");
         let entry = &self.bytes[entry_at..entry_at + record.bytes];
@@ -471,10 +471,10 @@ impl<'a> Image<'a> {
 
     /// Reads everything there is, and checks the use of space.
     pub(crate) fn check_all(&mut self) {
-        for name in ["versions", "free_map", "freed"] {
+        for name in ["versions", "free_map", "freed", "tags"] {
             self.state(name);
         }
-        for version in self.versions() {
+        for version in self.retained() {
             for number in 0..self.spec.array("versions") {
                 self.data(version, &self.spec.arrays[number].name);
             }
@@ -553,6 +553,27 @@ impl<'a> Image<'a> {
         let newest = self.spec.record("slot").get("newest_version", &self.bytes[self.slot_at..]);
         assert_eq!(rows.len() as u64, newest);
         rows.at.iter().map(|&row_at| Version { row_at }).collect()
+    }
+
+    /// Versions that have not expired, oldest first; the oldest is the one that the slot names.
+    fn retained(&mut self) -> Vec<Version> {
+        let mut versions = self.versions();
+        let roots = self.spec.record("version").field("roots");
+        versions.retain(|&version| {
+            let expired = self.version_field(version, "expired_ns") > 0;
+            if expired {
+                let at = version.row_at + roots.offset;
+                assert_zero(&self.bytes[at..at + roots.bytes], "roots of an expired version");
+            } else {
+                assert_eq!(self.version_field(version, "expired_keep_last"), 0);
+                assert_eq!(self.version_field(version, "expired_keep_for_ns"), 0);
+            }
+            !expired
+        });
+        let oldest = versions.first().map_or(0, |&version| self.version_field(version, "version"));
+        let slot = self.spec.record("slot");
+        assert_eq!(slot.get("oldest_version", &self.bytes[self.slot_at..]), oldest);
+        versions
     }
 
     /// Where the root of a data array of a version lies.
@@ -829,12 +850,108 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Compares an image with what the library says of the file, version by version.
-fn compare(spec: &Spec, bytes: &[u8], store: &Store) {
+/// The frames of a backup stream by section 13: kinds, and where the payloads lie.
+pub(crate) fn frames(spec: &Spec, stream: &[u8]) -> Vec<(u64, Range<usize>)> {
+    let record = spec.record("frame");
+    let (mut at, mut before) = (0, 0u32);
+    let mut found = Vec::new();
+    while at < stream.len() {
+        let head = &stream[at..at + record.bytes];
+        let payload = at + record.bytes..at + record.bytes + record.get("bytes", head) as usize;
+        let parts = [
+            &before.to_le_bytes()[..],
+            record.bytes_of("kind", head),
+            record.bytes_of("bytes", head),
+            &stream[payload.clone()],
+        ];
+        before = record.get_u32("crc", head);
+        assert_eq!(crc32(&parts.concat()), before, "checksum of frame {}", found.len());
+        at = payload.end;
+        found.push((record.get("kind", head), payload));
+    }
+    let begin = spec.record("stream");
+    let first = &stream[found[0].1.clone()];
+    assert_eq!((found[0].0, first.len()), (1, begin.bytes));
+    assert_eq!(begin.bytes_of("magic", first), b"TREEBACK");
+    assert_eq!(begin.get("stream_version", first), 1);
+    begin.check_reserved("stream", first);
+    let (base, newest) = (begin.get("base", first), begin.get("newest", first));
+    let mut version = base;
+    for (kind, payload) in &found[1..] {
+        let payload = &stream[payload.clone()];
+        match kind {
+            2 => {
+                version += 1;
+                let record = spec.record("version");
+                assert_eq!(record.get("version", payload), version);
+                let relative = little_endian(&payload[record.bytes..]);
+                assert!(relative < version && (relative == 0 || relative >= base));
+            }
+            3 => {
+                let record = spec.record("place");
+                assert!(record.get("array", payload) < spec.array("versions") as u64);
+            }
+            4 => assert_eq!((version, payload.len() % spec.record("tag").bytes), (newest, 0)),
+            5 => assert_eq!(little_endian(payload), found.len() as u64 - 1),
+            kind => panic!("frame of kind {kind}"),
+        }
+    }
+    assert_eq!(found.last().map(|frame| frame.0), Some(5));
+    found
+}
+
+/// The rows of every data array of every retained version, and what its record says of it wherever it is.
+pub(crate) fn contents(spec: &Spec, bytes: &[u8]) -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
     let mut image = Image::new(spec, bytes);
-    let versions = image.versions();
+    let record = spec.record("version");
+    let mut found = Vec::new();
+    for version in image.retained() {
+        let row = &image.bytes[version.row_at..version.row_at + record.bytes];
+        let said = record
+            .fields
+            .iter()
+            .filter(|field| !["commit", "bytes_written", "roots"].contains(&&field.name[..]));
+        let said = said.flat_map(|field| row[field.offset..field.offset + field.bytes].to_vec());
+        let said = said.collect();
+        let arrays = (0..spec.array("versions"))
+            .map(|number| image.data(version, &spec.arrays[number].name).data)
+            .collect();
+        found.push((said, arrays));
+    }
+    found
+}
+
+/// Compares an image with what the library says of the file, version by version.
+pub(crate) fn compare(spec: &Spec, bytes: &[u8], store: &Store) {
+    let mut image = Image::new(spec, bytes);
+    let versions = image.retained();
     let infos = store.versions().unwrap();
     assert_eq!(versions.len(), infos.len());
+    let tags = image.state("tags");
+    let record = spec.record("tag");
+    let named: Vec<(String, u64)> = tags
+        .iter()
+        .map(|row| {
+            let (text, rest) =
+                record.bytes_of("name", row).split_at(record.get("name_bytes", row) as usize);
+            assert_zero(rest, "rest of a name");
+            (String::from_utf8(text.to_vec()).unwrap(), record.get("version", row))
+        })
+        .collect();
+    assert!(named.is_sorted());
+    let expected: Vec<(String, u64)> =
+        store.tags().unwrap().into_iter().map(|tag| (tag.name, tag.version.0)).collect();
+    assert_eq!(named, expected);
+    let slot = &image.bytes[image.slot_at..];
+    let rule = spec.record("slot");
+    let rule = (rule.get("keep_last", slot), rule.get("keep_for_ns", slot));
+    let expected = match rule {
+        (0, 0) => Retention::new(),
+        (last, 0) => Retention::new().keep_last(last),
+        (last, age) => Retention::new().keep_last(last).keep_for(Duration::from_nanos(age)),
+    };
+    assert_eq!(store.retention().unwrap(), expected);
+    let mut last_birth = 0;
     for (&version, info) in versions.iter().zip(&infos) {
         let record = spec.record("version");
         let row = &image.bytes[version.row_at..version.row_at + record.bytes];
@@ -849,7 +966,8 @@ fn compare(spec: &Spec, bytes: &[u8], store: &Store) {
             VersionKind::Insert => 1,
             VersionKind::Delete => 2,
             VersionKind::Mixed => 3,
-            _ => 4,
+            VersionKind::Compact => 4,
+            _ => 5,
         };
         assert_eq!(field("kind"), kind);
         assert_eq!(field("ids_exhausted"), 0);
@@ -878,7 +996,8 @@ fn compare(spec: &Spec, bytes: &[u8], store: &Store) {
         assert!(field("next_id") >= next);
         assert!(field("held") >= field("points"));
         let birth = image.version_field(version, "commit");
-        assert_eq!(birth, info.version.0, "every commit so far made a version");
+        assert!(birth > last_birth && birth <= image.commit, "commits of versions ascend");
+        last_birth = birth;
         Walk::new(&mut image, version).check();
     }
     image.check_space();
@@ -887,7 +1006,7 @@ fn compare(spec: &Spec, bytes: &[u8], store: &Store) {
 #[test]
 fn fields_tile_their_records() {
     let spec = Spec::parse();
-    assert_eq!(spec.records.len(), 15);
+    assert_eq!(spec.records.len(), 19);
     for (name, record) in &spec.records {
         let mut end = 0;
         for field in &record.fields {
@@ -1123,9 +1242,16 @@ pub(crate) fn busy_store(path: &Path, options: CreateOptions, scale: usize) -> S
     batch.delete(&[1, 2]).unwrap();
     batch.message("twins, scattered ids and two out: ümläut");
     batch.commit().unwrap();
+    for name in ["first", "grün", "zuletzt"] {
+        store.tag(name, VersionId(1)).unwrap();
+    }
     for _ in 0..3 {
         store.insert(&random.points(scale, dim)).unwrap();
     }
+    store.restore(VersionId(2)).unwrap();
+    store.insert(&random.points(scale, dim)).unwrap();
+    store.tag("zuletzt", VersionId(9)).unwrap();
+    store.delete_tag("first").unwrap();
     store
 }
 
@@ -1151,5 +1277,18 @@ fn big_stores_read_by_the_tables() {
         let bytes = std::fs::read(&path).unwrap();
         compare(&spec, &bytes, &store);
         assert_eq!(store.at(VersionId(3)).unwrap().len(), 17 * scale as u64);
+
+        // And once more when versions have expired, at once and by a rule that is saved.
+        let mut store = store;
+        let report = store.expire(Retention::new().keep_last(4)).unwrap();
+        assert_eq!(report.expired.len(), 4, "of nine, four are new and one has a tag");
+        compare(&spec, &std::fs::read(&path).unwrap(), &store);
+        let rule = Retention::new().keep_last(3).keep_for(Duration::from_nanos(1));
+        store.set_retention(rule).unwrap();
+        for _ in 0..4 {
+            store.insert(&Random(5).points(scale, store.dim())).unwrap();
+            compare(&spec, &std::fs::read(&path).unwrap(), &store);
+        }
+        assert_eq!(store.versions().unwrap().len(), 5, "three, and two tags");
     }
 }

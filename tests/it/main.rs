@@ -1,13 +1,17 @@
 //! The integration tests, one binary; each file is a story.
 
 mod allocation;
+mod backup;
 #[cfg(feature = "cli")]
 mod cli;
 mod common;
 mod crash;
 mod data;
 mod determinism;
+mod durability;
 mod exactness;
 mod format;
+mod history;
 mod model;
+mod readers;
 mod time_travel;

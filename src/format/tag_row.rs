@@ -1,0 +1,127 @@
+//! The row of a tag: a name for a version. Also what a name may be.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Bytes that a tag's name may have.
+pub(crate) const TAG_BYTES: usize = 112;
+
+/// The tag record: see `format-spec.md`, section "Tags".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct TagRow {
+    pub(crate) version: u64,
+    name_bytes: u16,
+    reserved: [u8; 6],
+    name: [u8; TAG_BYTES],
+}
+
+const _: () = assert!(size_of::<TagRow>() == 128);
+
+impl TagRow {
+    /// The row of a tag whose name has passed [`check_name`].
+    pub(crate) fn new(name: &str, version: u64) -> Self {
+        let mut row = TagRow {
+            version,
+            name_bytes: name.len() as u16,
+            reserved: [0; 6],
+            name: [0; TAG_BYTES],
+        };
+        row.name[..name.len()].copy_from_slice(name.as_bytes());
+        row
+    }
+
+    /// The name; empty if it is not text, which [`TagRow::check`] reports.
+    pub(crate) fn name(&self) -> &str {
+        let bytes = (self.name_bytes as usize).min(TAG_BYTES);
+        std::str::from_utf8(&self.name[..bytes]).unwrap_or("")
+    }
+
+    /// Checks what does not depend on other records. Every tag names one of the versions 1 to `newest`.
+    pub(crate) fn check(&self, newest: u64) -> Result<(), &'static str> {
+        let bytes = self.name_bytes as usize;
+        if bytes > TAG_BYTES || self.name.iter().skip(bytes).any(|&b| b != 0) {
+            return Err("length of a tag's name does not fit the name");
+        }
+        if check_name(self.name()).is_err() {
+            return Err("a tag has a name that no tag may have");
+        }
+        if self.version == 0 || self.version > newest {
+            return Err("a tag names a version that does not exist");
+        }
+        match self.reserved == [0; 6] {
+            true => Ok(()),
+            false => Err("reserved bytes of a tag are not zero"),
+        }
+    }
+}
+
+/// Says what is wrong with a name, if it cannot be a tag's. A name that could be read as a version number or a time is
+/// refused, so that what is written in their place always means one thing.
+pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() {
+        return Err("it is empty");
+    }
+    if name.len() > TAG_BYTES {
+        return Err("it has more than 112 bytes");
+    }
+    if name.chars().any(char::is_control) {
+        return Err("it has control characters");
+    }
+    if name.trim() != name {
+        return Err("it begins or ends with a space");
+    }
+    if name.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("it would be read as a version number");
+    }
+    if name.parse::<jiff::Timestamp>().is_ok() || name.parse::<jiff::civil::DateTime>().is_ok() {
+        return Err("it would be read as a time");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_refused() {
+        let long = "x".repeat(TAG_BYTES + 1);
+        for name in [
+            "",
+            "17",
+            "a\nb",
+            "\u{7f}",
+            " a",
+            "a ",
+            &long,
+            "2026-11-25T22:00:00Z",
+            "2026-11-25 22:00:00+01",
+            "2026-11-25",
+        ] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+        for name in ["a", "v17", "-1", "release 2", "größer", &long[1..], "2026-11"] {
+            assert_eq!(check_name(name), Ok(()), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn each_rejection() {
+        let good = TagRow::new("before the move", 3);
+        assert_eq!((good.check(3), good.name()), (Ok(()), "before the move"));
+        assert!(good.check(2).is_err());
+        for change in [
+            |row: &mut TagRow| row.version = 0,
+            |row: &mut TagRow| row.name_bytes = 0,
+            |row: &mut TagRow| row.name_bytes = 4,
+            |row: &mut TagRow| row.name_bytes = 113,
+            |row: &mut TagRow| row.name[0] = 0xFF,
+            |row: &mut TagRow| row.name[20] = b'x',
+            |row: &mut TagRow| row.reserved[5] = 1,
+        ] {
+            let mut row = good;
+            change(&mut row);
+            assert!(row.check(3).is_err());
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Making sure that the newest commit is durable before another builds on it.
+
+use super::commit::leave_hint;
+use super::database::{Database, Writer, drop_excess};
+use super::table::Table;
+use crate::error::CommitError;
+use crate::format::arrays::{Array, DATA_ARRAYS};
+use crate::format::slot::CommitSlot;
+use crate::format::slot_offset;
+
+/// Makes sure that the newest commit is durable before another builds on it. After a failed sync the page cache can
+/// show what the disk lacks, so the commit's blocks are written again, word for word, and synced.
+pub(super) fn confirm(
+    db: &Database,
+    writer: &mut Writer,
+    newest: &CommitSlot,
+) -> Result<(), CommitError> {
+    if writer.confirmed {
+        return Ok(());
+    }
+    let state = Array::ALL[DATA_ARRAYS..].iter();
+    let mut tables: Vec<Table> = state.map(|&a| db.state_table(newest, a)).collect();
+    // Several versions if their commits shared their syncs.
+    for version in (1..=newest.newest_version).rev() {
+        let row = db.rows(newest)?.get(version)?;
+        if row.commit < newest.first_commit {
+            break;
+        }
+        tables.extend(Array::ALL[..DATA_ARRAYS].iter().map(|&a| db.data_table(a, &row.roots)));
+    }
+    let storage = db.arena.storage();
+    for table in &tables {
+        let mut failure: Option<CommitError> = None;
+        let mut found = Vec::new();
+        table.walk(
+            &mut |entry, visit| {
+                let new = entry.birth >= newest.first_commit;
+                if new {
+                    found.push((*entry, visit));
+                }
+                new
+            },
+            &mut |e| failure = Some(e.into()),
+        );
+        if let Some(e) = failure {
+            return Err(e);
+        }
+        for (entry, visit) in found {
+            table.recheck(&entry, visit)?;
+            let mut bytes = vec![0; entry.bytes as usize];
+            storage.read_at(&mut bytes, entry.address)?;
+            storage.write_at(&bytes, entry.address)?;
+        }
+    }
+    // One copy of the slot at a time, so that rewriting never has both on their way.
+    let synced = storage.sync().and_then(|()| {
+        (0..2).try_for_each(|copy| {
+            storage.write_at(&newest.encode(), slot_offset(newest.commit, copy))?;
+            storage.sync()
+        })
+    });
+    if let Err(e) = synced {
+        writer.poisoned = true;
+        return Err(CommitError::Storage(e));
+    }
+    writer.confirmed = true;
+    leave_hint(db, newest.commit);
+    drop_excess(storage, newest)?;
+    Ok(())
+}

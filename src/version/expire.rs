@@ -1,0 +1,236 @@
+//! Expiry: choosing versions that a rule does not keep, finding what only they refer to, and giving the space back.
+//!
+//! Invariants. What a version frees is found in no retained version ([`Family`] says why its neighbours are enough). It
+//! goes the way of all freed space: listed by the commit that expires, marked free by the next, written by the one after
+//! that at the earliest. Holes are punched and the end is cut only when that next commit is durable.
+
+use std::collections::BTreeSet;
+
+use super::column::Column;
+use super::commit::{Draft, commit};
+use super::database::{Database, drop_excess};
+use super::family::{Brief, Family};
+use super::table::Table;
+use crate::error::{CommitError, ReadError};
+use crate::format::DATA_START;
+use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS};
+use crate::format::rows::FreedRow;
+use crate::format::slot::CommitSlot;
+use crate::format::version_row::VersionRow;
+use crate::options::CancelToken;
+use crate::retention::Retention;
+
+/// Versions that are about to expire, and what that frees.
+#[derive(Default)]
+pub(crate) struct Expiry {
+    /// Their rows as they will be, oldest first.
+    pub(crate) rows: Vec<VersionRow>,
+    /// What no other version refers to.
+    pub(crate) freed: Vec<FreedRow>,
+    /// Versions that would expire if nobody had them open.
+    pub(crate) pinned: Vec<u64>,
+}
+
+impl Expiry {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.freed.iter().map(|row| row.bytes).sum()
+    }
+}
+
+/// Version rows, read one by one.
+pub(crate) struct Rows(Column<VersionRow>);
+
+impl Rows {
+    pub(crate) fn get(&self, version: u64) -> Result<VersionRow, ReadError> {
+        let row = self.0.get(version - 1)?;
+        row.check(version).map_err(|what| {
+            let place = crate::error::Place::Version(crate::VersionId(version));
+            ReadError::corrupt(place, crate::error::Defect::Invalid(what))
+        })?;
+        Ok(row)
+    }
+}
+
+impl Database {
+    /// The rows of all versions as of a commit.
+    pub(crate) fn rows(&self, slot: &CommitSlot) -> Result<Rows, ReadError> {
+        let Table { arena, spec, root, access } = self.state_table(slot, Array::Versions);
+        Ok(Rows(Column::new(arena, spec, root, access)?))
+    }
+
+    /// What must be known of all versions to find who shares with whom.
+    pub(crate) fn past(&self, slot: &CommitSlot) -> Result<Vec<Brief>, ReadError> {
+        let rows = self.rows(slot)?;
+        (1..=slot.newest_version).map(|version| Ok(Brief::of(&rows.get(version)?))).collect()
+    }
+
+    /// The segments and table nodes of a version that are in none of its retained neighbours.
+    pub(crate) fn unshared(
+        &self,
+        roots: impl Fn(u64) -> Result<[ArrayRoot; DATA_ARRAYS], ReadError>,
+        family: &mut Family,
+        version: u64,
+        mut found: impl FnMut(FreedRow),
+    ) -> Result<(), ReadError> {
+        let own = roots(version)?;
+        let neighbours = family.neighbours(version);
+        let others: Vec<[ArrayRoot; DATA_ARRAYS]> =
+            neighbours.iter().map(|&other| roots(other)).collect::<Result<_, _>>()?;
+        for &array in &Array::ALL[..DATA_ARRAYS] {
+            let others: Vec<Table> =
+                others.iter().map(|roots| self.data_table(array, roots)).collect();
+            self.data_table(array, &own).walk_unshared(&others, &mut |entry, _| {
+                found(FreedRow { address: entry.address, bytes: entry.bytes as u64 });
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that a retained version has for itself.
+    pub(crate) fn unique_bytes_of(&self, version: u64) -> Result<u64, ReadError> {
+        if version == 0 {
+            return Ok(0);
+        }
+        let history = self.history()?;
+        let mut bytes = 0;
+        let roots = |version| Ok(history.row(version).roots);
+        self.unshared(roots, &mut history.family(), version, |range| bytes += range.bytes)?;
+        Ok(bytes)
+    }
+
+    /// Bytes that each retained version has for itself: those that expiring it alone would free. Oldest first.
+    pub(crate) fn unique_bytes(&self) -> Result<Vec<(u64, u64)>, ReadError> {
+        let history = self.history()?;
+        let mut family = history.family();
+        let roots = |version| Ok(history.row(version).roots);
+        let unique = |row: &VersionRow| {
+            let mut bytes = 0;
+            self.unshared(roots, &mut family, row.version, |range| bytes += range.bytes)?;
+            Ok((row.version, bytes))
+        };
+        history.rows.iter().filter(|row| !row.is_expired()).map(unique).collect()
+    }
+}
+
+/// Chooses the versions that `rule` does not keep, and finds what they free. The gate is closed. `added`: a version is
+/// about to be made from version `spared`, which therefore stays this time: what the new one shares with it is not yet
+/// written down.
+pub(super) fn plan(
+    db: &Database,
+    slot: &CommitSlot,
+    past: &[Brief],
+    rule: Retention,
+    time_ns: u64,
+    added: Option<u64>,
+) -> Result<Expiry, CommitError> {
+    let mut expiry = Expiry::default();
+    let tagged: BTreeSet<u64> = db.tags_of(slot)?.iter().map(|tag| tag.version).collect();
+    let retained = past.iter().enumerate().rev().map(|(i, brief)| (i as u64 + 1, brief));
+    let mut doomed: Vec<u64> = retained
+        .filter(|(_, brief)| !brief.expired)
+        .zip(added.is_some() as u64..)
+        .filter(|((version, brief), rank)| {
+            let newest = *rank == 0 || *version == slot.newest_version;
+            let age_ns = time_ns.saturating_sub(brief.time_ns);
+            let kept = newest || added == Some(*version) || tagged.contains(version);
+            !kept && !rule.keeps(*rank, age_ns)
+        })
+        .map(|((version, _), _)| version)
+        .collect();
+    doomed.reverse();
+    if doomed.is_empty() {
+        return Ok(expiry);
+    }
+    expiry.pinned = db.pins.pinned(&doomed)?;
+    doomed.retain(|version| expiry.pinned.binary_search(version).is_err());
+
+    let rows = db.rows(slot)?;
+    let mut family = Family::new(past);
+    let (keep_last, keep_for_ns) = rule.to_fields();
+    for &version in &doomed {
+        let roots = |version| Ok(rows.get(version)?.roots);
+        db.unshared(roots, &mut family, version, |range| expiry.freed.push(range))?;
+        family.expire(version);
+        let row = rows.get(version)?;
+        expiry.rows.push(row.expired(time_ns, keep_last, keep_for_ns));
+    }
+    coalesce(&mut expiry.freed)?;
+    Ok(expiry)
+}
+
+/// Sorts ranges and joins those that touch. Two that overlap are damage: something would be freed twice.
+fn coalesce(ranges: &mut Vec<FreedRow>) -> Result<(), ReadError> {
+    ranges.sort_unstable_by_key(|range| range.address);
+    let mut joined: Vec<FreedRow> = Vec::with_capacity(ranges.len());
+    for range in ranges.drain(..) {
+        match joined.last_mut() {
+            Some(last) if last.address + last.bytes > range.address => {
+                return Err(ReadError::row("versions", 0, "two versions own the same block"));
+            }
+            Some(last) if last.address + last.bytes == range.address => last.bytes += range.bytes,
+            _ => joined.push(range),
+        }
+    }
+    *ranges = joined;
+    Ok(())
+}
+
+/// Applies a rule, saves it for the commits to come if `save`, and gives space back to the file system. Returns what
+/// expired, and the length of the file before.
+///
+/// Crash outcomes: before the first commit is visible, as before; then all of it expired; space that was not given back
+/// is free in the file, and given back by the next call.
+pub(crate) fn expire(
+    db: &Database,
+    rule: Retention,
+    save: bool,
+    cancel: &CancelToken,
+) -> Result<(Expiry, u64), CommitError> {
+    if !db.is_settled() {
+        commit(db, Draft::nothing(cancel))?;
+    }
+    let gate = db.pins.close()?;
+    let before = db.newest()?.file_bytes;
+    let expiry = preview_inside(db, rule)?;
+    let pinned = expiry.pinned.clone();
+    let done = Expiry { rows: expiry.rows.clone(), freed: expiry.freed.clone(), pinned };
+    if !expiry.rows.is_empty() || save {
+        let draft = Draft {
+            expiry: Some(expiry),
+            saved: save.then_some(rule),
+            gate: Some(&gate),
+            ..Draft::nothing(cancel)
+        };
+        commit(db, draft)?;
+    }
+    // From here on the versions are gone, whoever asks to stop. This commit marks free what the one before it freed, and
+    // makes sure that it is durable.
+    let patient = CancelToken::default();
+    commit(db, Draft { gate: Some(&gate), ..Draft::nothing(&patient) })?;
+    give_back(db)?;
+    Ok((done, before))
+}
+
+/// What [`expire`] would do.
+pub(crate) fn preview(db: &Database, rule: Retention) -> Result<Expiry, CommitError> {
+    let _gate = db.pins.close()?;
+    preview_inside(db, rule)
+}
+
+fn preview_inside(db: &Database, rule: Retention) -> Result<Expiry, CommitError> {
+    let slot = db.newest()?;
+    let time_ns = db.next_time_ns(&slot)?;
+    plan(db, &slot, &db.past(&slot)?, rule, time_ns, None)
+}
+
+/// Punches the free blocks of the newest commit, which is durable, and cuts off the file's end.
+fn give_back(db: &Database) -> Result<(), CommitError> {
+    let slot = db.newest()?;
+    let (space, _) = db.load_space(&slot)?;
+    let storage = db.arena.storage();
+    for (offset, len) in space.free_runs(DATA_START, slot.file_bytes) {
+        storage.punch(offset, len)?;
+    }
+    drop_excess(storage, &slot)?;
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! Versions that share their syncs: what a crash leaves is a beginning of the history, whole, and what was synced is in it.
+
+use std::path::{Path, PathBuf};
+
+use treering::{Durability, OpenOptions, Retention, Store, VersionId};
+
+use crate::common::{Random, assert_sound, threads, tiny};
+use crate::format::{Spec, compare};
+
+fn deferred(versions: u32) -> OpenOptions {
+    threads(1).durability(Durability::Deferred { versions })
+}
+
+/// The file as it is now, as after a crash: nothing that the process knows is in it.
+fn crashed(path: &Path) -> PathBuf {
+    let copy = path.with_extension("crashed");
+    let _ = std::fs::remove_file(&copy);
+    std::fs::copy(path, &copy).unwrap();
+    copy
+}
+
+fn listing(store: &Store, version: u64) -> Vec<(u64, Vec<f32>)> {
+    let mut points = Vec::new();
+    let snapshot = store.at(VersionId(version)).unwrap();
+    snapshot.for_each(|id, point| points.push((id, point.to_vec()))).unwrap();
+    points
+}
+
+#[test]
+fn a_crash_loses_the_newest_and_nothing_else() {
+    for group in [2, 3, 4, 5, 8, 13] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.tre");
+        let mut store = Store::create_with(&path, tiny(2, 4), deferred(group)).unwrap();
+        let reader = Store::open_with(&path, threads(1).read_only(true)).unwrap();
+        let mut random = Random(u64::from(group));
+        let mut truth = vec![Vec::new()];
+        let mut promised = 0;
+        let mut grouped = 0;
+        for version in 1..=60 {
+            let what = format!("groups of {group}, version {version}");
+            match random.below(4) {
+                0 if version > 2 => drop(store.restore(VersionId(version - 2)).unwrap()),
+                1 if version > 2 => {
+                    let live = listing(&store, version - 1);
+                    let ids: Vec<u64> = live.iter().map(|p| p.0).filter(|id| id % 5 == 0).collect();
+                    store.delete(&ids).unwrap();
+                }
+                _ => drop(store.insert(&random.points(6, 2)).unwrap()),
+            }
+            truth.push(listing(&store, version));
+            match random.below(15) {
+                0 => store.sync().unwrap(),
+                1 => store.tag("here", VersionId(version)).unwrap(),
+                _ => {}
+            }
+            // Others see what is on the disk, and that is what a crash leaves.
+            let seen = reader.latest().unwrap().version().0;
+            let copy = crashed(&path);
+            let left = Store::open_with(&copy, threads(1).read_only(true)).unwrap();
+            assert_eq!(left.latest().unwrap().version().0, seen, "{what}");
+            assert!(seen >= promised && seen <= version, "{what}: {seen} is left");
+            assert!(version - seen < u64::from(group), "{what}: {seen} is left");
+            grouped += u64::from(seen < version);
+            promised = seen;
+            for back in [seen, random.below(seen + 1)] {
+                assert_eq!(listing(&left, back), truth[back as usize], "{what}: version {back}");
+            }
+            if seen > 0 {
+                compare(&Spec::parse(), &std::fs::read(&copy).unwrap(), &left);
+            }
+            drop(left);
+            if random.below(6) == 0 {
+                // Whoever goes on from there finds everything in order.
+                let mut left = Store::open_with(&copy, deferred(group)).unwrap();
+                left.insert(&random.points(3, 2)).unwrap();
+                left.insert(&random.points(3, 2)).unwrap();
+                drop(left);
+                let left = Store::open_with(&copy, threads(1)).unwrap();
+                assert_eq!(left.latest().unwrap().version().0, seen + 2, "{what}");
+                assert_sound(&left, &what);
+            }
+        }
+        assert!(grouped > 10, "groups of {group}: {grouped}");
+        // Dropped, the store is whole.
+        drop(store);
+        let mut store = Store::open_with(&path, deferred(group)).unwrap();
+        for version in 0..=60 {
+            assert_eq!(listing(&store, version), truth[version as usize]);
+        }
+        store.insert(&[0.5, 0.5]).unwrap();
+        store.expire(Retention::new().keep_last(3)).unwrap();
+        assert_eq!(crashed_versions(&path), store.versions().unwrap().len());
+        assert_sound(&store, "after an expiry");
+    }
+}
+
+fn crashed_versions(path: &Path) -> usize {
+    let store = Store::open_with(crashed(path), threads(1)).unwrap();
+    store.versions().unwrap().len()
+}
+
+#[test]
+fn a_commit_that_shared_its_syncs_is_confirmed_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.tre");
+    let mut store = Store::create_with(&path, tiny(2, 4), deferred(50)).unwrap();
+    let mut random = Random(7);
+    for _ in 0..20 {
+        store.insert(&random.points(10, 2)).unwrap();
+    }
+    store.sync().unwrap();
+    drop(store);
+    // As if the writer had died before it could leave its hint.
+    let spec = Spec::parse();
+    let mut image = std::fs::read(&path).unwrap();
+    let hint = spec.hint_page();
+    image[hint..hint + 4096].fill(0);
+    std::fs::write(&path, image).unwrap();
+    let mut store = Store::open_with(&path, threads(1)).unwrap();
+    store.insert(&random.points(10, 2)).unwrap();
+    assert_eq!(store.versions().unwrap().len(), 21);
+    assert_sound(&store, "confirmed");
+    drop(store);
+    let store = Store::open_with(&path, threads(1)).unwrap();
+    compare(&spec, &std::fs::read(&path).unwrap(), &store);
+}
+
+#[test]
+fn a_saved_rule_waits_for_the_syncs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.tre");
+    let mut store = Store::create_with(&path, tiny(2, 4), deferred(10)).unwrap();
+    store.set_retention(Retention::new().keep_last(4)).unwrap();
+    let reader = Store::open_with(&path, threads(1).read_only(true)).unwrap();
+    let mut random = Random(9);
+    for version in 1..=100u64 {
+        store.insert(&random.points(5, 2)).unwrap();
+        let newest = reader.latest().unwrap().version().0;
+        // Every version that another handle is told of can be opened by it.
+        for info in reader.versions().unwrap() {
+            assert_eq!(listing(&reader, info.version.0), listing(&store, info.version.0));
+        }
+        assert!(version - newest < 10 && store.versions().unwrap().len() <= 4 + 10 + 1);
+    }
+    store.sync().unwrap();
+    assert_sound(&store, "in the end");
+}
