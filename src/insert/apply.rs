@@ -125,9 +125,10 @@ fn apply_change(
     }
 
     // T5: the own radius bounds the whole bucket, old rows included if they stay.
+    let own_radius = change.body.stored_own_radius(link.row.child_count == 0);
     link.row.own_radius = match change.keep {
-        Keep::All => old.row.own_radius.max(change.body.own_radius),
-        _ => change.body.own_radius,
+        Keep::All => old.row.own_radius.max(own_radius),
+        _ => own_radius,
     };
     journal.set_links(node, link);
     if let Some(radius) = change.radius {

@@ -113,7 +113,7 @@ impl Layout {
             slot_start,
             twin_count: body.twins.len() as u32,
             bucket_count: body.bucket.len() as u32,
-            own_radius: body.own_radius,
+            own_radius: body.stored_own_radius(body.children.is_empty()),
         });
         self.counts.push(CountRow {
             live: body.points,

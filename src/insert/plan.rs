@@ -27,6 +27,12 @@ use crate::tree::root_level;
 /// A subtree is rebuilt when it holds more than this many times the points it was built with.
 const REBUILD_GROWTH: u64 = 2;
 
+/// A batch rebuilds at most this many times its own points, or this many buckets of points if that is more. So a version
+/// costs in proportion to its batch, and no batch pays for all before it. Larger subtrees are left as they are: it
+/// is the structure near the leaves that ages.
+const REBUILT_PER_POINT: u64 = 48;
+const REBUILT_BUCKETS: u64 = 64;
+
 /// A subtree is also rebuilt when its node links this many later ranges, which are rewritten as a whole.
 const REBUILD_RUNS: u16 = 4096;
 
@@ -133,6 +139,9 @@ fn group(tree: &Tree, placements: &Placements) -> Result<Vec<Group>, ReadError> 
             node = tree.parent(n)?;
         }
     }
+    let batch = placements.nodes.len() as u64;
+    let mut budget = (REBUILT_PER_POINT * batch).max(REBUILT_BUCKETS * tree.leaf_capacity as u64);
+    // Parents come before their children.
     let mut overgrown = BTreeSet::new();
     for (&node, &gain) in &gained {
         let live = tree.counts.get(node as u64)?.live as u64 + gain;
@@ -144,26 +153,33 @@ fn group(tree: &Tree, placements: &Placements) -> Result<Vec<Group>, ReadError> 
             Ok(())
         })?;
         let grown = live > REBUILD_GROWTH * built && live >= 2 * tree.leaf_capacity as u64;
-        if has_children && (grown || link.run_count >= REBUILD_RUNS) {
+        let due = link.run_count >= REBUILD_RUNS || (grown && live <= budget);
+        if has_children && due && ancestor_in(tree, node, &overgrown)?.is_none() {
+            budget = budget.saturating_sub(live);
             overgrown.insert(node);
         }
     }
     let mut groups: BTreeMap<u32, Group> = BTreeMap::new();
     for (target, points) in by_node {
-        let mut topmost = None;
-        let mut node = Some(target);
-        while let Some(n) = node.filter(|_| !overgrown.is_empty()) {
-            if overgrown.contains(&n) {
-                topmost = Some(n);
-            }
-            node = tree.parent(n)?;
-        }
-        let node = topmost.unwrap_or(target);
-        let rebuild = topmost.is_some();
+        let rebuilt = ancestor_in(tree, target, &overgrown)?;
+        let node = rebuilt.unwrap_or(target);
+        let rebuild = rebuilt.is_some();
         let group = groups.entry(node).or_insert(Group { node, rebuild, points: Vec::new() });
         group.points.extend(points);
     }
     Ok(groups.into_values().collect())
+}
+
+/// The node itself or the one above it that is in `nodes`, of which none is above another.
+fn ancestor_in(tree: &Tree, node: u32, nodes: &BTreeSet<u32>) -> Result<Option<u32>, ReadError> {
+    let mut node = Some(node);
+    while let Some(n) = node.filter(|_| !nodes.is_empty()) {
+        if nodes.contains(&n) {
+            return Ok(node);
+        }
+        node = tree.parent(n)?;
+    }
+    Ok(None)
 }
 
 fn plan_groups(
@@ -410,7 +426,7 @@ pub(crate) fn new_link(
                 slot_start: slots.start,
                 twin_count: twins,
                 bucket_count: slots.count - twins,
-                own_radius: change.body.own_radius,
+                own_radius: change.body.stored_own_radius(children.count == 0),
             },
             span: change.body.points,
             run_start: 0,
@@ -427,7 +443,9 @@ pub(crate) fn new_link(
         };
         add(slots.start, twins, RUN_TWINS);
         add(slots.start + twins, slots.count - twins, RUN_BUCKET);
-        if link.row.child_count == 0 {
+        if children.count == 0 {
+            // A leaf stays what it is, and its row is not copied.
+        } else if link.row.child_count == 0 {
             link.row.child_start = children.start;
             link.row.child_count = children.count;
         } else {

@@ -71,6 +71,11 @@ pub(crate) struct Branch {
 }
 
 impl Body {
+    /// The own radius as it is stored (T5). At a leaf it would say what the radius says, and change whenever that does.
+    pub(crate) fn stored_own_radius(&self, is_leaf: bool) -> f32 {
+        if is_leaf { f32::INFINITY } else { self.own_radius }
+    }
+
     /// The body with its counts set.
     pub(crate) fn counted(mut self) -> Self {
         let own = (self.twins.len() + self.bucket.len()) as u32;
