@@ -1,7 +1,7 @@
 //! Rounding slack: how far a computed distance may be from the true one, and why pruning stays exact all the same.
 //!
-//! Not the pruning itself, and not for bounds that a kernel computes from a box: those carry their own rounding and
-//! need no slack. Everything here takes *computed* canonical distances, as f32, and reasons about computed distances.
+//! Not the pruning itself. B1 and B2 take *computed* canonical distances, as f32, and reason about computed distances; B3
+//! takes sums that kernels add up in another order, of some components or of the gaps to a box.
 //!
 //! # What is proved
 //!

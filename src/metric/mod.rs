@@ -5,7 +5,7 @@
 //!
 //! Invariants: M1 to M4 in `scalar.rs` define the sum; every method of [`Kernel`] returns those bits on every
 //! instruction set, for all finite rows whose components are at most [`domain_limit`]. L1 to L3 (`lanes.rs`) and X1 to
-//! X3 (`x86_64.rs`) say why the vector code is sound, B1 and B2 (`bounds.rs`) why pruning is exact, V1 and V2
+//! X3 (`x86_64.rs`) say why the vector code is sound, B1 to B3 (`bounds.rs`) why pruning is exact, V1 and V2
 //! (`level.rs`) what a level is.
 
 mod bounds;
