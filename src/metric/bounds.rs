@@ -1,7 +1,7 @@
 //! Rounding slack: how far a computed distance may be from the true one, and why pruning stays exact all the same.
 //!
 //! Not the pruning itself. B1 and B2 take *computed* canonical distances, as f32, and reason about computed distances; B3
-//! takes sums that kernels add up in another order, of some components or of the gaps to a box.
+//! takes sums that kernels add up in another order, of some components or of the gaps to a box, and B4 bytes.
 //!
 //! # What is proved
 //!
@@ -13,6 +13,10 @@
 //! - **B3 filters**: let f be a sum of the squared differences of some components, or of lower bounds of their
 //!   magnitudes, in any order, each square and its addition rounded together or apart. If f > L(1+F) + c, then the
 //!   canonical sum s of the whole rows is above L. F = (n + ceil(n/16) + 10) 2^-23, c = n 2^-147.
+//! - **B4 cells**: let the rows lie on a grid (`grid.rs`) of g cells per unit, and let b_x and b_q be the cells of x and of
+//!   q in some components. With r the computed sum of the squared residuals of a row, over those components at
+//!   least, and E(r) = sqrt(r) (1 + (n+10) 2^-24) + sqrt(n) 2^-15: if
+//!   |b_q - b_x| > g (t(1+K) + b) + E(r_q) + E(r_x), then d^(q,x) > t.
 //!
 //! with K = (ceil(n/16) + 10) 2^-24 and b = sqrt(n) 2^-73, for n <= [`MAX_DIM`] and rows in the domain
 //! ([`domain_limit`]), where nothing overflows: a difference is at most 2^63 / sqrt(n), so s <= 2^126 (1 + tiny).
@@ -60,6 +64,18 @@
 //! s >= T (1-u)^(m+6) - n 2^-150. Hence s >= f (1 - (n+m+8) u) - 3 n 2^-150. If f > L(1+F) + c with F = 2 (n+m+10) u <
 //! 2^-6.8, then (1+F)(1 - (n+m+8) u) > 1, because F - (n+m+8) u (1+F) > 0 as long as F < 1, with more to spare than the
 //! few roundings of the limit take; and what c adds, c (1 - F/2) > n 2^-148, exceeds 3 n 2^-150. So s > L.
+//!
+//! # B4
+//!
+//! In units of cells, a component x with origin o has the place p = (x - o) g and the computed residual r^ = fl(p^ - c),
+//! p^ = fl(fl(x - o) g), c its cell, |p| <= |p - c| + 127. Two factors lie between p and p^, and one more before r^, so
+//! |r^ - (p - c)| <= 2.01 u |p| + 1.01 u |p^ - c| <= 3.1 u |p - c| + 256 u, underflow included. Hence |p - c| <=
+//! (|r^| + 256 u)(1 + 3.2 u). The sum of the r^2 errs by at most n + 2 factors, so the norm of p - c over the components
+//! is at most sqrt(r) (1 + (n+3) u / 2 (1 + 2^-8)) (1 + 3.2 u) + sqrt(n) 257 u <= E(r). An infinite r says nothing.
+//!
+//! If d^(q,x) <= t then d(q,x) <= (t + beta)/(1-k) <= t(1+K) + b, since k/(1-k) < K and beta/(1-k) < b (error of one
+//! distance, above). The places of q and x over some components are at most g d(q,x) apart, those of a row and its cells
+//! at most E; the triangle inequality does the rest. The f64 roundings of the right side are covered by a factor 1 + 2^-40.
 
 /// Most components of a row: up to here the second-order terms of the proof are covered.
 pub(crate) const MAX_DIM: usize = 65_536;
@@ -73,6 +89,8 @@ pub(crate) struct Slack {
     absolute: f64,
     /// 1 + F and c of B3.
     filter: (f64, f64),
+    /// 1 + (n+10) 2^-24 and sqrt(n) 2^-15 of B4.
+    cells: (f64, f64),
 }
 
 impl Slack {
@@ -87,6 +105,10 @@ impl Slack {
             filter: (
                 1.0 + (dim + dim.div_ceil(16) + 10) as f64 * 2.0_f64.powi(-23),
                 dim as f64 * 2.0_f64.powi(-147),
+            ),
+            cells: (
+                1.0 + (dim + 10) as f64 * 2.0_f64.powi(-24),
+                (dim as f64).sqrt() * 2.0_f64.powi(-15),
             ),
         }
     }
@@ -125,6 +147,19 @@ impl Slack {
     pub(crate) fn filter_limit(self, sum: f32) -> f32 {
         let (factor, more) = self.filter;
         ((f64::from(sum) * factor + more) as f32).next_up()
+    }
+
+    /// A true distance that no point at computed distance `t` or nearer is beyond. Infinity stays what it is.
+    #[inline]
+    pub(crate) fn true_distance(self, t: f32) -> f64 {
+        f64::from(t) * (1.0 + self.relative) + self.absolute
+    }
+
+    /// E of B4.
+    #[inline]
+    pub(super) fn cell_error(self, residual: f32) -> f64 {
+        let (relative, absolute) = self.cells;
+        f64::from(residual).sqrt() * relative + absolute
     }
 
     /// Whether no point of the subtree is at computed distance `t` or nearer (B1).

@@ -1,6 +1,6 @@
 //! The blocked kernels: canonical sums of one query or many against many rows, written once over [`Lanes`].
 //!
-//! No unsafe and no instruction set here; `x86_64.rs` supplies those. Nothing here decides anything by a distance
+//! No unsafe and no instruction set here; `x86_64` supplies those. Nothing here decides anything by a distance
 //! except [`Within`], which may stop early.
 //!
 //! Two shapes keep the canonical order (M1) while using every lane:
@@ -221,47 +221,52 @@ impl Job for Sum<'_> {
 
 /// s of two rows of fewer than 16 components.
 #[inline(always)]
-fn short<L: Lanes>(lanes: L, a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn short<L: Lanes>(lanes: L, a: &[f32], b: &[f32]) -> f32 {
     lanes.total(lanes.square(lanes.load_part(a), lanes.load_part(b)))
 }
 
-/// s of one pair of at least 16 components if it is at most `bound`.
+/// [`within`], as a job of its own.
+pub(super) struct Within<'a> {
+    pub(super) a: &'a [f32],
+    pub(super) b: &'a [f32],
+    pub(super) limit: f32,
+}
+
+impl Job for Within<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) -> f32 {
+        within(lanes, self.a, self.b, self.limit)
+    }
+}
+
+/// s of one pair of at least 16 components if it is at most `bound`; else s, or infinity.
 ///
 /// Every [`STRIDE`] components the lanes so far are put through the tree on the side. That partial sum is never above
 /// s: all terms are >= +0 and rounding is monotone, so fl(x + y) >= fl(x) = x whenever y >= 0; a lane total therefore
 /// never falls as terms are added, and by the same monotonicity neither does any node of the tree when its inputs do
 /// not (M4). So partial > bound implies s > bound, and the lanes themselves go on untouched: a sum that is returned has
 /// the canonical bits.
-pub(super) struct Within<'a> {
-    pub(super) a: &'a [f32],
-    pub(super) b: &'a [f32],
-    pub(super) bound: f32,
-}
-
-impl Job for Within<'_> {
-    type Output = Option<f32>;
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) -> Option<f32> {
-        let (a, b) = (Row::new(self.a), Row::new(self.b));
-        let mut acc = lanes.zero();
-        let strides = a.whole.chunks(STRIDE / LANES).zip(b.whole.chunks(STRIDE / LANES));
-        for (a, b) in strides {
-            if lanes.total(acc) > self.bound {
-                return None;
-            }
-            for (a, b) in a.iter().zip(b) {
-                acc = lanes.add(acc, lanes.square(lanes.load(a), lanes.load(b)));
-            }
+#[inline(always)]
+pub(super) fn within<L: Lanes>(lanes: L, a: &[f32], b: &[f32], bound: f32) -> f32 {
+    let (a, b) = (Row::new(a), Row::new(b));
+    let mut acc = lanes.zero();
+    let strides = a.whole.chunks(STRIDE / LANES).zip(b.whole.chunks(STRIDE / LANES));
+    for (i, (a, b)) in strides.enumerate() {
+        if i > 0 && lanes.total(acc) > bound {
+            return f32::INFINITY;
         }
-        let rest = a.all.len() % LANES;
-        if rest > 0 {
-            let (a, b) = (lanes.load_tail(a.all, rest), lanes.load_tail(b.all, rest));
-            acc = lanes.add(acc, lanes.square(a, b));
+        for (a, b) in a.iter().zip(b) {
+            acc = lanes.add(acc, lanes.square(lanes.load(a), lanes.load(b)));
         }
-        let s = lanes.total(acc);
-        (s <= self.bound).then_some(s)
     }
+    let rest = a.all.len() % LANES;
+    if rest > 0 {
+        let (a, b) = (lanes.load_tail(a.all, rest), lanes.load_tail(b.all, rest));
+        acc = lanes.add(acc, lanes.square(a, b));
+    }
+    lanes.total(acc)
 }
 
 /// The lanes, before the halving tree, of Q queries against R rows of one length, at least 16. Q * R accumulators stay

@@ -24,6 +24,12 @@ pub(super) trait Job {
 pub(super) trait Lanes: Copy {
     type Vector: Copy;
 
+    /// Sixteen i32.
+    type Ints: Copy;
+
+    /// What [`Self::quantize`] adds up.
+    type Sums: Copy;
+
     /// Whether registers hold the sixteen accumulators of a block of four queries by four rows.
     const WIDE_BLOCK: bool;
 
@@ -74,9 +80,6 @@ pub(super) trait Lanes: Copy {
     /// Sixteen rows of three components as their columns.
     fn three_columns(self, rows: &[f32; 3 * LANES]) -> [Self::Vector; 3];
 
-    /// sum + (a - b)^2, the difference rounded, the square rounded or not: not for canonical sums.
-    fn add_square(self, sum: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-
     /// sum + g^2, where g is the gap between x and the interval from low to high, 0 inside it. The difference is rounded,
     /// the square rounded or not: not for canonical sums.
     fn add_gap(
@@ -107,6 +110,34 @@ pub(super) trait Lanes: Copy {
 
     /// The whole halving tree of one row.
     fn total(self, v: Self::Vector) -> f32;
+
+    fn load_ints(self, from: &[i32; LANES]) -> Self::Ints;
+
+    /// In each lane, sum + the dot product of eight bytes of a row, 0 to 127, and of the query, -64 to 63.
+    ///
+    /// `rows`: the first four bytes of sixteen rows, one in each lane, then their last four. `query`: likewise.
+    fn add_dot(self, sum: Self::Ints, rows: &[[i32; LANES]; 2], query: &[i32; 2]) -> Self::Ints;
+
+    /// One bit for each lane in which a is above the limit, lane 0 the lowest.
+    fn above(self, a: Self::Ints, limit: i32) -> u16;
+
+    /// Whether [`Self::above`] has a bit for any of them.
+    fn any_above(self, sums: &[Self::Ints; 4], limits: &[i32; 4]) -> bool;
+
+    fn no_sums(self) -> Self::Sums;
+
+    /// The cells of eight values: (value - origin) scale, to the nearest of 0 to 127, one in each byte, the first the
+    /// lowest. Adds up the squares of what they differ from the cell by, and c (c - 128) of the cells.
+    fn quantize(
+        self,
+        sums: &mut Self::Sums,
+        values: &[f32; 8],
+        origin: &[f32; 8],
+        scale: f32,
+    ) -> u64;
+
+    /// The two sums: in f32 with roundings in any order, and exact.
+    fn totals(self, sums: Self::Sums) -> (f32, i32);
 }
 
 /// Number of lanes a row of `dim` <= 16 components takes in [`Lanes::spread_square`].

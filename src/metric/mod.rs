@@ -5,11 +5,12 @@
 //!
 //! Invariants: M1 to M4 in `scalar.rs` define the sum; every method of [`Kernel`] returns those bits on every
 //! instruction set, for all finite rows whose components are at most [`domain_limit`]. L1 to L3 (`lanes.rs`) and X1 to
-//! X3 (`x86_64.rs`) say why the vector code is sound, B1 to B3 (`bounds.rs`) why pruning is exact, V1 and V2
+//! X3 (`x86_64/mod.rs`) say why the vector code is sound, B1 to B4 (`bounds.rs`) why pruning is exact, V1 and V2
 //! (`level.rs`) what a level is.
 
 mod bounds;
 mod filter;
+mod grid;
 #[cfg(target_arch = "x86_64")]
 mod kernel;
 #[cfg(target_arch = "x86_64")]
@@ -23,7 +24,8 @@ mod sieve;
 mod x86_64;
 
 pub(crate) use bounds::{MAX_DIM, Slack, domain_limit};
-pub(crate) use filter::Filter;
+pub(crate) use filter::{Filter, Pair};
+pub(crate) use grid::Grid;
 pub(crate) use level::Level;
 pub(crate) use scalar::distance;
 #[cfg(test)]
@@ -60,7 +62,7 @@ pub(crate) enum Isa {
     Portable,
     /// 256-bit x86 vectors.
     Avx2,
-    /// 512-bit x86 vectors (only the foundation subset is needed).
+    /// 512-bit x86 vectors: AVX-512F and BW.
     Avx512,
 }
 
@@ -178,8 +180,10 @@ impl Kernel {
         assert!(rows.len().is_multiple_of(query.len()), "rows are [m x dim]");
         if query.len() >= EARLY_EXIT_DIM && limit < f32::INFINITY {
             for (index, row) in rows.chunks_exact(query.len()).enumerate() {
-                let sum = self.sum_within(query, row, limit);
-                found.extend(sum.map(|sum| Found { index: index as u32, sum }));
+                let sum = self.within(query, row, limit);
+                if sum <= limit {
+                    found.push(Found { index: index as u32, sum });
+                }
             }
             return;
         }
@@ -267,20 +271,32 @@ impl Kernel {
         dispatch!(self, portable::sum(a, b), lanes => lanes.vectorize(kernel::Sum { a, b }))
     }
 
-    /// The canonical sum of one pair of rows if it is at most `bound`, else `None`, in long rows often before the end.
+    /// The canonical sum of a pair of long rows if it is at most `limit`; if not, the sum or infinity.
+    fn within(self, a: &[f32], b: &[f32], limit: f32) -> f32 {
+        dispatch!(self, portable::within(a, b, limit), lanes => {
+            lanes.vectorize(kernel::Within { a, b, limit })
+        })
+    }
+
+    /// For each of the pairs its canonical sum, if that is at most the query's limit; if not, the sum or infinity: in long
+    /// rows it is often not summed up to the end.
+    ///
+    /// `queries`, `rows`: row-major `[a x dim]` and `[b x dim]`. `limits`: one per query.
     ///
     /// # Panics
     ///
-    /// If the lengths differ.
-    pub(crate) fn sum_within(self, a: &[f32], b: &[f32], bound: f32) -> Option<f32> {
-        assert_eq!(a.len(), b.len(), "rows of one sum have one length");
-        if a.len() <= STRIDE {
-            let s = self.sum(a, b);
-            return (s <= bound).then_some(s);
-        }
-        dispatch!(self, portable::sum_within(a, b, bound), lanes => {
-            lanes.vectorize(kernel::Within { a, b, bound })
-        })
+    /// If a pair is of other queries or rows.
+    pub(crate) fn pair_sums(
+        self,
+        queries: &[f32],
+        rows: &[f32],
+        limits: &[f32],
+        pairs: &[Pair],
+        out: &mut Vec<f32>,
+    ) {
+        let dim = queries.len() / limits.len().max(1);
+        let work = filter::PairSums { queries, rows, dim, limits, pairs, out };
+        dispatch!(self, work.portable(), lanes => lanes.vectorize(work));
     }
 }
 
@@ -508,7 +524,7 @@ mod tests {
 
     fn bounded_sums_are_canonical(kernel: Kernel) {
         let mut random = Random(15);
-        for dim in (0..1).chain(dims()) {
+        for dim in dims() {
             for kind in KINDS {
                 let (a, b) = (random.values(kind, dim), random.values(kind, dim));
                 let s = scalar_sum(&a, &b);
@@ -517,7 +533,9 @@ mod tests {
                     [s, s.next_up(), below, 0.0, s * 0.01, s * 0.5, f32::MAX, f32::INFINITY]
                 {
                     let expected = (s <= bound).then_some(s.to_bits());
-                    let found = kernel.sum_within(&a, &b, bound).map(f32::to_bits);
+                    let mut found = Vec::new();
+                    kernel.pair_sums(&a, &b, &[bound], &[Pair { query: 0, row: 0 }], &mut found);
+                    let found = Some(found[0]).filter(|&s| s <= bound).map(f32::to_bits);
                     assert_eq!(found, expected, "dim {dim}, {kind:?}, s {s:e}, bound {bound:e}");
                 }
             }

@@ -6,6 +6,7 @@
 use super::Found;
 use super::STRIDE;
 use super::filter::{GROUP, Tile};
+use super::grid::{LAST_CELL, OCTET};
 use super::scalar::{LANES, tree};
 
 /// `out[i * b + j]` = s(query i, row j), for b rows. The caller has checked that the lengths agree, and dim > 0.
@@ -71,18 +72,17 @@ pub(super) fn sum(a: &[f32], b: &[f32]) -> f32 {
     tree(accumulate([0.0; LANES], a, b))
 }
 
-/// s of one pair if it is at most `bound`. Why it may stop early: M4, as for the vector kernels.
-pub(super) fn sum_within(a: &[f32], b: &[f32], bound: f32) -> Option<f32> {
+/// s of one pair if it is at most `bound`; else s, or infinity. Why it may stop early: M4, as for the vector kernels.
+pub(super) fn within(a: &[f32], b: &[f32], bound: f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let mut strides = a.chunks(STRIDE).zip(b.chunks(STRIDE)).peekable();
     while let Some((a, b)) = strides.next() {
         lanes = accumulate(lanes, a, b);
         if strides.peek().is_some() && tree(lanes) > bound {
-            return None;
+            return f32::INFINITY;
         }
     }
-    let s = tree(lanes);
-    (s <= bound).then_some(s)
+    tree(lanes)
 }
 
 /// (index, filter sum of the gap) of the boxes whose gap is at most `limit`, as [`Kernel::near_boxes`] wants it.
@@ -103,24 +103,47 @@ pub(super) fn boxes(query: &[f32], groups: &[f32], limit: f32, found: &mut Vec<F
     }
 }
 
+/// The cells of eight values, as [`Lanes::quantize`](super::lanes::Lanes::quantize) finds them, and the two sums of them.
+pub(super) fn quantize(
+    values: &[f32; OCTET],
+    origin: &[f32; OCTET],
+    scale: f32,
+) -> (u64, f32, i32) {
+    let (mut cells, mut residuals, mut moments) = ([0; OCTET], 0.0, 0);
+    for ((to, value), origin) in cells.iter_mut().zip(values).zip(origin) {
+        let place = (value - origin) * scale;
+        let cell = place.clamp(0.0, LAST_CELL.into()).round_ties_even();
+        let residual = place - cell;
+        residuals += residual * residual;
+        *to = cell as u8;
+        moments += i32::from(*to) * (i32::from(*to) - 128);
+    }
+    (u64::from_le_bytes(cells), residuals, moments)
+}
+
 /// A filter, one panel after the other.
 pub(super) fn filter(mut tile: Tile<'_>) {
-    let columns = tile.columns;
-    for (group, queries) in tile.queries.chunks_exact(tile.dim).enumerate() {
-        for (p, panel) in tile.panels.chunks_exact(columns.max(1)).enumerate() {
-            let mut sums = [[0.0_f32; LANES]; GROUP];
+    let octets = tile.octets;
+    for (group, queries) in tile.queries.chunks_exact(tile.octets_per_query).enumerate() {
+        for (p, (panel, start)) in tile.panels.chunks_exact(octets).zip(tile.starts).enumerate() {
+            let mut sums = [*start; GROUP];
             for (query, rows) in queries.iter().zip(panel) {
-                for (sums, &value) in sums.iter_mut().zip(query) {
-                    for (sum, row) in sums.iter_mut().zip(&rows.0) {
-                        let difference = row - value;
-                        *sum += difference * difference;
+                for (sums, query) in sums.iter_mut().zip(query) {
+                    for (rows, query) in rows.0.iter().zip(query) {
+                        for (sum, row) in sums.iter_mut().zip(rows) {
+                            for (cell, query) in
+                                row.to_le_bytes().into_iter().zip(query.to_le_bytes())
+                            {
+                                *sum += i32::from(cell) * i32::from(query as i8);
+                            }
+                        }
                     }
                 }
             }
             for (q, sums) in sums.iter().enumerate() {
                 let query = group * GROUP + q;
                 let limit = tile.limits[query];
-                let near = (0..LANES).filter(|&lane| sums[lane] <= limit);
+                let near = (0..LANES).filter(|&lane| sums[lane] > limit);
                 let lanes = near.fold(0, |lanes, lane| lanes | 1 << lane);
                 tile.take(query, p, lanes);
             }

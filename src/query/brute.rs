@@ -1,8 +1,8 @@
 //! The same answers without the tree: a blocked scan of every slot. The oracle of the tests and of `--brute-force`, and
 //! what batches fall back to ([`super::auto`]).
 //!
-//! A batch is scanned by filter and refine: fast sums of the most telling columns tell which rows may be near a query,
-//! and only those get their canonical sum ([`Filter`]). Fewer queries than fill a register block go row by row.
+//! A batch is scanned by filter and refine: distances between rows as bytes tell which rows may be near a query, and only
+//! those get their canonical sum ([`Filter`]). A few queries, or a few rows, go row by row.
 
 use rayon::prelude::*;
 
@@ -10,30 +10,41 @@ use super::Neighbor;
 use super::heap::KBest;
 use super::scan::scan;
 use crate::error::ReadError;
-use crate::metric::{self, Filter};
+use crate::metric::{self, Filter, Grid, Pair};
 use crate::tree::columns::{Range, Tree};
 
 /// Queries that share one pass over the rows, at most.
 const QUERIES_PER_PASS: usize = 512;
 
-/// Fewer queries than this do not repay the transposition of the rows.
+/// Fewer queries, or rows, than this do not repay laying a grid and putting the rows on it.
 const FEW_QUERIES: usize = 4;
+const FEW_ROWS: u32 = 256;
 
-/// Rows of the first tile, which passes whole, for want of limits. Each tile is twice as long as the one before it.
-const FIRST_TILE_ROWS: usize = 16;
+/// Rows of the first tile, which passes whole, for want of limits. Each of the first tiles is half as long as all before it.
+const FIRST_TILE_ROWS: u32 = 16;
 
 /// Bytes of a tile: what the second-level cache holds well.
 const TILE_BYTES: usize = 128 * 1024;
 
-/// Rows from which the spread of a column is estimated.
-const SAMPLE_ROWS: u64 = 256;
+/// Rows, and queries, for which the grid is laid.
+const SAMPLE_ROWS: usize = 96;
+const SAMPLE_QUERIES: usize = 32;
 
-/// From this dimension on it is worth asking whether a part of the columns tells enough.
+/// What it costs when a row passes the filter, over what filtering costs per component.
+const PASSING_COST: f64 = 2000.0;
+
+/// Fewer rows than this for each of the first ones, and all rows are first ones.
+const LEAST_STEP: f64 = 3.0;
+
+/// A filter that lets one pair in so many through is of no use.
+const MANY: usize = 8;
+
+/// From this dimension on it is worth asking whether a part of the row tells enough.
 const LONG_ROW: usize = 32;
 
-/// Refining one pair costs as much as filtering this many times its columns, and this many columns more.
-const REFINE_FACTOR: usize = 3;
-const REFINE_COLUMNS: usize = 64;
+/// Refining one pair costs as much as filtering by this many octets, and by this many more for each octet of a row.
+const REFINE_COST: usize = 200;
+const REFINE_OCTET: usize = 6;
 
 /// For each of `queries` (row-major) its first min(k, live) neighbours, one query after the other.
 pub(crate) fn knn_batch(
@@ -43,10 +54,23 @@ pub(crate) fn knn_batch(
 ) -> Result<Vec<Neighbor>, ReadError> {
     let count = queries.len() / tree.dim;
     let per_pass = count.div_ceil(rayon::current_num_threads()).clamp(1, QUERIES_PER_PASS);
-    let order = match per_pass < FEW_QUERIES {
-        true => Vec::new(),
-        false => telling_columns(tree)?,
-    };
+    if per_pass < FEW_QUERIES || tree.slots() < FEW_ROWS {
+        return in_parallel(tree, queries, k, per_pass, row_by_row);
+    }
+    let grid = Grid::new(tree.kernel, &sample(tree, queries)?, tree.dim);
+    in_parallel(tree, queries, k, per_pass, |tree, queries, best| {
+        filter_and_refine(tree, queries, &grid, best, k)
+    })
+}
+
+/// Answers `per_pass` queries in each call of `scan`, which offers what is near to the best of each.
+fn in_parallel(
+    tree: &Tree,
+    queries: &[f32],
+    k: usize,
+    per_pass: usize,
+    scan: impl Fn(&Tree, &[f32], &mut [KBest]) -> Result<(), ReadError> + Sync,
+) -> Result<Vec<Neighbor>, ReadError> {
     let parts: Vec<Vec<Neighbor>> = queries
         .par_chunks(per_pass * tree.dim)
         .map(|queries| {
@@ -54,10 +78,7 @@ pub(crate) fn knn_batch(
             let mut best: Vec<KBest> = Vec::new();
             best.resize_with(queries.len() / tree.dim, KBest::default);
             best.iter_mut().for_each(|best| best.reset(k, live));
-            match best.len() < FEW_QUERIES {
-                true => row_by_row(tree, queries, &mut best)?,
-                false => filter_and_refine(tree, queries, &order, &mut best)?,
-            }
+            scan(tree, queries, &mut best)?;
             let mut found = Vec::new();
             for best in &mut best {
                 found.extend_from_slice(best.sorted(tree)?);
@@ -77,84 +98,155 @@ fn row_by_row(tree: &Tree, queries: &[f32], best: &mut [KBest]) -> Result<(), Re
     Ok(())
 }
 
-/// The columns, those first in which the points differ most, judging by a sample. Any order gives the same answers.
-fn telling_columns(tree: &Tree) -> Result<Vec<u32>, ReadError> {
-    let dim = tree.dim;
-    let mut order: Vec<u32> = (0..dim as u32).collect();
-    if dim < LONG_ROW || tree.slots() == 0 {
-        return Ok(order);
+/// Some rows and some queries, row-major. Any gives the same answers.
+fn sample(tree: &Tree, queries: &[f32]) -> Result<Vec<f32>, ReadError> {
+    let (slots, dim) = (tree.slots() as usize, tree.dim);
+    let count = queries.len() / dim;
+    let mut sample = Vec::with_capacity((SAMPLE_ROWS + SAMPLE_QUERIES) * dim);
+    for i in 0..SAMPLE_ROWS {
+        sample.extend_from_slice(tree.coordinates.row((i * slots / SAMPLE_ROWS) as u64)?);
     }
-    let (mut sum, mut squares) = (vec![0.0_f64; dim], vec![0.0_f64; dim]);
-    let slots = tree.slots() as u64;
-    let sample = slots.min(SAMPLE_ROWS);
-    for i in 0..sample {
-        let row = tree.coordinates.row(i * slots / sample)?;
-        for (column, &value) in row.iter().enumerate() {
-            sum[column] += value as f64;
-            squares[column] += value as f64 * value as f64;
-        }
+    for i in 0..SAMPLE_QUERIES.min(count) {
+        sample.extend_from_slice(&queries[i * count / SAMPLE_QUERIES.min(count) * dim..][..dim]);
     }
-    let spread: Vec<f64> =
-        sum.iter().zip(&squares).map(|(sum, square)| square - sum * sum / sample as f64).collect();
-    order.sort_by(|&a, &b| spread[b as usize].total_cmp(&spread[a as usize]));
-    Ok(order)
+    Ok(sample)
 }
 
+/// A few rows from everywhere come first, so that there are limits when all the others come, in the order in which they
+/// lie: there neighbours follow each other, and without limits all of a neighbourhood would pass.
 fn filter_and_refine(
     tree: &Tree,
     queries: &[f32],
-    order: &[u32],
+    grid: &Grid,
     best: &mut [KBest],
+    k: usize,
 ) -> Result<(), ReadError> {
-    let dim = tree.dim;
-    let most = (TILE_BYTES / (4 * dim)).next_multiple_of(FIRST_TILE_ROWS);
-    let mut filter = Filter::new(queries, order.to_vec());
-    let mut columns = dim;
-    let mut limits = Vec::new();
-    let mut found = Vec::new();
-    let slots = tree.slots() as u64;
-    let (mut first, mut tile) = (0, FIRST_TILE_ROWS);
-    while first < slots {
-        let count = (tile as u64).min(slots - first);
-        filter.begin(count as usize, columns);
-        tree.coordinates.for_chunks(first, count, |_, rows| filter.load(rows))?;
-        limits.clear();
-        limits.extend(best.iter().map(|best| tree.slack.filter_limit(best.sum_limit())));
-        found.clear();
-        filter.near(tree.kernel, &limits, &mut found);
-        for pair in &found {
-            let best = &mut best[pair.query as usize];
-            let query = &queries[pair.query as usize * dim..][..dim];
-            let slot = first + pair.row as u64;
-            let row = tree.coordinates.row(slot)?;
-            let Some(sum) = tree.kernel.sum_within(query, row, best.sum_limit()) else { continue };
-            let distance = metric::distance(sum);
-            if distance <= best.radius() && tree.is_live(slot as u32)? {
-                best.offer(tree, distance, slot as u32)?;
-            }
+    let slots = tree.slots();
+    let step = first_rows_step(slots, tree.dim, k);
+    let mut pass = Pass::new(tree, queries, grid, best);
+    let (mut seen, first_rows) = (0, slots.div_ceil(step));
+    let hop = coprime(first_rows);
+    let first_row = |i: u32| (u64::from(i) * u64::from(hop) % u64::from(first_rows)) as u32 * step;
+    while seen < first_rows {
+        let count = FIRST_TILE_ROWS.max(seen / 2).min(pass.tile_rows()).min(first_rows - seen);
+        pass.rows.clear();
+        for i in seen..seen + count {
+            pass.rows.extend_from_slice(tree.coordinates.row(first_row(i).into())?);
         }
+        pass.take_rows(|row| Some(first_row(seen + row)))?;
+        seen += count;
+    }
+    let mut first = if step == 1 { slots } else { 0 };
+    while first < slots {
+        let count = pass.tile_rows().min(slots - first);
+        pass.rows.clear();
+        let rows = &mut pass.rows;
+        tree.coordinates
+            .for_chunks(first.into(), count.into(), |_, some| rows.extend_from_slice(some))?;
+        let found =
+            pass.take_rows(|row| Some(first + row).filter(|slot| !slot.is_multiple_of(step)))?;
         first += count;
-        if tile < most {
-            tile = (2 * tile).min(most);
-        } else if dim >= LONG_ROW {
-            columns = next_columns(dim, columns, found.len(), best.len() * count as usize);
+        let pairs = pass.best.len() * count as usize;
+        if found > pairs / MANY && pass.octets == grid.octets() {
+            let live = tree.live()?;
+            best.iter_mut().for_each(|best| best.reset(k, live));
+            return row_by_row(tree, queries, best);
+        }
+        if tree.dim >= LONG_ROW {
+            pass.octets = next_octets(grid.octets(), pass.octets, found, pairs);
         }
     }
     Ok(())
 }
 
-/// How many columns to filter by next: fewer while refining what they let through costs little, more when it costs
-/// much. Counts decide, not clocks.
-fn next_columns(dim: usize, columns: usize, found: usize, pairs: usize) -> usize {
-    let step = dim.div_ceil(16);
-    let refining = found * (REFINE_FACTOR * dim + REFINE_COLUMNS);
-    let filtering = pairs * columns;
+/// Every how manieth row comes first. Of m first rows each costs a little, and of all rows about k/m pass for want of a
+/// better limit, each of which costs much: the sum is least where both are equal.
+fn first_rows_step(slots: u32, dim: usize, k: usize) -> u32 {
+    let first_rows = (k as f64 * f64::from(slots) * PASSING_COST / dim as f64).sqrt();
+    let step = f64::from(slots) / first_rows;
+    if step < LEAST_STEP { 1 } else { step as u32 }
+}
+
+/// A number coprime to `n` > 0, near its golden section: its multiples, modulo n, come by everywhere soon.
+fn coprime(n: u32) -> u32 {
+    let gcd = |mut a: u32, mut b: u32| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let golden = (f64::from(n) * 0.618) as u32;
+    (golden.max(1)..).find(|&hop| gcd(hop, n) == 1).expect("there are primes above any number")
+}
+
+/// A set of queries on its way through the rows.
+struct Pass<'a> {
+    tree: &'a Tree,
+    queries: &'a [f32],
+    filter: Filter<'a>,
+    /// Octets to filter by.
+    octets: usize,
+    best: &'a mut [KBest],
+    /// Of the tile, row-major.
+    rows: Vec<f32>,
+    limits: Vec<f32>,
+    found: Vec<Pair>,
+    sums: Vec<f32>,
+}
+
+impl<'a> Pass<'a> {
+    fn new(tree: &'a Tree, queries: &'a [f32], grid: &'a Grid, best: &'a mut [KBest]) -> Self {
+        let filter = Filter::new(grid, tree.kernel, tree.slack, queries);
+        let (rows, limits, found, sums) = Default::default();
+        Pass { tree, queries, filter, octets: grid.octets(), best, rows, limits, found, sums }
+    }
+
+    /// Rows of a tile, at most.
+    fn tile_rows(&self) -> u32 {
+        (TILE_BYTES / (4 * self.tree.dim)).next_multiple_of(FIRST_TILE_ROWS as usize) as u32
+    }
+
+    /// Offers those of the tile's rows that the filter lets through; how many these were. `slot_of`: a row's slot, if it
+    /// is to be looked at.
+    fn take_rows(&mut self, slot_of: impl Fn(u32) -> Option<u32>) -> Result<usize, ReadError> {
+        let Pass { tree, queries, filter, octets, best, rows, limits, found, sums } = self;
+        found.clear();
+        sums.clear();
+        limits.clear();
+        filter.begin(*octets);
+        filter.load(rows);
+        filter.near(best.iter().map(KBest::radius), found);
+        limits.extend(best.iter().map(KBest::sum_limit));
+        tree.kernel.pair_sums(queries, rows, limits, found, sums);
+        for (pair, &sum) in found.iter().zip(&*sums) {
+            let best = &mut best[pair.query as usize];
+            if sum > best.sum_limit() {
+                continue;
+            }
+            let (distance, slot) = (metric::distance(sum), slot_of(pair.row));
+            if let Some(slot) = slot
+                && distance <= best.radius()
+                && tree.is_live(slot)?
+            {
+                best.offer(tree, distance, slot)?;
+            }
+        }
+        Ok(found.len())
+    }
+}
+
+/// How many octets to filter by next: fewer while refining what they let through costs little, more when it costs much.
+/// Counts decide, not clocks.
+fn next_octets(all: usize, octets: usize, found: usize, pairs: usize) -> usize {
+    let step = all.div_ceil(16);
+    let refining = found * (REFINE_COST + REFINE_OCTET * all);
+    let filtering = pairs * octets;
     if refining * 8 < filtering {
-        columns.saturating_sub(step).max(step)
+        octets.saturating_sub(step).max(step)
     } else if refining * 3 > filtering {
-        (columns + step).min(dim)
+        (octets + step).min(all)
     } else {
-        columns
+        octets
     }
 }
 

@@ -1,10 +1,8 @@
-//! The k best candidates so far, in a buffer that is reused.
-//!
-//! A candidate is a slot at a distance. Its id decides only between equal distances, and reading it is a cache miss as a
-//! rule; so up to a moderate k the candidates are a list sorted by distance, and ids are read where two tie for the last
-//! place, and in the end. Many candidates are a binary heap of integers, distance first and then id.
+//! The k best candidates so far, in a buffer that is reused: a sorted list up to a moderate k, beyond it a binary heap of
+//! integers, distance first and then id.
 
 use super::Neighbor;
+use super::sorted_list::SortedList;
 use super::sum_limit;
 use crate::error::ReadError;
 use crate::tree::columns::Tree;
@@ -16,10 +14,8 @@ const SORTED_LIST: usize = 64;
 #[derive(Default)]
 pub(crate) struct KBest {
     k: usize,
-    /// For small k: bits of the distances (which are not negative, so that they sort as these do), ascending, and the
-    /// slots, in any order among equal distances.
-    distances: Vec<u32>,
-    slots: Vec<u32>,
+    /// For small k, above 0.
+    list: SortedList,
     /// For large k: a binary heap with the greatest first.
     heap: Vec<u128>,
     /// No candidate farther than this can enter.
@@ -37,15 +33,11 @@ impl KBest {
     /// Empties the buffer and makes it one for `k`. At most `live` candidates will ever be offered.
     pub(crate) fn reset(&mut self, k: usize, live: u64) {
         self.k = usize::try_from(live).unwrap_or(usize::MAX).min(k);
-        self.distances.clear();
-        self.slots.clear();
         self.heap.clear();
-        match self.k <= SORTED_LIST {
-            true => {
-                self.distances.reserve(self.k);
-                self.slots.reserve(self.k);
-            }
-            false => self.heap.reserve(self.k),
+        match self.k {
+            0 => {}
+            1..=SORTED_LIST => self.list.reset(self.k),
+            _ => self.heap.reserve(self.k),
         }
         self.found.clear();
         self.found.reserve(self.k);
@@ -76,63 +68,19 @@ impl KBest {
         if self.k == 0 || distance > self.radius {
             return Ok(false);
         }
-        let distance = distance.to_bits();
         let worst = match self.k <= SORTED_LIST {
-            true => self.offer_to_list(tree, distance, slot)?,
-            false => self.offer_to_heap(key(distance, tree.ids.get(slot as u64)?)),
+            true => self.list.offer(tree, distance, slot)?,
+            false => self.offer_to_heap(key(distance.to_bits(), tree.ids.get(slot as u64)?)),
         };
         if let Some(worst) = worst {
-            self.radius = f32::from_bits(worst);
-            self.sum_limit = sum_limit(self.radius);
+            self.radius = worst;
+            self.sum_limit = sum_limit(worst);
         }
         Ok(worst.is_some())
     }
 
     /// Returns the distance that a candidate must not exceed from now on; `None` if the candidate was refused.
-    #[inline]
-    fn offer_to_list(
-        &mut self,
-        tree: &Tree,
-        distance: u32,
-        slot: u32,
-    ) -> Result<Option<u32>, ReadError> {
-        if self.distances.len() == self.k {
-            let last = self.k - 1;
-            let worst = self.distances[last];
-            let tie = distance == worst || last > 0 && self.distances[last - 1] == worst;
-            if tie && !self.make_room(tree, distance, slot)? {
-                return Ok(None);
-            }
-            self.distances.truncate(last);
-            self.slots.truncate(last);
-        }
-        // Counting those before it takes no branch that could be mispredicted.
-        let at = self.distances.iter().map(|&other| (other <= distance) as usize).sum();
-        self.distances.insert(at, distance);
-        self.slots.insert(at, slot);
-        let full = self.distances.len() == self.k;
-        Ok(Some(if full { self.distances[self.k - 1] } else { f32::INFINITY.to_bits() }))
-    }
-
-    /// Among those that tie for the last place, puts the one with the greatest id last. False if that is the candidate.
-    #[cold]
-    #[inline(never)]
-    fn make_room(&mut self, tree: &Tree, distance: u32, slot: u32) -> Result<bool, ReadError> {
-        let Some(&worst) = self.distances.last() else { return Ok(true) };
-        let first = self.distances.partition_point(|&other| other < worst);
-        let mut greatest = (0, first);
-        for at in first..self.slots.len() {
-            greatest = greatest.max((tree.ids.get(self.slots[at] as u64)?, at));
-        }
-        if distance == worst && tree.ids.get(slot as u64)? > greatest.0 {
-            return Ok(false);
-        }
-        let last = self.slots.len() - 1;
-        self.slots.swap(greatest.1, last);
-        Ok(true)
-    }
-
-    fn offer_to_heap(&mut self, key: u128) -> Option<u32> {
+    fn offer_to_heap(&mut self, key: u128) -> Option<f32> {
         let full = self.heap.len() == self.k;
         match full {
             true if key >= self.heap[0] => return None,
@@ -140,7 +88,7 @@ impl KBest {
             false => self.sift_up(key),
         }
         let full = self.heap.len() == self.k;
-        Some(if full { (self.heap[0] >> 64) as u32 } else { f32::INFINITY.to_bits() })
+        Some(if full { f32::from_bits((self.heap[0] >> 64) as u32) } else { f32::INFINITY })
     }
 
     fn sift_up(&mut self, key: u128) {
@@ -175,9 +123,10 @@ impl KBest {
     /// The neighbours in order. Ends the search: nothing may be offered until the next reset.
     pub(crate) fn sorted(&mut self, tree: &Tree) -> Result<&[Neighbor], ReadError> {
         self.found.clear();
-        for (&distance, &slot) in self.distances.iter().zip(&self.slots) {
-            let id = tree.ids.get(slot as u64)?;
-            self.found.push(Neighbor { id, distance: f32::from_bits(distance) });
+        if (1..=SORTED_LIST).contains(&self.k) {
+            for neighbor in self.list.neighbors(tree) {
+                self.found.push(neighbor?);
+            }
         }
         self.heap.sort_unstable();
         self.found.extend(

@@ -11,6 +11,7 @@ pub(crate) mod knn;
 pub(crate) mod prune;
 pub(crate) mod range;
 pub(crate) mod scan;
+mod sorted_list;
 
 use crate::ids::PointId;
 

@@ -1,313 +1,21 @@
-//! AVX2 and AVX-512F as sixteen lanes: thin instantiations of [`Lanes`], with no algorithm of their own.
-//!
-//! Invariants, cited by the SAFETY comments:
-//!
-//! - **X1 features**: `Avx2` and `Avx512` have a private field and are built only by `detect`, which asks the
-//!   processor. A method of theirs therefore runs only where its instructions exist. (A process does not migrate to a
-//!   lesser processor.)
-//! - **X2 bounds**: a load or store of k floats is given a pointer from a slice or array of at least k floats, checked
-//!   by type or by an assertion in the same function; lanes switched off by a mask are not accessed, by the
-//!   instruction's definition. None of them needs alignment.
-//! - **X3 environment**: Rust leaves rounding and denormal control at their defaults, so subnormals are kept (M2).
-//!
-//! The AVX2 vector is a pair: lanes 0 to 7 and lanes 8 to 15.
+//! AVX2: a pair of registers, lanes 0 to 7 and lanes 8 to 15.
 #![expect(unsafe_code, reason = "vector instructions; each block is discharged by X1 and X2")]
 
 use std::arch::x86_64::*;
 
-use super::lanes::{Job, Lanes, Spread};
-use super::scalar::LANES;
-
-/// Proof that the processor has AVX-512F (X1).
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Avx512(());
-
-impl Avx512 {
-    pub(super) fn detect() -> Option<Self> {
-        is_x86_feature_detected!("avx512f").then_some(Self(()))
-    }
-}
-
-/// Each lane's own number.
-static IOTA: [i32; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-
-impl Avx512 {
-    /// Each index plus `by`.
-    #[inline(always)]
-    fn shifted(self, index: &[i32; LANES], by: usize) -> __m512i {
-        // SAFETY:
-        // - the processor has AVX-512F (X1);
-        // - sixteen i32 are readable at `index` (X2, by its type).
-        let index = unsafe { _mm512_loadu_epi32(index.as_ptr()) };
-        // SAFETY: the processor has AVX-512F (X1).
-        unsafe { _mm512_add_epi32(index, _mm512_set1_epi32(by as i32)) }
-    }
-}
-
-/// Where the values of one column of three lie in three vectors.
-struct Places {
-    /// In the first two vectors together.
-    first: [i32; LANES],
-    /// In the last one, for the lanes of `in_last`.
-    last: [i32; LANES],
-    in_last: u16,
-}
-
-const fn places_of_three() -> [Places; 3] {
-    let mut all = [const { Places { first: [0; LANES], last: [0; LANES], in_last: 0 } }; 3];
-    let mut i = 0;
-    while i < 3 * LANES {
-        let (row, column) = (i / 3, i % 3);
-        if i < 2 * LANES {
-            all[column].first[row] = i as i32;
-        } else {
-            all[column].last[row] = (i - 2 * LANES) as i32;
-            all[column].in_last |= 1 << row;
-        }
-        i += 1;
-    }
-    all
-}
-
-impl Lanes for Avx512 {
-    type Vector = __m512;
-
-    const WIDE_BLOCK: bool = true;
-
-    #[inline(always)]
-    fn vectorize<J: Job>(self, job: J) -> J::Output {
-        #[target_feature(enable = "avx512f")]
-        fn compiled<J: Job>(lanes: Avx512, job: J) -> J::Output {
-            job.run(lanes)
-        }
-        // SAFETY: the processor has AVX-512F (X1).
-        unsafe { compiled(self, job) }
-    }
-
-    #[inline(always)]
-    fn zero(self) -> __m512 {
-        // SAFETY: the processor has AVX-512F (X1).
-        unsafe { _mm512_setzero_ps() }
-    }
-
-    #[inline(always)]
-    fn splat(self, x: f32) -> __m512 {
-        // SAFETY: the processor has AVX-512F (X1).
-        unsafe { _mm512_set1_ps(x) }
-    }
-
-    #[inline(always)]
-    fn load(self, from: &[f32; LANES]) -> __m512 {
-        // SAFETY:
-        // - the processor has AVX-512F (X1);
-        // - sixteen floats are readable at `from` (X2, by its type).
-        unsafe { _mm512_loadu_ps(from.as_ptr()) }
-    }
-
-    #[inline(always)]
-    fn store(self, v: __m512, to: &mut [f32; LANES]) {
-        // SAFETY:
-        // - the processor has AVX-512F (X1);
-        // - sixteen floats are writable at `to` (X2, by its type).
-        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
-    }
-
-    #[inline(always)]
-    fn load_part(self, from: &[f32]) -> __m512 {
-        assert!(from.len() <= LANES);
-        let mask = ((1_u32 << from.len()) - 1) as u16;
-        // SAFETY:
-        // - the processor has AVX-512F (X1);
-        // - the mask has the low `from.len()` bits set, so only the floats of `from` are read (X2).
-        unsafe { _mm512_maskz_loadu_ps(mask, from.as_ptr()) }
-    }
-
-    #[inline(always)]
-    fn load_tail(self, row: &[f32], count: usize) -> __m512 {
-        assert!(count < LANES);
-        let last = row.last_chunk().expect("rows with a tail have at least sixteen components");
-        let index = self.shifted(&IOTA, LANES - count);
-        let mask = ((1_u32 << count) - 1) as u16;
-        let v = self.load(last);
-        // SAFETY: the processor has AVX-512F (X1).
-        unsafe { _mm512_maskz_permutexvar_ps(mask, index, v) }
-    }
-
-    #[inline(always)]
-    fn spread_square<const N: usize>(self, block: &[f32], i: usize, query: __m512) -> __m512 {
-        assert!(block.len() == LANES * N && i < Spread::<N>::VECTORS);
-        // Near its end the block is read from a little before the vector's place, and shifted.
-        let place = i * Spread::<N>::STEP;
-        let from = place.min(block.len() - LANES);
-        let mut v = self.load(block[from..].first_chunk().expect("sixteen floats are left"));
-        if place > from || N < LANES / 2 && !N.is_power_of_two() {
-            let index = self.shifted(const { &Spread::<N>::INDEX }, place - from);
-            // SAFETY: the processor has AVX-512F (X1).
-            v = unsafe { _mm512_permutexvar_ps(index, v) };
-        }
-        // SAFETY: the processor has AVX-512F (X1).
-        let difference = unsafe { _mm512_sub_ps(v, query) };
-        // SAFETY: the processor has AVX-512F (X1).
-        unsafe { _mm512_maskz_mul_ps(Spread::<N>::MASK, difference, difference) }
-    }
-
-    #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: the processor has AVX-512F (X1).
-        unsafe { _mm512_add_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn square(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: the processor has AVX-512F (X1).
-        let difference = unsafe { _mm512_sub_ps(a, b) };
-        // SAFETY: the processor has AVX-512F (X1).
-        unsafe { _mm512_mul_ps(difference, difference) }
-    }
-
-    #[inline(always)]
-    fn three_columns(self, rows: &[f32; 3 * LANES]) -> [__m512; 3] {
-        let (vectors, _) = rows.as_chunks::<LANES>();
-        let (a, b, c) = (self.load(&vectors[0]), self.load(&vectors[1]), self.load(&vectors[2]));
-        let mut columns = [self.zero(); 3];
-        for (column, places) in columns.iter_mut().zip(const { &places_of_three() }) {
-            // SAFETY:
-            // - the processor has AVX-512F (X1);
-            // - sixteen i32 are readable at the index (X2, by its type).
-            let first = unsafe { _mm512_loadu_epi32(places.first.as_ptr()) };
-            // SAFETY: as above.
-            let last = unsafe { _mm512_loadu_epi32(places.last.as_ptr()) };
-            // SAFETY: the processor has AVX-512F (X1).
-            let found = unsafe { _mm512_permutex2var_ps(a, first, b) };
-            // SAFETY: the processor has AVX-512F (X1).
-            *column = unsafe { _mm512_mask_permutexvar_ps(found, places.in_last, last, c) };
-        }
-        columns
-    }
-
-    #[inline(always)]
-    fn add_square(self, sum: __m512, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: the processor has AVX-512F (X1).
-        let difference = unsafe { _mm512_sub_ps(a, b) };
-        // SAFETY: the processor has AVX-512F (X1).
-        unsafe { _mm512_fmadd_ps(difference, difference, sum) }
-    }
-
-    #[inline(always)]
-    fn add_gap(self, sum: __m512, low: __m512, x: __m512, high: __m512) -> __m512 {
-        // SAFETY: the processor has AVX-512F (X1).
-        let below = unsafe { _mm512_sub_ps(low, x) };
-        // SAFETY: the processor has AVX-512F (X1).
-        let above = unsafe { _mm512_sub_ps(x, high) };
-        // SAFETY: the processor has AVX-512F (X1).
-        let gap = unsafe { _mm512_max_ps(_mm512_max_ps(below, above), _mm512_setzero_ps()) };
-        // SAFETY: the processor has AVX-512F (X1).
-        unsafe { _mm512_fmadd_ps(gap, gap, sum) }
-    }
-
-    #[inline(always)]
-    fn mul(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: the processor has AVX-512F (X1).
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn at_most(self, a: __m512, b: __m512) -> u16 {
-        // SAFETY: the processor has AVX-512F (X1).
-        unsafe { _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, b) }
-    }
-
-    #[inline(always)]
-    fn fold8(self, a: __m512, b: __m512) -> __m512 {
-        // In quarters of four lanes: (a0 a1 b0 b1) + (a2 a3 b2 b3).
-        // SAFETY: the processor has AVX-512F (X1).
-        let low = unsafe { _mm512_shuffle_f32x4::<0x44>(a, b) };
-        // SAFETY: the processor has AVX-512F (X1).
-        let high = unsafe { _mm512_shuffle_f32x4::<0xEE>(a, b) };
-        self.add(low, high)
-    }
-
-    #[inline(always)]
-    fn fold4(self, a: __m512, b: __m512) -> __m512 {
-        // In quarters: (a0 a2 b0 b2) + (a1 a3 b1 b3).
-        // SAFETY: the processor has AVX-512F (X1).
-        let low = unsafe { _mm512_shuffle_f32x4::<0x88>(a, b) };
-        // SAFETY: the processor has AVX-512F (X1).
-        let high = unsafe { _mm512_shuffle_f32x4::<0xDD>(a, b) };
-        self.add(low, high)
-    }
-
-    #[inline(always)]
-    fn fold2(self, [a, b, c, d]: [__m512; 4]) -> __m512 {
-        // Within each quarter, so that quarter k ends with rows k, k + 4, k + 8, k + 12.
-        // SAFETY: the processor has AVX-512F (X1).
-        let low = unsafe { _mm512_shuffle_ps::<0x44>(a, b) };
-        // SAFETY: the processor has AVX-512F (X1).
-        let high = unsafe { _mm512_shuffle_ps::<0xEE>(a, b) };
-        let ab = self.add(low, high);
-        // SAFETY: the processor has AVX-512F (X1).
-        let low = unsafe { _mm512_shuffle_ps::<0x44>(c, d) };
-        // SAFETY: the processor has AVX-512F (X1).
-        let high = unsafe { _mm512_shuffle_ps::<0xEE>(c, d) };
-        let cd = self.add(low, high);
-        // SAFETY: the processor has AVX-512F (X1).
-        let even = unsafe { _mm512_shuffle_ps::<0x88>(ab, cd) };
-        // SAFETY: the processor has AVX-512F (X1).
-        let odd = unsafe { _mm512_shuffle_ps::<0xDD>(ab, cd) };
-        let sums = self.add(even, odd);
-        // SAFETY: the processor has AVX-512F (X1).
-        let order =
-            unsafe { _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15) };
-        // SAFETY: the processor has AVX-512F (X1).
-        unsafe { _mm512_permutexvar_ps(order, sums) }
-    }
-
-    #[inline(always)]
-    fn fold1(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: the processor has AVX-512F (X1).
-        let evens =
-            unsafe { _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) };
-        // SAFETY: the processor has AVX-512F (X1).
-        let odds =
-            unsafe { _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31) };
-        // SAFETY: the processor has AVX-512F (X1).
-        let even = unsafe { _mm512_permutex2var_ps(a, evens, b) };
-        // SAFETY: the processor has AVX-512F (X1).
-        let odd = unsafe { _mm512_permutex2var_ps(a, odds, b) };
-        self.add(even, odd)
-    }
-
-    #[inline(always)]
-    fn total(self, v: __m512) -> f32 {
-        // SAFETY: the processor has AVX-512F (X1).
-        let low = unsafe { _mm512_castps512_ps256(v) };
-        // SAFETY: the processor has AVX-512F (X1).
-        let high = unsafe { _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v)) };
-        // SAFETY: the processor has AVX, which AVX-512F includes (X1).
-        let eight = unsafe { _mm256_add_ps(low, _mm256_castpd_ps(high)) };
-        // SAFETY: the processor has AVX, which AVX-512F includes (X1).
-        unsafe { total_of_eight(eight) }
-    }
-}
-
-/// The last three halvings of one row.
-#[inline]
-#[target_feature(enable = "avx")]
-fn total_of_eight(v: __m256) -> f32 {
-    let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-}
+use super::super::lanes::{Job, Lanes, Spread};
+use super::super::scalar::LANES;
+use super::eight::{self, Sums};
 
 /// Eight lanes of ones, then eight of zeros: read from 8 - k, a mask of k lanes.
 static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Proof that the processor has AVX2 and FMA, which all but the oddest have together (X1).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Avx2(());
+pub(in crate::metric) struct Avx2(());
 
 impl Avx2 {
-    pub(super) fn detect() -> Option<Self> {
+    pub(in crate::metric) fn detect() -> Option<Self> {
         let both = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         both.then_some(Self(()))
     }
@@ -436,14 +144,6 @@ impl Avx2 {
     }
 
     #[inline(always)]
-    fn add_square8(self, sum: __m256, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: the processor has AVX2 (X1).
-        let difference = unsafe { _mm256_sub_ps(a, b) };
-        // SAFETY: the processor has FMA (X1).
-        unsafe { _mm256_fmadd_ps(difference, difference, sum) }
-    }
-
-    #[inline(always)]
     fn add_gap8(self, sum: __m256, low: __m256, x: __m256, high: __m256) -> __m256 {
         // SAFETY: the processor has AVX2 (X1).
         let below = unsafe { _mm256_sub_ps(low, x) };
@@ -528,10 +228,41 @@ impl Avx2 {
 
 /// Lanes 0 to 7 and lanes 8 to 15.
 #[derive(Clone, Copy)]
-pub(super) struct Pair(__m256, __m256);
+pub(in crate::metric) struct Pair(__m256, __m256);
+
+/// Lanes 0 to 7 and lanes 8 to 15.
+#[derive(Clone, Copy)]
+pub(in crate::metric) struct IntPair(__m256i, __m256i);
+
+/// sum + the dot products of eight bytes, in eight lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_dot8(sum: __m256i, rows: [__m256i; 2], query: [__m256i; 2]) -> __m256i {
+    let first = _mm256_maddubs_epi16(rows[0], query[0]);
+    let second = _mm256_maddubs_epi16(rows[1], query[1]);
+    let fours = _mm256_add_epi16(first, second);
+    _mm256_add_epi32(sum, _mm256_madd_epi16(fours, _mm256_set1_epi16(1)))
+}
+
+impl Avx2 {
+    #[inline(always)]
+    fn above8(self, a: __m256i, limit: i32) -> __m256i {
+        // SAFETY: the processor has AVX2 (X1).
+        unsafe { _mm256_cmpgt_epi32(a, _mm256_set1_epi32(limit)) }
+    }
+
+    /// One bit for each lane that is negative.
+    #[inline(always)]
+    fn negative(self, a: __m256i) -> u8 {
+        // SAFETY: the processor has AVX2 (X1).
+        unsafe { _mm256_movemask_ps(_mm256_castsi256_ps(a)) as u8 }
+    }
+}
 
 impl Lanes for Avx2 {
     type Vector = Pair;
+    type Ints = IntPair;
+    type Sums = Sums;
 
     const WIDE_BLOCK: bool = false;
 
@@ -631,11 +362,6 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn add_square(self, sum: Pair, a: Pair, b: Pair) -> Pair {
-        Pair(self.add_square8(sum.0, a.0, b.0), self.add_square8(sum.1, a.1, b.1))
-    }
-
-    #[inline(always)]
     fn add_gap(self, sum: Pair, low: Pair, x: Pair, high: Pair) -> Pair {
         let first = self.add_gap8(sum.0, low.0, x.0, high.0);
         Pair(first, self.add_gap8(sum.1, low.1, x.1, high.1))
@@ -675,6 +401,67 @@ impl Lanes for Avx2 {
     fn total(self, v: Pair) -> f32 {
         let eight = self.add8(v.0, v.1);
         // SAFETY: the processor has AVX, which AVX2 includes (X1).
-        unsafe { total_of_eight(eight) }
+        unsafe { eight::total(eight) }
+    }
+
+    #[inline(always)]
+    fn load_ints(self, from: &[i32; LANES]) -> IntPair {
+        let (halves, _) = from.as_chunks::<8>();
+        // SAFETY:
+        // - the processor has AVX2 (X1);
+        // - eight i32 are readable at the first half (X2, by its type).
+        let low = unsafe { _mm256_loadu_si256(halves[0].as_ptr().cast()) };
+        // SAFETY: as above, of the second half.
+        let high = unsafe { _mm256_loadu_si256(halves[1].as_ptr().cast()) };
+        IntPair(low, high)
+    }
+
+    #[inline(always)]
+    fn add_dot(self, sum: IntPair, rows: &[[i32; LANES]; 2], query: &[i32; 2]) -> IntPair {
+        let (first, second) = (self.load_ints(&rows[0]), self.load_ints(&rows[1]));
+        // SAFETY: the processor has AVX2 (X1).
+        let query = unsafe { [_mm256_set1_epi32(query[0]), _mm256_set1_epi32(query[1])] };
+        // SAFETY: the processor has AVX2 (X1).
+        let low = unsafe { add_dot8(sum.0, [first.0, second.0], query) };
+        // SAFETY: the processor has AVX2 (X1).
+        let high = unsafe { add_dot8(sum.1, [first.1, second.1], query) };
+        IntPair(low, high)
+    }
+
+    #[inline(always)]
+    fn above(self, a: IntPair, limit: i32) -> u16 {
+        let low = self.negative(self.above8(a.0, limit));
+        let high = self.negative(self.above8(a.1, limit));
+        u16::from_le_bytes([low, high])
+    }
+
+    #[inline(always)]
+    fn any_above(self, sums: &[IntPair; 4], limits: &[i32; 4]) -> bool {
+        // SAFETY: the processor has AVX (X1).
+        let mut any = unsafe { _mm256_setzero_si256() };
+        for (sum, &limit) in sums.iter().zip(limits) {
+            let (low, high) = (self.above8(sum.0, limit), self.above8(sum.1, limit));
+            // SAFETY: the processor has AVX2 (X1).
+            any = unsafe { _mm256_or_si256(any, _mm256_or_si256(low, high)) };
+        }
+        self.negative(any) != 0
+    }
+
+    #[inline(always)]
+    fn no_sums(self) -> Sums {
+        // SAFETY: the processor has AVX2 (X1).
+        unsafe { eight::no_sums() }
+    }
+
+    #[inline(always)]
+    fn quantize(self, sums: &mut Sums, values: &[f32; 8], origin: &[f32; 8], scale: f32) -> u64 {
+        // SAFETY: the processor has AVX2 and FMA (X1).
+        unsafe { eight::quantize(sums, values, origin, scale) }
+    }
+
+    #[inline(always)]
+    fn totals(self, sums: Sums) -> (f32, i32) {
+        // SAFETY: the processor has AVX2 (X1).
+        unsafe { eight::totals(sums) }
     }
 }
