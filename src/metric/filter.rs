@@ -105,8 +105,9 @@ impl<'a> Filter<'a> {
     /// A filter for `queries`, row-major `[a x dim of the grid]`.
     pub(crate) fn new(grid: &'a Grid, kernel: Kernel, slack: Slack, queries: &[f32]) -> Self {
         let octets = grid.octets();
+        let queries: Vec<&[f32]> = queries.chunks_exact(grid.dim()).collect();
         let mut cells = Cells::default();
-        grid.quantize(kernel, queries, octets, &mut cells);
+        grid.quantize(kernel, &queries, octets, &mut cells);
         let query_count = cells.residuals.len();
         let mut packed = vec![[[0; 2]; GROUP]; query_count.div_ceil(GROUP) * octets];
         let mut norms = Vec::with_capacity(query_count * (octets + 1));
@@ -150,8 +151,8 @@ impl<'a> Filter<'a> {
         self.residuals.clear();
     }
 
-    /// Brings in more rows of the tile, row-major `[b x dim]`.
-    pub(crate) fn load(&mut self, rows: &[f32]) {
+    /// Brings in more rows of the tile, each `[dim]`.
+    pub(crate) fn load(&mut self, rows: &[&[f32]]) {
         let (octets, mut cells) = (self.octets, std::mem::take(&mut self.cells));
         self.grid.quantize(self.kernel, rows, octets, &mut cells);
         for (row, moment) in cells.octets.chunks_exact(octets).zip(&cells.moments) {
@@ -328,7 +329,7 @@ fn take<L: Lanes>(
 /// The canonical sums of pairs that a filter let through: [`Kernel::pair_sums`].
 pub(super) struct PairSums<'a> {
     pub(super) queries: &'a [f32],
-    pub(super) rows: &'a [f32],
+    pub(super) rows: &'a [&'a [f32]],
     pub(super) dim: usize,
     pub(super) limits: &'a [f32],
     pub(super) pairs: &'a [Pair],
@@ -339,8 +340,8 @@ impl PairSums<'_> {
     #[inline(always)]
     fn parts(&self, pair: Pair) -> (&[f32], &[f32], f32) {
         let (query, row) = (pair.query as usize, pair.row as usize);
-        let (a, b) = (&self.queries[query * self.dim..], &self.rows[row * self.dim..]);
-        (&a[..self.dim], &b[..self.dim], self.limits[query])
+        let query_row = &self.queries[query * self.dim..][..self.dim];
+        (query_row, self.rows[row], self.limits[query])
     }
 
     pub(super) fn portable(self) {
@@ -417,7 +418,8 @@ mod tests {
                     for octets in [grid.octets(), grid.octets().div_ceil(2)] {
                         let mut found = Vec::new();
                         filter.begin(octets);
-                        let (some, more) = rows.split_at(b / 3 * dim);
+                        let rows: Vec<&[f32]> = rows.chunks_exact(dim).collect();
+                        let (some, more) = rows.split_at(b / 3);
                         filter.load(some);
                         filter.load(more);
                         filter.near(limits.iter().map(|&s| distance(s)), &mut found);
@@ -461,7 +463,7 @@ mod tests {
                 let mut filter = Filter::new(&grid, kernel, Slack::new(dim), &queries);
                 let mut found = Vec::new();
                 filter.begin(grid.octets());
-                filter.load(&rows);
+                filter.load(&rows.chunks_exact(dim).collect::<Vec<_>>());
                 filter.near(limits.iter().map(|&s| distance(s)), &mut found);
                 found.sort_unstable();
                 // A unit is lost on either side of the comparison, and what the error allows for.
@@ -483,7 +485,7 @@ mod tests {
         let grid = Grid::new(kernel, &rows, 1);
         let mut filter = Filter::new(&grid, kernel, Slack::new(1), &queries);
         filter.begin(1);
-        filter.load(&rows);
+        filter.load(&[&rows[..1], &rows[1..2], &rows[2..]]);
         let mut found = Vec::new();
         filter.near([f32::INFINITY, 0.0].into_iter(), &mut found);
         let all: Vec<Pair> = (0..3).map(|row| Pair { query: 0, row }).collect();

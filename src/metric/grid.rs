@@ -61,6 +61,7 @@ impl Grid {
         let width =
             columns.iter().map(|column| column.width).fold(0.0, f64::max) * (1.0 + 1.0 / 16.0);
         let (mut best, mut least) = (None, f64::INFINITY);
+        let sample: Vec<&[f32]> = sample.chunks_exact(dim).collect();
         let mut cells = Cells::default();
         for halvings in 0..MOST_HALVINGS {
             let part = 0.5_f64.powi(halvings as i32);
@@ -76,7 +77,7 @@ impl Grid {
                 origins: origins.chunks(OCTET).map(padded).collect(),
                 scale,
             };
-            grid.quantize(kernel, sample, grid.octets(), &mut cells);
+            grid.quantize(kernel, &sample, grid.octets(), &mut cells);
             let most = cells.residuals.len() * 7 / 8;
             let (_, residual, _) = cells.residuals.select_nth_unstable_by(most, f32::total_cmp);
             let error = f64::from(*residual).sqrt() / f64::from(scale);
@@ -86,7 +87,7 @@ impl Grid {
             (best, least) = (Some(grid), error);
         }
         let mut grid = best.expect("the first grid is taken whatever its error");
-        grid.quantize(kernel, sample, grid.octets(), &mut cells);
+        grid.quantize(kernel, &sample, grid.octets(), &mut cells);
         grid.sort(&cells);
         grid
     }
@@ -118,14 +119,24 @@ impl Grid {
         Grid { dim, order, origins: vec![[0.0; OCTET]; octets], scale: 1.0 }
     }
 
+    pub(super) fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// Number of octets of a row.
     pub(crate) fn octets(&self) -> usize {
         self.order.len()
     }
 
-    /// The first `octets` octets of `rows`, row-major `[b x dim]`, in place of what was in `cells`.
-    pub(super) fn quantize(&self, kernel: Kernel, rows: &[f32], octets: usize, cells: &mut Cells) {
-        assert!(octets <= self.octets() && rows.len().is_multiple_of(self.dim));
+    /// The first `octets` octets of `rows`, each `[dim]`, in place of what was in `cells`.
+    pub(super) fn quantize(
+        &self,
+        kernel: Kernel,
+        rows: &[&[f32]],
+        octets: usize,
+        cells: &mut Cells,
+    ) {
+        assert!(octets <= self.octets() && rows.iter().all(|row| row.len() == self.dim));
         cells.clear();
         let work = Quantize { grid: self, octets, rows, cells };
         super::dispatch!(kernel, work.portable(), lanes => lanes.vectorize(work));
@@ -167,13 +178,13 @@ fn padded(values: &[f32]) -> [f32; OCTET] {
 struct Quantize<'a> {
     grid: &'a Grid,
     octets: usize,
-    rows: &'a [f32],
+    rows: &'a [&'a [f32]],
     cells: &'a mut Cells,
 }
 
 impl Quantize<'_> {
     fn portable(self) {
-        for row in self.rows.chunks_exact(self.grid.dim) {
+        for row in self.rows {
             let (mut residual, mut moment) = (0.0, 0);
             let (whole, rest) = row.as_chunks::<OCTET>();
             for (&octet, origin) in self.grid.order[..self.octets].iter().zip(&self.grid.origins) {
@@ -196,13 +207,13 @@ impl Job for Quantize<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let Quantize { grid, octets, rows, cells } = self;
-        let count = rows.len() / grid.dim;
+        let count = rows.len();
         cells.octets.resize(count * octets, 0);
         cells.residuals.reserve(count);
         cells.moments.reserve(count);
         let order = &grid.order[..octets];
         let origins = &grid.origins[..octets];
-        for (r, row) in rows.chunks_exact(grid.dim).enumerate() {
+        for (r, row) in rows.iter().enumerate() {
             let mut sums = lanes.no_sums();
             let (whole, rest) = row.as_chunks::<OCTET>();
             let to = &mut cells.octets[r * octets..][..octets];
@@ -237,9 +248,10 @@ mod tests {
                     rows[7 * dim] = (100.0 * scale) as f32;
                     let grid = Grid::new(kernel, &rows, dim);
                     let mut cells = Cells::default();
+                    let rows: Vec<&[f32]> = rows.chunks_exact(dim).collect();
                     grid.quantize(kernel, &rows, grid.octets(), &mut cells);
                     let mut far = 0;
-                    for (r, row) in rows.chunks_exact(dim).enumerate() {
+                    for (r, row) in rows.iter().enumerate() {
                         let octets = &cells.octets[r * grid.octets()..][..grid.octets()];
                         let (mut squares, mut moment) = (0.0, 0);
                         for ((&octet, origin), cells) in

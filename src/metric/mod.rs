@@ -281,7 +281,7 @@ impl Kernel {
     /// For each of the pairs its canonical sum, if that is at most the query's limit; if not, the sum or infinity: in long
     /// rows it is often not summed up to the end.
     ///
-    /// `queries`, `rows`: row-major `[a x dim]` and `[b x dim]`. `limits`: one per query.
+    /// `queries`: row-major `[a x dim]`. `rows`: each `[dim]`. `limits`: one per query.
     ///
     /// # Panics
     ///
@@ -289,7 +289,7 @@ impl Kernel {
     pub(crate) fn pair_sums(
         self,
         queries: &[f32],
-        rows: &[f32],
+        rows: &[&[f32]],
         limits: &[f32],
         pairs: &[Pair],
         out: &mut Vec<f32>,
@@ -534,7 +534,7 @@ mod tests {
                 {
                     let expected = (s <= bound).then_some(s.to_bits());
                     let mut found = Vec::new();
-                    kernel.pair_sums(&a, &b, &[bound], &[Pair { query: 0, row: 0 }], &mut found);
+                    kernel.pair_sums(&a, &[&b], &[bound], &[Pair { query: 0, row: 0 }], &mut found);
                     let found = Some(found[0]).filter(|&s| s <= bound).map(f32::to_bits);
                     assert_eq!(found, expected, "dim {dim}, {kind:?}, s {s:e}, bound {bound:e}");
                 }

@@ -21,6 +21,10 @@ const ROW_IN_SCAN: f64 = 0.3;
 const TRIALS: u64 = 4;
 const TRIAL_EVERY: u64 = 64;
 
+/// Queries of a batch that are tried at most, and how many times one way must be cheaper to be taken earlier.
+pub(crate) const BATCH_TRIALS: u64 = 6;
+const CLEAR: f64 = 3.0;
+
 /// What queries for one k took so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct History {
@@ -43,10 +47,28 @@ fn scan_cost(tree: &Tree, value: f64) -> f64 {
     tree.slots() as f64 * (tree.dim as f64 * value + ROW_IN_SCAN)
 }
 
-/// True if a batch should be scanned, judging by `queries` of it that took so many visits and evaluations.
-pub(crate) fn scan_batch(tree: &Tree, queries: u64, visits: u64, evaluations: u64) -> bool {
+/// How a batch should be answered, judging by its first few queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Scan,
+    Descend,
+    /// Too close to tell: try more queries.
+    Unclear,
+}
+
+/// What `queries` of a batch say, that took so many visits and evaluations in the tree.
+pub(crate) fn judge_batch(tree: &Tree, queries: u64, visits: u64, evaluations: u64) -> Verdict {
     let history = History { trials: queries, visits, evaluations, ..History::default() };
-    scan_cost(tree, VALUE_IN_SHARED_SCAN) < history.descent_cost(tree)
+    let (scan, descent) = (scan_cost(tree, VALUE_IN_SHARED_SCAN), history.descent_cost(tree));
+    // One query tells a great difference, several a small one.
+    let clear = if queries < BATCH_TRIALS { CLEAR } else { 1.0 };
+    if scan * clear < descent {
+        Verdict::Scan
+    } else if descent * clear <= scan {
+        Verdict::Descend
+    } else {
+        Verdict::Unclear
+    }
 }
 
 /// [`knn::knn`], by whichever way has been cheaper.

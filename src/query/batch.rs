@@ -3,16 +3,17 @@
 
 use rayon::prelude::*;
 
+use super::auto::{self, Verdict};
 use super::knn::{self, Scratch};
-use super::{Neighbor, auto, brute};
+use super::{Neighbor, brute};
 use crate::error::ReadError;
 use crate::tree::columns::Tree;
 
 /// Queries that one task answers in turn.
 const QUERIES_PER_TASK: usize = 64;
 
-/// Queries that the tree answers first, to see whether it prunes.
-const TRIALS: usize = 6;
+/// Fewer queries than this are answered by the tree without asking whether it prunes.
+const FEW_QUERIES: usize = 12;
 
 /// The answers of all queries, in the order of the queries, and the distances computed for them.
 pub(crate) fn knn_batch(
@@ -21,18 +22,20 @@ pub(crate) fn knn_batch(
     k: usize,
 ) -> Result<(Vec<Neighbor>, u64), ReadError> {
     let rows = queries.len() / tree.dim;
-    let trial_rows = if rows >= 2 * TRIALS { TRIALS } else { 0 };
-    let (trials, rest) = queries.split_at(trial_rows * tree.dim);
+    let mut verdict = if rows < FEW_QUERIES { Verdict::Descend } else { Verdict::Unclear };
     let mut scratch = Scratch::default();
-    let mut found = Vec::new();
-    for query in trials.chunks_exact(tree.dim) {
+    let (mut found, mut rest, mut tried) = (Vec::new(), queries, 0);
+    while verdict == Verdict::Unclear {
+        let query = rest.split_off(..tree.dim).expect("trials are fewer than queries");
         knn::knn(tree, query, k, &mut scratch)?;
         found.extend_from_slice(scratch.best.sorted(tree)?);
+        tried += 1;
+        verdict = auto::judge_batch(tree, tried, scratch.visits, scratch.evaluations);
     }
-    let Scratch { visits, evaluations, .. } = scratch;
-    if trial_rows > 0 && auto::scan_batch(tree, trial_rows as u64, visits, evaluations) {
+    let evaluations = scratch.evaluations;
+    if verdict == Verdict::Scan {
         found.extend(brute::knn_batch(tree, rest, k)?);
-        let scanned = (rows - trial_rows) as u64 * tree.slots() as u64;
+        let scanned = (rest.len() / tree.dim) as u64 * u64::from(tree.slots());
         return Ok((found, evaluations + scanned));
     }
     let (rest, more) = descend_sorted(tree, rest, k)?;

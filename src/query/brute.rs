@@ -131,7 +131,7 @@ fn filter_and_refine(
         let count = FIRST_TILE_ROWS.max(seen / 2).min(pass.tile_rows()).min(first_rows - seen);
         pass.rows.clear();
         for i in seen..seen + count {
-            pass.rows.extend_from_slice(tree.coordinates.row(first_row(i).into())?);
+            pass.rows.push(tree.coordinates.row(first_row(i).into())?);
         }
         pass.take_rows(|row| Some(first_row(seen + row)))?;
         seen += count;
@@ -140,12 +140,14 @@ fn filter_and_refine(
     while first < slots {
         let count = pass.tile_rows().min(slots - first);
         pass.rows.clear();
-        let rows = &mut pass.rows;
-        tree.coordinates
-            .for_chunks(first.into(), count.into(), |_, some| rows.extend_from_slice(some))?;
+        let (start, end) = (first, first + count);
+        while first < end {
+            let rows = tree.coordinates.chunk(first.into(), (end - first).into())?;
+            pass.rows.extend(rows.chunks_exact(tree.dim));
+            first += (rows.len() / tree.dim) as u32;
+        }
         let found =
-            pass.take_rows(|row| Some(first + row).filter(|slot| !slot.is_multiple_of(step)))?;
-        first += count;
+            pass.take_rows(|row| Some(start + row).filter(|slot| !slot.is_multiple_of(step)))?;
         let pairs = pass.best.len() * count as usize;
         if found > pairs / MANY && pass.octets == grid.octets() {
             let live = tree.live()?;
@@ -187,8 +189,8 @@ struct Pass<'a> {
     /// Octets to filter by.
     octets: usize,
     best: &'a mut [KBest],
-    /// Of the tile, row-major.
-    rows: Vec<f32>,
+    /// Of the tile.
+    rows: Vec<&'a [f32]>,
     limits: Vec<f32>,
     found: Vec<Pair>,
     sums: Vec<f32>,
