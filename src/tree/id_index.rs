@@ -21,6 +21,12 @@ const DENSE_GAP: u64 = 3;
 /// A run is merged with newer ones until it has more than this many times their entries.
 const MERGE_RATIO: u64 = 3;
 
+/// But nothing is merged into a run of more entries than the greatest of these: so many times those of the batch, one in
+/// so many of the whole index, and so many. So no batch pays for all before it, and there are never many runs.
+const MERGED_PER_ENTRY: u64 = 2;
+const MERGED_PART: u64 = 32;
+const MERGED_ENTRIES: u64 = 1 << 15;
+
 /// The slot that the newest entry for `id` names.
 pub(crate) fn find(tree: &Tree, id: PointId) -> Result<Option<u32>, ReadError> {
     for run in runs(tree)?.iter().rev() {
@@ -101,8 +107,11 @@ pub(crate) fn insert(tree: &mut Tree, entries: Vec<(PointId, u32)>) -> Result<()
     }
     let mut runs = runs(tree)?;
     let mut total = entries.len() as u64;
+    let all = runs.iter().fold(total, |sum, run| sum.saturating_add(run.entries));
+    let most = total.saturating_mul(MERGED_PER_ENTRY).max(all / MERGED_PART).max(MERGED_ENTRIES);
     let mut keep = runs.len();
-    while keep > 0 && runs[keep - 1].entries <= total.saturating_mul(MERGE_RATIO) {
+    while keep > 0 && runs[keep - 1].entries <= total.saturating_mul(MERGE_RATIO).min(most - total)
+    {
         keep -= 1;
         total = total.saturating_add(runs[keep].entries);
     }

@@ -20,6 +20,9 @@ use crate::format::version_row::VersionRow;
 use crate::options::CancelToken;
 use crate::retention::Retention;
 
+/// What part of the free space goes back to the file system.
+const GIVEN_BACK: f64 = 0.95;
+
 /// Versions that are about to expire, and what that frees.
 #[derive(Default)]
 pub(crate) struct Expiry {
@@ -224,13 +227,46 @@ fn preview_inside(db: &Database, rule: Retention) -> Result<Expiry, CommitError>
 }
 
 /// Punches the free blocks of the newest commit, which is durable, and cuts off the file's end.
+///
+/// A hole costs the file system the same whatever its length, and half of them are a twentieth of the bytes: so the
+/// longest are punched, as many as it takes for [`GIVEN_BACK`] of all. The others stay free in the file, to be used again.
 fn give_back(db: &Database) -> Result<(), CommitError> {
     let slot = db.newest()?;
     let (space, _) = db.load_space(&slot)?;
     let storage = db.arena.storage();
-    for (offset, len) in space.free_runs(DATA_START, slot.file_bytes) {
+    let runs = space.free_runs(DATA_START, slot.file_bytes);
+    let shortest = shortest_of_most(runs.iter().map(|run| run.1).collect());
+    for (offset, len) in runs.into_iter().filter(|run| run.1 >= shortest) {
         storage.punch(offset, len)?;
     }
     drop_excess(storage, &slot)?;
     Ok(())
+}
+
+/// The length from which on the runs together are [`GIVEN_BACK`] of all.
+fn shortest_of_most(mut lengths: Vec<u64>) -> u64 {
+    lengths.sort_unstable();
+    let total: u64 = lengths.iter().sum();
+    let mut left = total - (total as f64 * GIVEN_BACK) as u64;
+    for len in lengths {
+        match left.checked_sub(len) {
+            Some(rest) => left = rest,
+            None => return len,
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_holes_are_most_of_the_space() {
+        assert_eq!(shortest_of_most(Vec::new()), 0);
+        assert_eq!(shortest_of_most(vec![4096]), 4096);
+        assert_eq!(shortest_of_most(vec![8; 100]), 8);
+        assert_eq!(shortest_of_most(vec![1, 90, 1, 1, 7, 1]), 7);
+        assert_eq!(shortest_of_most(vec![1, 95, 1, 1, 1, 1]), 95);
+    }
 }
