@@ -3,8 +3,8 @@
 //! A candidate is a slot at a distance. Its id decides only between equal distances, and reading it is a cache miss as a
 //! rule; so ids are read where two tie for the last place, and in the end.
 //!
-//! A candidate is put in its place by comparing it with all others at once, from one copy of the list to the other: that
-//! takes no branch that could be mispredicted.
+//! A candidate is put in its place by comparing it with several others at once: that takes no branch that could be
+//! mispredicted.
 
 use super::Neighbor;
 use crate::error::ReadError;
@@ -19,28 +19,34 @@ type Bits = i32;
 /// The distance in a place without a candidate.
 const NONE: Bits = Bits::MAX;
 
+/// Place 0 is before all candidates; those from k + 1 on hold candidates that have been dropped, or none.
 #[derive(Default)]
 pub(super) struct SortedList {
     k: usize,
     count: usize,
-    now: Copy,
-    next: Copy,
-}
-
-/// Place 0 is before all candidates; those from k + 1 on hold candidates that have been dropped, or none.
-#[derive(Default)]
-struct Copy {
     distances: Vec<Bits>,
     /// In any order among equal distances.
     slots: Vec<u32>,
 }
 
-impl Copy {
-    fn reset(&mut self, places: usize) {
-        self.distances.clear();
-        self.distances.resize(places, NONE);
-        self.distances[0] = Bits::MIN;
-        self.slots.resize(places, 0);
+/// The places of a block and the one before it, which stays as it is.
+///
+/// Masks of all ones or none, on copies, so that a compiler makes vectors of them rather than branches.
+#[inline(always)]
+fn insert_in_block(
+    distances: &mut [Bits; BLOCK + 1],
+    slots: &mut [u32; BLOCK + 1],
+    distance: Bits,
+    slot: u32,
+) {
+    let (old, old_slots) = (*distances, *slots);
+    for i in 0..BLOCK {
+        let stays = -i32::from(old[i + 1] <= distance);
+        let comes = -i32::from(old[i] <= distance);
+        let moved = distance & comes | old[i] & !comes;
+        let moved_slot = slot & comes as u32 | old_slots[i] & !comes as u32;
+        distances[i + 1] = old[i + 1] & stays | moved & !stays;
+        slots[i + 1] = old_slots[i + 1] & stays as u32 | moved_slot & !stays as u32;
     }
 }
 
@@ -50,13 +56,15 @@ impl SortedList {
         assert!(k > 0, "a list has a last place");
         (self.k, self.count) = (k, 0);
         let places = 1 + k.next_multiple_of(BLOCK);
-        self.now.reset(places);
-        self.next.reset(places);
+        self.distances.clear();
+        self.distances.resize(places, NONE);
+        self.distances[0] = Bits::MIN;
+        self.slots.resize(places, 0);
     }
 
     /// The distance in the last place, infinite if that is empty.
     fn worst(&self) -> f32 {
-        match self.now.distances[self.k] {
+        match self.distances[self.k] {
             NONE => f32::INFINITY,
             bits => f32::from_bits(bits as u32),
         }
@@ -73,8 +81,8 @@ impl SortedList {
     ) -> Result<Option<f32>, ReadError> {
         let distance = distance.to_bits() as Bits;
         if self.count == self.k {
-            let worst = self.now.distances[self.k];
-            let tie = distance == worst || self.now.distances[self.k - 1] == worst;
+            let worst = self.distances[self.k];
+            let tie = distance == worst || self.distances[self.k - 1] == worst;
             if tie && !self.make_room(tree, distance, slot)? {
                 return Ok(None);
             }
@@ -88,25 +96,20 @@ impl SortedList {
     /// Puts a candidate behind those that are as near; those farther move on by one place.
     #[inline]
     fn insert(&mut self, distance: Bits, slot: u32) {
-        let places = self.now.distances.len() - 1;
-        let (before, here) = (&self.now.distances[..places], &self.now.distances[1..]);
-        let (slots_before, slots_here) = (&self.now.slots[..places], &self.now.slots[1..=places]);
-        let (to, slots_to) = (&mut self.next.distances[1..], &mut self.next.slots[1..=places]);
-        for i in 0..places.min(to.len()) {
-            let (stays, is_behind) = (here[i] <= distance, before[i] <= distance);
-            let (moved, moved_slot) =
-                if is_behind { (distance, slot) } else { (before[i], slots_before[i]) };
-            to[i] = if stays { here[i] } else { moved };
-            slots_to[i] = if stays { slots_here[i] } else { moved_slot };
+        // From the last block on, so that each still finds the place before it as it was.
+        for block in (0..self.distances.len() / BLOCK).rev() {
+            let start = block * BLOCK;
+            let distances = self.distances[start..].first_chunk_mut().expect("whole blocks");
+            let slots = self.slots[start..].first_chunk_mut().expect("as many slots");
+            insert_in_block(distances, slots, distance, slot);
         }
-        std::mem::swap(&mut self.now, &mut self.next);
     }
 
     /// Among those that tie for the last place, drops the one with the greatest id. False if that is the candidate.
     #[cold]
     #[inline(never)]
     fn make_room(&mut self, tree: &Tree, distance: Bits, slot: u32) -> Result<bool, ReadError> {
-        let Copy { distances, slots } = &mut self.now;
+        let SortedList { distances, slots, .. } = self;
         let worst = distances[self.k];
         let first = distances[..=self.k].partition_point(|&other| other < worst);
         let mut greatest = (0, first);
@@ -127,7 +130,7 @@ impl SortedList {
         tree: &Tree,
     ) -> impl Iterator<Item = Result<Neighbor, ReadError>> {
         let places = 1..=self.count;
-        let candidates = self.now.distances[places.clone()].iter().zip(&self.now.slots[places]);
+        let candidates = self.distances[places.clone()].iter().zip(&self.slots[places]);
         candidates.map(|(&distance, &slot)| {
             let id = tree.ids.get(slot.into())?;
             Ok(Neighbor { id, distance: f32::from_bits(distance as u32) })
