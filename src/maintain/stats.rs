@@ -7,7 +7,7 @@ use crate::ids::VersionId;
 use crate::options::Metric;
 use crate::tree::columns::Tree;
 use crate::version::database::Database;
-use crate::version::table::Table;
+use crate::version::table::{Table, Visit};
 
 /// Figures of one version and of the file. `live_bytes + pinned_bytes + reclaimable_bytes = file_bytes`.
 #[derive(Clone, Debug)]
@@ -27,6 +27,9 @@ pub struct Stats {
     pub height: u64,
     /// Nodes of the tree.
     pub nodes: u64,
+    /// CRC-32 over the checksums of all segments of the version. Versions that hold the same bytes have the same one, in
+    /// whatever file: a received version has that of the version sent.
+    pub checksum: u32,
     /// Length of the file that the newest commit needs.
     pub file_bytes: u64,
     /// Bytes of the version, of the store state and of the file's preamble.
@@ -51,9 +54,9 @@ pub(crate) fn stats(db: &Database, row: &VersionRow, tree: &Tree) -> Result<Stat
         height += (count > 0) as u64;
     }
     let data = Array::ALL[..DATA_ARRAYS].iter().map(|&array| db.data_table(array, &row.roots));
-    let data_bytes = bytes_of(data)?;
-    let state_bytes = db.with_newest(|slot| {
-        bytes_of(Array::ALL[DATA_ARRAYS..].iter().map(|&array| db.state_table(slot, array)))
+    let Sizes { bytes: data_bytes, checksum } = sizes_of(data)?;
+    let Sizes { bytes: state_bytes, .. } = db.with_newest(|slot| {
+        sizes_of(Array::ALL[DATA_ARRAYS..].iter().map(|&array| db.state_table(slot, array)))
     })?;
     let live_bytes = crate::format::DATA_START + state_bytes + data_bytes;
     let unique = db.unique_bytes_of(row.version)?;
@@ -66,6 +69,7 @@ pub(crate) fn stats(db: &Database, row: &VersionRow, tree: &Tree) -> Result<Stat
         metric: Metric::Euclidean,
         height,
         nodes,
+        checksum,
         file_bytes: used + reclaimable_bytes,
         live_bytes,
         unique_bytes: unique,
@@ -75,13 +79,26 @@ pub(crate) fn stats(db: &Database, row: &VersionRow, tree: &Tree) -> Result<Stat
     })
 }
 
-/// Bytes of all nodes and segments of some tables, which have nothing in common.
-fn bytes_of(tables: impl Iterator<Item = Table>) -> Result<u64, ReadError> {
+struct Sizes {
+    /// Of all nodes and segments.
+    bytes: u64,
+    /// Of the segments: where they belong and what is in them, not where they lie.
+    checksum: u32,
+}
+
+/// Sizes of some tables, which have nothing in common.
+fn sizes_of(tables: impl Iterator<Item = Table>) -> Result<Sizes, ReadError> {
     let mut bytes = 0;
+    let mut checksum = crc32fast::Hasher::new();
     for table in tables {
         let mut problem = None;
-        let mut add = |entry: &Entry, _| {
+        let mut add = |entry: &Entry, visit| {
             bytes += entry.bytes as u64;
+            if let Visit::Segment(segment) = visit {
+                checksum.update(&(table.spec.array as u64).to_le_bytes());
+                checksum.update(&segment.to_le_bytes());
+                checksum.update(&entry.crc.to_le_bytes());
+            }
             true
         };
         table.walk(&mut add, &mut |e| problem = Some(e));
@@ -89,5 +106,5 @@ fn bytes_of(tables: impl Iterator<Item = Table>) -> Result<u64, ReadError> {
             return Err(e);
         }
     }
-    Ok(bytes)
+    Ok(Sizes { bytes, checksum: checksum.finalize() })
 }

@@ -33,6 +33,11 @@ fn assert_same(a: &Path, b: &Path, what: &str) {
     let stores = [a, b].map(|path| Store::open_with(path, threads(1).read_only(true)).unwrap());
     assert_eq!(stores[0].tags().unwrap(), stores[1].tags().unwrap(), "{what}");
     for info in stores[0].versions().unwrap() {
+        let checksums = stores.each_ref().map(|store| {
+            let snapshot = store.at(info.version).unwrap();
+            (store.stats(&snapshot).unwrap().checksum, snapshot.version())
+        });
+        assert_eq!(checksums[0], checksums[1], "{what}");
         let [ours, theirs] = [0, 1].map(|i| {
             let snapshot = stores[i].at(info.version).unwrap();
             let queries = Random(info.version.0).points(8, snapshot.dim());

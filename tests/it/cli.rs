@@ -660,6 +660,7 @@ fn stats_and_bench_have_their_fields() {
         &stats,
         &["height", "nodes", "file_bytes", "live_bytes", "pinned_bytes", "reclaimable_bytes"],
     );
+    assert_ne!(stats["checksum"], bench.json("stats s --at 1")["checksum"]);
     assert_eq!(
         (&stats["version"], &stats["live"], &stats["dim"]),
         (&3.into(), &337.into(), &3.into())
