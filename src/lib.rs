@@ -41,6 +41,18 @@ mod new_file;
 mod options;
 mod query;
 mod retention;
+#[cfg_attr(
+    not(feature = "simulation"),
+    allow(
+        unreachable_pub,
+        dead_code,
+        reason = "public through `simulation`, which is not compiled"
+    )
+)]
+mod seeded_bug;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod snapshot;
 mod store;
 mod transaction;

@@ -219,7 +219,10 @@ impl Store {
         Self::from_storage(Box::new(FileStorage::new(file)), options)
     }
 
-    fn from_storage(storage: Box<dyn Storage>, options: OpenOptions) -> Result<Self, OpenError> {
+    pub(crate) fn from_storage(
+        storage: Box<dyn Storage>,
+        options: OpenOptions,
+    ) -> Result<Self, OpenError> {
         let provenance = (!options.read_only).then_some(options.provenance);
         let db = Database::open(storage, provenance)?;
         if options.threads > MAX_THREADS {

@@ -17,6 +17,7 @@ use crate::error::{Defect, Place, ReadError, StorageError};
 use crate::format::DATA_START;
 use crate::format::arrays::Entry;
 use crate::format::checksum::crc32;
+use crate::seeded_bug::SeededBug;
 use mapping::{Bytes, WINDOW_BYTES};
 use storage::Storage;
 
@@ -114,7 +115,7 @@ impl Arena {
             && self.verified.lock().expect("no holder panics").get(&address) == Some(&birth);
         if !passed {
             let found = crc32(&content);
-            if found != crc {
+            if found != crc && !SeededBug::SkipChecksums.is_planted() {
                 let defect = Defect::Checksum { expected: crc, found };
                 return Err(ReadError::corrupt(place(), defect));
             }

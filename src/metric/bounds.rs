@@ -61,6 +61,8 @@
 //! 2^-6.8, then (1+F)(1 - (n+m+8) u) > 1, because F - (n+m+8) u (1+F) > 0 as long as F < 1, with more to spare than the
 //! few roundings of the limit take; and what c adds, c (1 - F/2) > n 2^-148, exceeds 3 n 2^-150. So s > L.
 
+use crate::seeded_bug::SeededBug;
+
 /// Most components of a row: up to here the second-order terms of the proof are covered.
 pub(crate) const MAX_DIM: usize = 65_536;
 
@@ -81,6 +83,9 @@ impl Slack {
     /// If `dim` is above [`MAX_DIM`].
     pub(crate) fn new(dim: usize) -> Self {
         assert!(dim <= MAX_DIM, "at most {MAX_DIM} dimensions");
+        if SeededBug::DropSlack.is_planted() {
+            return Self { relative: 0.0, absolute: 0.0, filter: (1.0, 0.0) };
+        }
         Self {
             relative: (dim.div_ceil(16) + 10) as f64 * 2.0_f64.powi(-24),
             absolute: (dim as f64).sqrt() * 2.0_f64.powi(-73),

@@ -15,3 +15,4 @@ mod history;
 mod model;
 mod readers;
 mod time_travel;
+mod trust;

@@ -1,0 +1,93 @@
+//! What the suite counts, and how it says so.
+
+use std::io::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::model::Wrong;
+
+/// Failures of which more are not listed.
+const LISTED: usize = 20;
+
+/// Counts of one part of the suite, kept by several threads at once.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) images: AtomicU64,
+    pub(crate) recoveries: AtomicU64,
+    pub(crate) faults: AtomicU64,
+    pub(crate) lost: AtomicU64,
+    pub(crate) wrong: AtomicU64,
+    pub(crate) damaged: AtomicU64,
+    failures: Mutex<Vec<String>>,
+}
+
+impl Tally {
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that something is wrong. `what` must be enough to see it again.
+    pub(crate) fn failed(&self, wrong: &Wrong, what: impl FnOnce() -> String) {
+        let (counter, why) = match wrong {
+            Wrong::Lost(why) => (&self.lost, why),
+            Wrong::Answers(why) => (&self.wrong, why),
+            Wrong::Damaged(why) => (&self.damaged, why),
+        };
+        Self::count(counter);
+        let mut failures = self.failures.lock().expect("no holder panics");
+        if failures.len() < LISTED {
+            failures.push(format!("{}: {why}", what()));
+        }
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        !self.failures.lock().expect("no holder panics").is_empty()
+    }
+
+    /// Prints what was lost or wrong, and fails if anything was.
+    pub(crate) fn assert_clean(&self) {
+        let failures = self.failures.lock().expect("no holder panics");
+        let damaged = self.damaged.load(Ordering::Relaxed);
+        assert!(
+            failures.is_empty(),
+            "{} lost, {} wrong, {damaged} damaged:\n{}",
+            self.lost.load(Ordering::Relaxed),
+            self.wrong.load(Ordering::Relaxed),
+            failures.join("\n")
+        );
+    }
+}
+
+/// Prints a figure on a line of its own, past the capture of test output.
+pub(crate) fn say(what: &str, figure: impl std::fmt::Display) {
+    let line = format!("\n{what}: {figure}\n");
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes()).and_then(|()| out.flush()).expect("standard output");
+}
+
+/// Runs `unit` for 0, 1, 2, ... below `units`, on two threads.
+pub(crate) fn in_parallel(units: usize, unit: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= units {
+                return;
+            }
+            unit(number);
+        }
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(work);
+        work();
+        other.join().expect("a unit that fails says so itself");
+    });
+}
+
+/// How much is done: a few percent of it in a debug build, so that the ordinary test run stays short; what README and
+/// format page state in a release build; and `TREERING_TRUST` times as much if that is set.
+pub(crate) fn scale(debug: usize, release: usize) -> usize {
+    let times = std::env::var("TREERING_TRUST").ok();
+    let times = times.map_or(1, |text| text.parse().expect("TREERING_TRUST is a whole number"));
+    times * if cfg!(debug_assertions) { debug } else { release }
+}
