@@ -42,7 +42,7 @@ pub enum SeededBug {
     SkipChecksums,
     /// New points do not widen the nodes above them.
     ForgetAncestorRadii,
-    /// Powers of four get the level above.
+    /// Powers of two get the level below theirs.
     LevelAtPowersOfTwo,
     /// Bounds ignore that computed distances are rounded.
     DropSlack,

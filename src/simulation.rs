@@ -16,6 +16,10 @@ use crate::version::database::Database;
 pub use crate::seeded_bug::SeededBug;
 
 /// A disk with one file on it. Offsets and lengths are bytes.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "a length in bytes; nobody asks whether it is zero"
+)]
 pub trait Disk: Send + Sync {
     /// Length of the file.
     fn len(&self) -> io::Result<u64>;

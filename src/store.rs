@@ -224,7 +224,7 @@ impl Store {
         options: OpenOptions,
     ) -> Result<Self, OpenError> {
         let provenance = (!options.read_only).then_some(options.provenance);
-        let db = Database::open(storage, provenance)?;
+        let db = Database::open(storage, provenance, options.verify)?;
         if options.threads > MAX_THREADS {
             let why = format!("{} is more than {MAX_THREADS}", options.threads);
             return Err(OptionsError { option: "threads", why }.into());

@@ -139,6 +139,26 @@ pub(crate) fn verify(
     Ok(verifier.report)
 }
 
+/// Compares everything that a version refers to with its checksums, but for what this store has compared before.
+pub(crate) fn check_once(db: &Database, row: &VersionRow) -> Result<(), ReadError> {
+    for &array in &Array::ALL[..DATA_ARRAYS] {
+        let table = db.data_table(array, &row.roots);
+        let (mut segments, mut problem) = (Vec::new(), None);
+        table.walk(
+            &mut |entry, visit| {
+                segments.extend(visit.is_segment().then_some((*entry, visit)));
+                true
+            },
+            &mut |e| problem = problem.take().or(Some(e)),
+        );
+        if let Some(e) = problem {
+            return Err(e);
+        }
+        segments.par_iter().try_for_each(|(entry, visit)| table.check_once(entry, *visit))?;
+    }
+    Ok(())
+}
+
 struct Verifier<'a> {
     db: &'a Database,
     report: VerifyReport,

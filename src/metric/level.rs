@@ -44,8 +44,11 @@ impl Level {
             return Self::MIN;
         };
         // 2^(2l) < s iff 2l <= exponent, or < if s is that power itself. The shift rounds down for negatives too.
-        let lower = is_power && !SeededBug::LevelAtPowersOfTwo.is_planted();
-        Self((exponent - lower as i16) >> 1)
+        let lower = match is_power {
+            true if SeededBug::LevelAtPowersOfTwo.is_planted() => 3,
+            is_power => is_power as i16,
+        };
+        Self((exponent - lower) >> 1)
     }
 
     /// 4^l, exact, with the ends of V2.

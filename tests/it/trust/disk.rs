@@ -113,9 +113,9 @@ impl Disk {
         self.state().plan = plan;
     }
 
-    /// Operations asked so far.
-    pub(crate) fn operations(&self) -> u64 {
-        self.state().operations
+    /// Takes the plan back for a while.
+    pub(crate) fn pause(&self) -> Option<Plan> {
+        self.state().plan.take()
     }
 
     /// Operations that failed so far, and how many of them were syncs.

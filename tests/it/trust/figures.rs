@@ -40,10 +40,6 @@ impl Tally {
         }
     }
 
-    pub(crate) fn has_failed(&self) -> bool {
-        !self.failures.lock().expect("no holder panics").is_empty()
-    }
-
     /// Prints what was lost or wrong, and fails if anything was.
     pub(crate) fn assert_clean(&self) {
         let failures = self.failures.lock().expect("no holder panics");

@@ -103,6 +103,19 @@ impl Medium {
         (0..self.entries.len()).filter(|&i| !self.entries[i].synced).collect()
     }
 
+    /// The first change after the last sync that succeeded. What is in doubt before it cannot come after it.
+    fn tail(&self) -> usize {
+        self.entries.iter().rposition(|entry| entry.synced).map_or(0, |last| last + 1)
+    }
+
+    /// Length of the file as of the last sync that succeeded.
+    fn certain_len(&self) -> usize {
+        let mut content = self.base.clone();
+        let certain = self.entries.iter().filter(|entry| entry.synced);
+        certain.for_each(|entry| entry.change.apply(&mut content));
+        content.len()
+    }
+
     /// Ways in which a crash now can leave the medium, those that a crash one change earlier had as well left out.
     pub(crate) fn fates(&self, random: &mut Random) -> Vec<Fate> {
         let n = self.open().len();
@@ -127,6 +140,7 @@ impl Medium {
     /// What is on the medium after a crash.
     pub(crate) fn image(&self, fate: Fate) -> Vec<u8> {
         let open = self.open();
+        let tail = self.tail();
         let mut content = self.base.clone();
         let is_hole = |i: usize| matches!(self.entries[i].change, Change::Punch { .. });
         // Applies, in order, what is certain and what of the rest is chosen.
@@ -149,24 +163,25 @@ impl Medium {
             }
             Fate::LengthMissing => {
                 chosen(&mut |_, _| true);
-                content.truncate(self.base.len());
+                content.truncate(self.certain_len());
             }
             Fate::LengthOnly => chosen(&mut |_, i| !self.entries[i].change.is_write()),
             Fate::HolesOnly => chosen(&mut |_, i| is_hole(i)),
             Fate::HolesFirst => {
-                chosen(&mut |_, i| is_hole(i));
-                chosen_after(&self.entries, &mut content, |i| !is_hole(i));
+                chosen(&mut |_, i| i < tail || is_hole(i));
+                let rest = (tail..self.entries.len()).filter(|&i| !is_hole(i));
+                rest.for_each(|i| self.entries[i].change.apply(&mut content));
             }
             Fate::Reordered(seed) | Fate::SomeReordered(seed) => {
                 let mut random = Random(seed);
-                let mut order = open;
+                let mut order: Vec<usize> = (tail..self.entries.len()).collect();
                 if matches!(fate, Fate::SomeReordered(_)) {
                     order.retain(|_| random.below(3) > 0);
                 }
                 for i in (1..order.len()).rev() {
                     order.swap(i, random.below(i as u64 + 1) as usize);
                 }
-                chosen(&mut |_, _| false);
+                chosen(&mut |_, i| i < tail && random.below(2) == 0);
                 order.iter().for_each(|&i| self.entries[i].change.apply(&mut content));
             }
             Fate::Torn(k, seed) | Fate::TornInside(k, seed) | Fate::Garbage(k, seed) => {
@@ -182,11 +197,6 @@ impl Medium {
         }
         content
     }
-}
-
-fn chosen_after(entries: &[Entry], content: &mut Vec<u8>, keep: impl Fn(usize) -> bool) {
-    let rest = entries.iter().enumerate().filter(|(i, entry)| !entry.synced && keep(*i));
-    rest.for_each(|(_, entry)| entry.change.apply(content));
 }
 
 /// A write that did not come through whole.

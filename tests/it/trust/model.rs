@@ -144,7 +144,8 @@ pub(crate) fn check(store: &Store, allowed: &[State]) -> Result<usize, Wrong> {
     // Several states may list the same versions, if one of them was made twice. One must agree.
     let mut outcome = Ok(first);
     for i in std::iter::once(first).chain(listed) {
-        outcome = agrees(store, &allowed[i]).map(|()| i);
+        let mut versions = allowed[i].versions.iter();
+        outcome = versions.try_for_each(|(&v, content)| agrees(store, v, content)).map(|()| i);
         if outcome.is_ok() {
             break;
         }
@@ -152,25 +153,24 @@ pub(crate) fn check(store: &Store, allowed: &[State]) -> Result<usize, Wrong> {
     outcome
 }
 
-fn agrees(store: &Store, state: &State) -> Result<(), Wrong> {
-    for (&version, content) in &state.versions {
-        let failed = |e: &dyn std::fmt::Display| Wrong::Damaged(format!("version {version}: {e}"));
-        let snapshot = store.at(VersionId(version)).map_err(|e| failed(&e))?;
-        let mut points = Points::new();
-        let mut rows = 0;
-        let read = snapshot.for_each(|id, point| {
-            rows += 1;
-            points.insert(id, [point[0], point[1]]);
-        });
-        read.map_err(|e| failed(&e))?;
-        if points != content.points || rows != points.len() {
-            return Err(Wrong::Answers(format!("version {version} has other points")));
-        }
-        let mut searcher = snapshot.searcher();
-        for (query, expected) in queries().iter().zip(content.answers()) {
-            if searcher.knn(query, K).map_err(|e| failed(&e))? != expected {
-                return Err(Wrong::Answers(format!("version {version}: neighbours of {query:?}")));
-            }
+/// Checks that a version has the points and gives the answers that it must.
+pub(crate) fn agrees(store: &Store, version: u64, content: &Content) -> Result<(), Wrong> {
+    let failed = |e: &dyn std::fmt::Display| Wrong::Damaged(format!("version {version}: {e}"));
+    let snapshot = store.at(VersionId(version)).map_err(|e| failed(&e))?;
+    let mut points = Points::new();
+    let mut rows = 0;
+    let read = snapshot.for_each(|id, point| {
+        rows += 1;
+        points.insert(id, [point[0], point[1]]);
+    });
+    read.map_err(|e| failed(&e))?;
+    if points != content.points || rows != points.len() {
+        return Err(Wrong::Answers(format!("version {version} has other points")));
+    }
+    let mut searcher = snapshot.searcher();
+    for (query, expected) in queries().iter().zip(content.answers()) {
+        if searcher.knn(query, K).map_err(|e| failed(&e))? != expected {
+            return Err(Wrong::Answers(format!("version {version}: neighbours of {query:?}")));
         }
     }
     Ok(())
