@@ -19,11 +19,18 @@ pub(crate) struct Tally {
     pub(crate) wrong: AtomicU64,
     pub(crate) damaged: AtomicU64,
     failures: Mutex<Vec<String>>,
+    /// Called with the first failure.
+    at_once: Option<fn(&str)>,
 }
 
 impl Tally {
     pub(crate) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A tally that tells of the first failure at once.
+    pub(crate) fn telling(at_once: fn(&str)) -> Self {
+        Tally { at_once: Some(at_once), ..Tally::default() }
     }
 
     /// Notes that something is wrong. `what` must be enough to see it again.
@@ -36,7 +43,11 @@ impl Tally {
         Self::count(counter);
         let mut failures = self.failures.lock().expect("no holder panics");
         if failures.len() < LISTED {
-            failures.push(format!("{}: {why}", what()));
+            let failure = format!("{}: {why}", what());
+            if let Some(tell) = self.at_once {
+                tell(&failure);
+            }
+            failures.push(failure);
         }
     }
 
@@ -51,6 +62,24 @@ impl Tally {
             self.wrong.load(Ordering::Relaxed),
             failures.join("\n")
         );
+    }
+}
+
+/// The parts of the suite that this process runs, if it runs all: crashes, faults, flips, kills, bugs.
+const PARTS: u64 = 5;
+
+/// A part is over, and its tally, if it has one, is clean. The last one sums up.
+pub(crate) fn finished(tally: Option<&Tally>) {
+    static SUM: Mutex<(u64, u64, u64)> = Mutex::new((0, 0, 0));
+    let mut sum = SUM.lock().expect("no holder panics");
+    sum.0 += 1;
+    if let Some(tally) = tally {
+        sum.1 += tally.lost.load(Ordering::Relaxed);
+        sum.2 += tally.wrong.load(Ordering::Relaxed);
+    }
+    if sum.0 == PARTS {
+        say("lost versions", sum.1);
+        say("wrong answers", sum.2);
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use treering::{Neighbor, Store, VerifyOptions, VersionId};
 
-use super::figures::{say, scale};
+use super::figures::{finished, say, scale};
 use super::preamble::small;
 use crate::common::{Random, threads};
 use crate::format::canonical_sum;
@@ -97,8 +97,9 @@ fn child_worker() {
     std::thread::sleep(Duration::from_secs(60));
 }
 
-/// Starts a writer and kills it after a while. Returns the last version that it acknowledged.
-fn kill_a_writer(path: &Path, patience: Duration) -> Option<u64> {
+/// Starts a writer, waits until it has acknowledged some versions, and kills it a moment later. Returns the last version that
+/// it acknowledged.
+fn kill_a_writer(path: &Path, wait_for: u64, patience: Duration) -> Option<u64> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["trust::kills::child_worker", "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, path)
@@ -108,15 +109,15 @@ fn kill_a_writer(path: &Path, patience: Duration) -> Option<u64> {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let ready = lines.by_ref().map_while(Result::ok).any(|line| line.ends_with("ready"));
+    let number = |line: String| line.split(ACKNOWLEDGED).nth(1)?.trim().parse::<u64>().ok();
+    let mut lines = lines.map_while(Result::ok).filter_map(number);
+    let newest = (0..wait_for).map_while(|_| lines.next()).last();
     std::thread::sleep(patience);
     child.kill().unwrap();
     let status = child.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&status.stderr);
     assert!(ready && !stderr.contains("panicked"), "the writer failed by itself: {stderr}");
-    let numbers = lines.map_while(Result::ok).filter_map(|line| {
-        line.split(ACKNOWLEDGED).nth(1).and_then(|number| number.trim().parse().ok())
-    });
-    numbers.last()
+    lines.last().or(newest)
 }
 
 #[test]
@@ -131,8 +132,9 @@ fn killed_writers_lose_nothing_acknowledged() {
         drop(Store::create_with(&path, small(), threads(1)).unwrap());
         let mut promised = 0;
         for _ in 0..KILLS_PER_STORE {
-            let patience = Duration::from_micros(random.below(40_000));
-            promised = kill_a_writer(&path, patience).unwrap_or(promised);
+            let (wait_for, patience) =
+                (random.below(6), Duration::from_micros(random.below(6_000)));
+            promised = kill_a_writer(&path, wait_for, patience).unwrap_or(promised);
             let store = Store::open_with(&path, threads(1)).unwrap();
             let newest = store.latest().unwrap().version().0;
             assert!(
@@ -155,5 +157,6 @@ fn killed_writers_lose_nothing_acknowledged() {
     }
     println!("{commits} commits, {unacknowledged} of them not acknowledged");
     say("kills", kills);
+    finished(None);
     assert!(commits > kills, "the writers got something done");
 }

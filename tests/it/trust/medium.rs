@@ -103,6 +103,23 @@ impl Medium {
         (0..self.entries.len()).filter(|&i| !self.entries[i].synced).collect()
     }
 
+    /// What reading shows: every change.
+    pub(crate) fn everything(&self) -> Vec<u8> {
+        self.image(Fate::Prefix(self.entries.len()))
+    }
+
+    /// True if the last change is a write to the preamble.
+    pub(crate) fn is_slot_on_its_way(&self) -> bool {
+        self.entries.last().is_some_and(|entry| {
+            matches!(entry.change, Change::Write { offset, .. } if !entry.synced && offset < 65_536)
+        })
+    }
+
+    /// How many changes are not certain.
+    pub(crate) fn uncertain(&self) -> usize {
+        self.open().len()
+    }
+
     /// The first change after the last sync that succeeded. What is in doubt before it cannot come after it.
     fn tail(&self) -> usize {
         self.entries.iter().rposition(|entry| entry.synced).map_or(0, |last| last + 1)

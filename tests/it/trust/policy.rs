@@ -58,7 +58,7 @@ fn on_open_finds_it_at_once_first_touch_when_it_is_met_and_never_not() {
 }
 
 #[test]
-fn progress_goes_up_to_the_number_of_versions() {
+fn progress_is_told_in_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.tre");
     hurt(&path);

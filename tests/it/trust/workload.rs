@@ -226,5 +226,6 @@ pub(crate) fn seasoned(random: &mut Random, inserts: usize) -> (Disk, State) {
         state = plan.states.last().unwrap().clone();
     }
     drop(store);
+    disk.take_record();
     (disk, state)
 }
