@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use treering::{Store, simulation};
 
 use super::disk::{Disk, Event};
-use super::figures::{Tally, finished, in_parallel, say, scale};
+use super::figures::{Tally, finished, in_parallel, one_in, say, scale};
 use super::medium::{Fate, Medium, Seen};
 use super::model::{State, Wrong, check};
 use super::workload::{
@@ -264,7 +264,7 @@ fn shared_syncs(crashes: &mut Crashes<'_>) {
 fn power_fails_at_every_point() {
     let tally = Tally::default();
     let start = std::time::Instant::now();
-    every_short_sequence(&tally, if cfg!(debug_assertions) { 9 } else { 1 });
+    every_short_sequence(&tally, one_in(9));
     histories(&tally, scale(8, 60));
     tally.assert_clean();
     let images = tally.images.load(Ordering::Relaxed);

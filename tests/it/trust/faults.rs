@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use treering::simulation;
 
 use super::disk::{Disk, Event, Fault, Plan};
-use super::figures::{Tally, finished, in_parallel, say};
+use super::figures::{Tally, finished, in_parallel, one_in, say};
 use super::medium::{Fate, Medium};
 use super::model::{State, Wrong, check};
 use super::workload::{Operation, Planned, deferred, open, options, seasoned};
@@ -220,7 +220,7 @@ pub(crate) fn every_operation_fails(tally: &Tally, step: u64) {
 #[test]
 fn the_device_fails_at_every_operation() {
     let tally = Tally::default();
-    every_operation_fails(&tally, if cfg!(debug_assertions) { 9 } else { 1 });
+    every_operation_fails(&tally, one_in(9) as u64);
     tally.assert_clean();
     let faults = tally.faults.load(Ordering::Relaxed);
     say("io faults", faults);

@@ -109,10 +109,20 @@ pub(crate) fn in_parallel(units: usize, unit: impl Fn(usize) + Sync) {
     });
 }
 
-/// How much is done: a few percent of it in a debug build, so that the ordinary test run stays short; what README and
-/// format page state in a release build; and `TREERING_TRUST` times as much if that is set.
-pub(crate) fn scale(debug: usize, release: usize) -> usize {
-    let times = std::env::var("TREERING_TRUST").ok();
-    let times = times.map_or(1, |text| text.parse().expect("TREERING_TRUST is a whole number"));
-    times * if cfg!(debug_assertions) { debug } else { release }
+/// How often the whole suite is done: once in a release build, `TREERING_TRUST` times if that is set. `None`: only a few
+/// percent of it, so that the ordinary test run in a debug build stays short.
+fn times() -> Option<usize> {
+    let asked = std::env::var("TREERING_TRUST").ok();
+    let asked = asked.map(|text| text.parse().expect("TREERING_TRUST is a whole number"));
+    asked.or((!cfg!(debug_assertions)).then_some(1))
+}
+
+/// How many of something seeded are done: `few`, or so many times `all`.
+pub(crate) fn scale(few: usize, all: usize) -> usize {
+    times().map_or(few, |times| times * all)
+}
+
+/// Of things that can be counted off, one in `few` is done, or every one.
+pub(crate) fn one_in(few: usize) -> usize {
+    times().map_or(few, |_| 1)
 }

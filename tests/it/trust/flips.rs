@@ -13,7 +13,7 @@ use std::time::Duration;
 use treering::{Place, Problem, Store, VerifyOptions, simulation};
 
 use super::disk::Disk;
-use super::figures::{Tally, finished, in_parallel, say};
+use super::figures::{Tally, finished, in_parallel, one_in, say};
 use super::model::{State, Wrong, agrees};
 use super::preamble::PAGE;
 use super::workload::{LOCAL, Operation, Planned, formatted, open, options};
@@ -317,7 +317,7 @@ fn in_its_own_process() {
     let (victim, tally) = (Victim::new(), Tally::default());
     victim.examine(victim.image.clone(), &Hurt::Nothing).expect("whole");
     allocation::watch();
-    let flipped = flip(&victim, &tally, if cfg!(debug_assertions) { 16 } else { 1 });
+    let flipped = flip(&victim, &tally, one_in(16));
     let replaced = replace(&victim, &tally);
     let cuts = cut(&victim, &tally);
     tally.assert_clean();
