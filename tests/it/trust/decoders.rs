@@ -190,3 +190,40 @@ fn an_input_that_changes_nothing_is_a_whole_store() {
     ask(base().bytes.clone());
     stream(&[]);
 }
+
+/// Checksums repaired around a center of which a component was infinite or no number: an insert took its sums for real
+/// ones and found levels for them that no node can have. The same in a row that is moved would split for ever.
+#[cfg(test)]
+#[test]
+fn a_center_that_is_no_point_is_damage() {
+    store_file(&[
+        7, 245, 237, 229, 112, 117, 130, 108, 134, 155, 188, 176, 114, 169, 80, 87, 165, 45, 147,
+        25, 150, 204, 205, 66, 162, 77, 15, 196, 96, 57, 219, 74, 255, 234, 12, 162, 139, 112, 9,
+        159, 136, 99, 13,
+    ]);
+    // Whatever the place: first and last row of each array of points, of what no store takes.
+    let Base { spec, bytes } = base();
+    let mut image = Image::new(spec, bytes);
+    for version in image.versions() {
+        let places = image.places(version);
+        let lies = places.iter().filter(|place| {
+            place.name.starts_with("centers") || place.name.starts_with("coordinates")
+        });
+        for place in lies {
+            for value in [f32::NAN, f32::INFINITY, -f32::NAN, f32::MAX] {
+                let row = [value.to_le_bytes(); 2].concat();
+                ask(image.with(&[(place, &row[..place.bytes])]));
+            }
+        }
+    }
+}
+
+/// A stream whose frames are sealed and one of which names a segment so far out that its first row overflows.
+#[cfg(test)]
+#[test]
+fn a_segment_of_a_stream_too_far_out_is_refused() {
+    stream(&[
+        221, 128, 196, 176, 148, 245, 122, 254, 46, 1, 21, 22, 61, 225, 183, 24, 135, 145, 146,
+        166, 57,
+    ]);
+}
