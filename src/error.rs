@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use crate::ids::{PointId, VersionId};
 
-pub use history::{AtError, BackupError, ReceiveError, RestoreError, TagError};
+pub use history::{AtError, BackupError, ReceiveError, RecoverError, RestoreError, TagError};
 
 /// A place in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +147,16 @@ pub enum ReadError {
     /// The bytes are there and wrong.
     #[error(transparent)]
     Corrupt(#[from] Box<Corruption>),
+    /// The file has become shorter while it was open.
+    #[error(
+        "the file has {found} bytes, its newest commit needs {needed}: it was truncated while it was open; restore it from a copy, or see what `treering recover` finds"
+    )]
+    Truncated {
+        /// Bytes there are.
+        found: u64,
+        /// Bytes there should be.
+        needed: u64,
+    },
     /// The bytes could not be had.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -233,7 +243,7 @@ pub enum OpenError {
     },
     /// The file is shorter than its newest commit says: it was truncated after that commit.
     #[error(
-        "the file has {found} bytes, its newest commit needs {needed}: it was truncated; restore it from a copy"
+        "the file has {found} bytes, its newest commit needs {needed}: it was truncated; restore it from a copy, or see what `treering recover` finds"
     )]
     Truncated {
         /// Bytes there are.

@@ -41,6 +41,18 @@ mod new_file;
 mod options;
 mod query;
 mod retention;
+#[cfg_attr(
+    not(feature = "simulation"),
+    allow(
+        unreachable_pub,
+        dead_code,
+        reason = "public through `simulation`, which is not compiled"
+    )
+)]
+mod seeded_bug;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod snapshot;
 mod store;
 mod transaction;
@@ -55,18 +67,19 @@ pub mod cli;
 
 pub use error::{
     AtError, BackupError, CommitError, Corruption, CreateError, Defect, DeleteError, InsertError,
-    OpenError, OptionsError, Place, PointsError, QueryError, ReadError, ReceiveError, RestoreError,
-    StorageError, TagError,
+    OpenError, OptionsError, Place, PointsError, QueryError, ReadError, ReceiveError, RecoverError,
+    RestoreError, StorageError, TagError,
 };
 pub use ids::{PointId, VersionId};
 pub use insert::report::{Counters, Report, StageTimes};
 pub use maintain::backup::BackupReport;
 pub use maintain::diff::Diff;
 pub use maintain::receive::ReceiveReport;
+pub use maintain::recover::RecoverReport;
 pub use maintain::stats::Stats;
 pub use maintain::verify::{Problem, VerifyOptions, VerifyReport};
 pub use options::{
-    CancelToken, CreateOptions, Durability, Metric, OpenOptions, Progress, Provenance,
+    CancelToken, CreateOptions, Durability, Metric, OpenOptions, Progress, Provenance, Verify,
 };
 pub use query::Neighbor;
 pub use retention::{ExpireReport, Retention};

@@ -203,6 +203,21 @@ pub enum Durability {
     },
 }
 
+/// When bytes of the file are compared with their checksums. The store's own accounts always are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verify {
+    /// All of a version when it is opened: costs reading it, once per [`crate::Store`] for what versions share. No query
+    /// meets damage afterwards.
+    OnOpen,
+    /// Each segment when it is first read. Costs nothing later.
+    #[default]
+    FirstTouch,
+    /// Never, for files that are known to be whole. Damage then shows as wrong answers, or as errors where numbers make
+    /// no sense; and a read that the device refuses ends the process.
+    Never,
+}
+
 type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// The settings of one opening; none is persisted.
@@ -214,6 +229,7 @@ pub struct OpenOptions {
     pub(crate) progress: Option<ProgressFn>,
     pub(crate) provenance: Provenance,
     pub(crate) durability: Durability,
+    pub(crate) verify: Verify,
 }
 
 impl Default for OpenOptions {
@@ -225,6 +241,7 @@ impl Default for OpenOptions {
             progress: None,
             provenance: Provenance::System,
             durability: Durability::Full,
+            verify: Verify::FirstTouch,
         }
     }
 }
@@ -298,6 +315,30 @@ impl OpenOptions {
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
+    }
+
+    /// When bytes are compared with their checksums.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("s.tre");
+    /// use treering::{CreateOptions, OpenOptions, Store, Verify};
+    /// # Store::create(&path, CreateOptions::new(1))?.insert(&[1.0])?;
+    /// let store = Store::open_with(&path, OpenOptions::new().verify(Verify::OnOpen))?;
+    /// let snapshot = store.latest()?; // reads and checks all of it
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn verify(mut self, policy: Verify) -> Self {
+        self.verify = policy;
+        self
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
     }
 
     pub(crate) fn report(&self, stage: &'static str, done: u64, total: u64) {

@@ -6,7 +6,8 @@ use crate::error::{PointsError, QueryError, ReadError};
 use crate::format::version_row::VersionRow;
 use crate::ids::{PointId, VersionId};
 use crate::insert::batch::check_points;
-use crate::options::Metric;
+use crate::maintain::verify;
+use crate::options::{Metric, Verify};
 use crate::query::{Neighbor, auto, batch, brute, knn, range};
 use crate::store::Core;
 use crate::tree::columns::Tree;
@@ -61,6 +62,9 @@ impl std::fmt::Debug for Snapshot {
 
 impl Snapshot {
     pub(crate) fn open(core: Arc<Core>, row: VersionRow, pin: Pin) -> Result<Self, ReadError> {
+        if core.options.verify == Verify::OnOpen {
+            core.pool.install(|| verify::check_once(&core.db, &row))?;
+        }
         let tree = Tree::open(&core.db, &row.roots)?;
         if tree.live()? != row.points {
             return Err(ReadError::row(
@@ -113,7 +117,19 @@ impl Snapshot {
     }
 
     fn check(&self, queries: &[f32]) -> Result<usize, QueryError> {
+        self.check_length()?;
         Ok(check_points(queries, self.dim())?)
+    }
+
+    /// An error if the file has been cut meanwhile: touching what is gone would end the process. (It still does if the
+    /// file is cut while a query runs.)
+    fn check_length(&self) -> Result<(), ReadError> {
+        let db = &self.inner.core.db;
+        match db.arena.check_length() {
+            // A writer shortens the file when versions expire; the newest commit says what it needs.
+            Err(_) => db.newest().and_then(|_| db.arena.check_length()),
+            whole => whole,
+        }
     }
 
     fn check_one(&self, query: &[f32]) -> Result<(), QueryError> {
@@ -121,7 +137,8 @@ impl Snapshot {
             let (expected, found) = (self.dim(), query.len());
             return Err(PointsError::Dimension { expected, found }.into());
         }
-        self.check(query).map(drop)
+        check_points(query, self.dim())?;
+        Ok(())
     }
 
     /// The first min(`k`, live points) of all live points, in the order (distance, id).
@@ -195,6 +212,7 @@ impl Snapshot {
         self.check_one(query)?;
         check_radius(radius)?;
         let mut searcher = self.searcher();
+        searcher.check_length()?;
         Ok(range::count_within(self.tree(), query, radius, &mut searcher.buffers.range)?)
     }
 
@@ -246,6 +264,7 @@ impl Snapshot {
     /// ```
     pub fn brute_knn(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
         self.check_one(query)?;
+        self.check_length()?;
         Ok(self.inner.core.pool.install(|| brute::knn_batch(self.tree(), query, k))?)
     }
 
@@ -312,6 +331,7 @@ impl Snapshot {
     /// ```
     pub fn brute_within(&self, query: &[f32], radius: f32) -> Result<Vec<Neighbor>, QueryError> {
         self.check_one(query)?;
+        self.check_length()?;
         check_radius(radius)?;
         Ok(brute::within(self.tree(), query, radius)?)
     }
@@ -337,7 +357,7 @@ impl Snapshot {
         let idle = self.inner.idle.lock().expect("no holder panics").pop();
         let buffers = idle.unwrap_or_default();
         let before = buffers.knn.evaluations + buffers.range.evaluations;
-        Searcher { snapshot: self.clone(), buffers, before }
+        Searcher { snapshot: self.clone(), buffers, before, asked: 0 }
     }
 
     /// The coordinates of the live point with this id; `None` if there is none. O(log n).
@@ -360,6 +380,7 @@ impl Snapshot {
     /// # }
     /// ```
     pub fn get(&self, id: PointId) -> Result<Option<Vec<f32>>, ReadError> {
+        self.check_length()?;
         match id_index::find_live(self.tree(), id)? {
             Some(slot) => Ok(Some(self.tree().coordinates.row(slot as u64)?.to_vec())),
             None => Ok(None),
@@ -385,6 +406,7 @@ impl Snapshot {
     /// # }
     /// ```
     pub fn contains(&self, id: PointId) -> Result<bool, ReadError> {
+        self.check_length()?;
         Ok(id_index::find_live(self.tree(), id)?.is_some())
     }
 
@@ -408,6 +430,7 @@ impl Snapshot {
     /// # }
     /// ```
     pub fn for_each(&self, f: impl FnMut(PointId, &[f32])) -> Result<(), ReadError> {
+        self.check_length()?;
         self.tree().for_each_live(f)
     }
 }
@@ -440,7 +463,12 @@ pub struct Searcher {
     buffers: Buffers,
     /// Evaluations that the buffers had counted before.
     before: u64,
+    /// Queries so far.
+    asked: u32,
 }
+
+/// A searcher makes sure of the file's length once in so many queries.
+const QUERIES_PER_CHECK: u32 = 32;
 
 impl std::fmt::Debug for Searcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -465,6 +493,7 @@ impl Searcher {
     /// As for [`Snapshot::knn`].
     pub fn knn(&mut self, query: &[f32], k: usize) -> Result<&[Neighbor], QueryError> {
         self.snapshot.check_one(query)?;
+        self.check_length()?;
         let tree = self.snapshot.tree();
         auto::knn(tree, query, k, &mut self.buffers.knn)?;
         Ok(self.buffers.knn.best.sorted(tree)?)
@@ -478,9 +507,18 @@ impl Searcher {
     pub fn within(&mut self, query: &[f32], radius: f32) -> Result<&[Neighbor], QueryError> {
         self.snapshot.check_one(query)?;
         check_radius(radius)?;
+        self.check_length()?;
         let Buffers { range: scratch, found, .. } = &mut self.buffers;
         range::within(self.snapshot.tree(), query, radius, scratch, found)?;
         Ok(found)
+    }
+
+    fn check_length(&mut self) -> Result<(), ReadError> {
+        self.asked = self.asked.wrapping_add(1);
+        match self.asked % QUERIES_PER_CHECK == 1 {
+            true => self.snapshot.check_length(),
+            false => Ok(()),
+        }
     }
 
     /// Canonical distances computed since the searcher was made.

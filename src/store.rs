@@ -35,8 +35,8 @@ pub(crate) struct Core {
 /// An exact nearest-neighbour index in a file that keeps every version of itself.
 ///
 /// One `Store` at a time may have a file open for writing, in this process or another; any number may read. The file
-/// must not be changed or truncated by anything else while it is open: it is memory-mapped, and reading a page that is
-/// no longer there ends the process with SIGBUS on most systems.
+/// must not be changed or truncated by anything else while it is open: it is memory-mapped. Each call makes sure that the file
+/// is long enough, so a file that was cut gives an error; cut while a query runs, it ends the process with SIGBUS.
 ///
 /// # Examples
 ///
@@ -219,9 +219,12 @@ impl Store {
         Self::from_storage(Box::new(FileStorage::new(file)), options)
     }
 
-    fn from_storage(storage: Box<dyn Storage>, options: OpenOptions) -> Result<Self, OpenError> {
+    pub(crate) fn from_storage(
+        storage: Box<dyn Storage>,
+        options: OpenOptions,
+    ) -> Result<Self, OpenError> {
         let provenance = (!options.read_only).then_some(options.provenance);
-        let db = Database::open(storage, provenance)?;
+        let db = Database::open(storage, provenance, options.verify)?;
         if options.threads > MAX_THREADS {
             let why = format!("{} is more than {MAX_THREADS}", options.threads);
             return Err(OptionsError { option: "threads", why }.into());

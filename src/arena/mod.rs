@@ -17,6 +17,8 @@ use crate::error::{Defect, Place, ReadError, StorageError};
 use crate::format::DATA_START;
 use crate::format::arrays::Entry;
 use crate::format::checksum::crc32;
+use crate::options::Verify;
+use crate::seeded_bug::SeededBug;
 use mapping::{Bytes, WINDOW_BYTES};
 use storage::Storage;
 
@@ -37,15 +39,17 @@ pub(crate) struct Arena {
     limit: AtomicU64,
     /// What has passed its checksum already: address to birth. Birth is part of it because space is reused.
     verified: Mutex<HashMap<u64, u64>>,
+    policy: Verify,
 }
 
 impl Arena {
-    pub(crate) fn new(storage: Box<dyn Storage>, block_bytes: u32) -> Self {
+    pub(crate) fn new(storage: Box<dyn Storage>, block_bytes: u32, policy: Verify) -> Self {
         Arena {
             storage,
             block_bytes: block_bytes as u64,
             limit: AtomicU64::new(0),
             verified: Mutex::new(HashMap::new()),
+            policy,
         }
     }
 
@@ -61,6 +65,15 @@ impl Arena {
     /// Makes bytes up to `limit` readable; the file must be at least that long.
     pub(crate) fn set_limit(&self, limit: u64) {
         self.limit.store(limit, Ordering::Release);
+    }
+
+    /// An error if the file is shorter than the newest known commit needs.
+    pub(crate) fn check_length(&self) -> Result<(), ReadError> {
+        let (found, needed) = (self.storage.len()?, self.limit());
+        match found < needed {
+            true => Err(ReadError::Truncated { found, needed }),
+            false => Ok(()),
+        }
     }
 
     /// The bytes that `entry` refers to, checked against its checksum the first time they are touched. `place` names
@@ -101,28 +114,28 @@ impl Arena {
         {
             return Err(ReadError::corrupt(place(), Defect::OutOfBounds { value: address, limit }));
         }
-        let content = match access {
-            Access::Mapped => self.storage.map(address, bytes as usize)?,
-            Access::Copied => {
-                let mut copy = Bytes::zeroed(bytes as usize);
-                self.storage.read_at(copy.bytes_mut(), address)?;
-                copy.freeze()
-            }
-        };
-        let passed = access == Access::Mapped
-            && !again
-            && self.verified.lock().expect("no holder panics").get(&address) == Some(&birth);
-        if !passed {
-            let found = crc32(&content);
-            if found != crc {
-                let defect = Defect::Checksum { expected: crc, found };
-                return Err(ReadError::corrupt(place(), defect));
-            }
-            if access == Access::Mapped {
-                self.verified.lock().expect("no holder panics").insert(address, birth);
-            }
+        let passed = access == Access::Mapped && !again && self.has_passed(address, birth);
+        if passed {
+            return Ok(self.storage.map(address, bytes as usize)?);
         }
-        Ok(content)
+        // Read, not mapped: a device that fails, or a file that has been cut, is then an error and no signal.
+        let mut copy = Bytes::zeroed(bytes as usize);
+        self.storage.read_at(copy.bytes_mut(), address)?;
+        let content = copy.freeze();
+        let found = crc32(&content);
+        if found != crc && !SeededBug::SkipChecksums.is_planted() {
+            return Err(ReadError::corrupt(place(), Defect::Checksum { expected: crc, found }));
+        }
+        if access == Access::Copied {
+            return Ok(content);
+        }
+        self.verified.lock().expect("no holder panics").insert(address, birth);
+        Ok(self.storage.map(address, bytes as usize)?)
+    }
+
+    fn has_passed(&self, address: u64, birth: u64) -> bool {
+        let verified = || self.verified.lock().expect("no holder panics");
+        self.policy == Verify::Never || verified().get(&address) == Some(&birth)
     }
 
     /// Writes `pieces` (address, bytes, stored length) in large writes; pieces that lie side by side go out together,

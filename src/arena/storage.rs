@@ -47,6 +47,11 @@ impl FileStorage {
     pub(crate) fn new(file: File) -> Self {
         FileStorage { file, windows: Windows::default() }
     }
+
+    /// Another handle of the file. It shares the locks of this one.
+    pub(crate) fn handle(&self) -> Result<File, StorageError> {
+        self.file.try_clone().map_err(failed("open"))
+    }
 }
 
 impl Storage for FileStorage {
@@ -92,6 +97,10 @@ impl Storage for FileStorage {
     }
 
     fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
+        // Touching what is not there any more would end the process.
+        if self.len()? < offset + len as u64 {
+            return Err(failed("map")(io::ErrorKind::UnexpectedEof.into()));
+        }
         self.windows.get(&self.file, offset, len)
     }
 

@@ -78,6 +78,8 @@ pub(super) enum Verb {
     Receive(Receive),
     /// Check checksums and, with --deep, every invariant of the tree
     Verify(Verify),
+    /// Say what is left of a damaged or truncated store; with --write, make a new store of it
+    Recover(Recover),
     /// Sizes and shape of a version
     Stats(Stats),
     /// Measure query speed, and compare a sample with brute force
@@ -285,6 +287,15 @@ pub(super) struct Verify {
     /// Check every invariant of the tree as well
     #[arg(long)]
     pub(super) deep: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Recover {
+    /// The damaged store; it is only read
+    pub(super) store: PathBuf,
+    /// Make FILE a store of the versions that are whole; it must not exist
+    #[arg(long, value_name = "FILE")]
+    pub(super) write: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -4,7 +4,7 @@ use super::failure::Failure;
 use crate::ingest::IngestError;
 use crate::{
     AtError, BackupError, CommitError, CreateError, DeleteError, InsertError, OpenError,
-    QueryError, ReadError, ReceiveError, StorageError, TagError,
+    QueryError, ReadError, ReceiveError, RecoverError, StorageError, TagError,
 };
 
 /// Done.
@@ -36,11 +36,10 @@ pub(super) fn code(failure: &Failure) -> u8 {
         Failure::Tag { source: TagError::Name { .. }, .. } => USAGE,
         Failure::Tag { source: TagError::At(source), .. } => at(source),
         Failure::Tag { source: TagError::Commit(source), .. } => commit(source),
-        Failure::Backup { source: BackupError::At(source), .. } => at(source),
-        Failure::Backup { source: BackupError::Commit(source), .. } => commit(source),
-        Failure::Backup { source: BackupError::Write(source), .. } => io(source),
-        Failure::Backup { source: BackupError::Interrupted, .. } => INTERRUPTED,
+        Failure::Backup { source, .. } => backup(source),
         Failure::Receive { source, .. } => receive(source),
+        Failure::Recover { source, .. } => recover(source),
+        Failure::Lost { .. } => CORRUPT,
         Failure::Insert { source, .. } => insert(source),
         Failure::Delete { source, .. } => delete(source),
         Failure::Commit { source, .. } => commit(source),
@@ -85,6 +84,26 @@ fn at(source: &AtError) -> u8 {
         | AtError::Expired { .. }
         | AtError::BeforeFirst { .. } => NOT_FOUND,
         AtError::Read(source) => read(source),
+    }
+}
+
+fn backup(source: &BackupError) -> u8 {
+    match source {
+        BackupError::At(source) => at(source),
+        BackupError::Commit(source) => commit(source),
+        BackupError::Write(source) => io(source),
+        BackupError::Interrupted => INTERRUPTED,
+    }
+}
+
+fn recover(source: &RecoverError) -> u8 {
+    match source {
+        RecoverError::Open(source) => open(source),
+        RecoverError::NothingLeft => CORRUPT,
+        RecoverError::Copy { source } => io(source),
+        RecoverError::Backup(source) => backup(source),
+        RecoverError::Receive(source) => receive(source),
+        RecoverError::Interrupted => INTERRUPTED,
     }
 }
 
@@ -146,7 +165,7 @@ fn commit(source: &CommitError) -> u8 {
 
 fn read(source: &ReadError) -> u8 {
     match source {
-        ReadError::Corrupt(_) => CORRUPT,
+        ReadError::Corrupt(_) | ReadError::Truncated { .. } => CORRUPT,
         ReadError::Storage(source) => storage(source),
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::ingest::IngestError;
 use crate::{
     AtError, BackupError, CommitError, CreateError, DeleteError, InsertError, OpenError, PointId,
-    QueryError, ReadError, ReceiveError, TagError, VersionId,
+    QueryError, ReadError, ReceiveError, RecoverError, TagError, VersionId,
 };
 
 /// Why a verb failed. The message is one line that names the file.
@@ -36,6 +36,12 @@ pub(super) enum Failure {
     /// The backup was refused, or could not be taken over.
     #[error("{}: {source}", .file.display())]
     Receive { file: PathBuf, source: ReceiveError },
+    /// Nothing could be recovered.
+    #[error("{}: {source}", .store.display())]
+    Recover { store: PathBuf, source: RecoverError },
+    /// `recover` found that versions are lost; they have been printed.
+    #[error("{}: {versions} versions are lost", .store.display())]
+    Lost { store: PathBuf, versions: usize },
     /// The batch was refused or could not be written.
     #[error("{}", insert_message(.input, .source))]
     Insert { input: String, source: InsertError },
@@ -94,7 +100,7 @@ macro_rules! about {
     )*};
 }
 about!(OpenError => Open, AtError => At, ReadError => Read, DeleteError => Delete, CommitError => Commit,
-    TagError => Tag, BackupError => Backup);
+    TagError => Tag, BackupError => Backup, RecoverError => Recover);
 
 fn open_message(store: &Path, source: &OpenError) -> String {
     match source {

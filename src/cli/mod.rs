@@ -27,6 +27,7 @@ mod insert;
 mod log;
 mod query;
 mod receive;
+mod recover;
 mod restore;
 mod stats;
 mod tag;
@@ -81,6 +82,7 @@ fn dispatch(context: &Context, verb: &Verb) -> Result<(), Failure> {
         Verb::Expire(args) => expire::run(context, args),
         Verb::Backup(args) => backup::run(context, args),
         Verb::Receive(args) => receive::run(context, args),
+        Verb::Recover(args) => recover::run(context, args),
         Verb::Verify(args) => verify::run(context, args),
         Verb::Stats(args) => stats::run(context, args),
         Verb::Bench(args) => bench::run(context, args),

@@ -208,3 +208,30 @@ impl From<ReadError> for ReceiveError {
         ReceiveError::At(e.into())
     }
 }
+
+/// Why nothing could be recovered. The damaged file is as it was, and nothing is left at the path of the new one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecoverError {
+    /// The file has no header, or no commit that can be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// No version is whole.
+    #[error("no version is whole, so there is nothing to write")]
+    NothingLeft,
+    /// No room for the copy on its way, in the folder for temporary files.
+    #[error("cannot make a temporary copy: {source}")]
+    Copy {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What is whole could not be read again.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The new store could not be made.
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+    /// Interrupted by the caller's [`crate::CancelToken`].
+    #[error("interrupted; nothing was written")]
+    Interrupted,
+}

@@ -124,7 +124,8 @@ impl ArraySpec {
 
     /// Rows in segment `segment` of an array of `rows` rows.
     pub(crate) fn rows_in(&self, segment: u64, rows: u64) -> u64 {
-        rows.saturating_sub(segment * self.rows_per_segment).min(self.rows_per_segment)
+        rows.saturating_sub(segment.saturating_mul(self.rows_per_segment))
+            .min(self.rows_per_segment)
     }
 
     /// Bytes stored for a segment with `rows` used rows: whole blocks.

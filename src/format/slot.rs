@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::arrays::{ArrayRoot, STATE_ARRAYS};
 use super::checksum::crc32;
 use super::{PAGE_BYTES, page};
+use crate::seeded_bug::SeededBug;
 
 const SLOT_MAGIC: [u8; 8] = *b"TREESLOT";
 const HINT_MAGIC: [u8; 8] = *b"TREEHINT";
@@ -81,7 +82,7 @@ impl CommitSlot {
         let (slot, rest) =
             CommitSlot::read_from_prefix(bytes).expect("a page is longer than the slot record");
         let intact = slot.magic == SLOT_MAGIC
-            && slot.crc == slot.checksum()
+            && (slot.crc == slot.checksum() || SeededBug::AcceptTornSlot.is_planted())
             && slot.store_lineage == store_lineage
             && slot.reserved == [0; 20]
             && rest.iter().all(|&b| b == 0);

@@ -13,6 +13,7 @@ use super::source::{Moved, Source};
 use crate::error::{InsertError, ReadError};
 use crate::format::rows::NONE;
 use crate::ids::PointId;
+use crate::seeded_bug::SeededBug;
 use crate::tree::columns::{ROOT, Range, Tree};
 use crate::tree::id_index;
 
@@ -39,7 +40,8 @@ pub(crate) fn apply(
         }
         Changes::Nodes(changes) => {
             check_slots(tree, batch, &changes)?;
-            for (&node, &distance) in &placements.radii {
+            let forgotten = SeededBug::ForgetAncestorRadii.is_planted();
+            for (&node, &distance) in placements.radii.iter().filter(|_| !forgotten) {
                 journal.set_radius(node, distance.max(tree.radii.get(node as u64)?));
             }
             for (&node, extent) in &placements.extents {

@@ -102,6 +102,9 @@ impl Part {
         let mut node = ROOT;
         let mut sum = tree.kernel.sum(point, tree.centers.row(ROOT as u64)?);
         self.evaluations += 1;
+        if !sum.is_finite() {
+            return Err(ReadError::row("centers", ROOT as u64, "a center that is no point"));
+        }
         self.root_sum = self.root_sum.max(sum);
         loop {
             let distance = metric::distance(sum);

@@ -267,7 +267,7 @@ impl Planner<'_> {
 
         let source = Source { dim: tree.dim, seed: tree.seed, batch: self.batch, moved: &moved };
         let splitter = Splitter::new(tree, self.context, source);
-        let center = tree.centers.row(node as u64)?;
+        let center = center(tree, node)?;
         let first_moved = self.batch.ids.len();
         let old = |range: std::ops::Range<usize>| {
             range.map(|i| (first_moved + i) as Point).collect::<Vec<Point>>()
@@ -344,7 +344,7 @@ impl Planner<'_> {
         let added = group.points.len() as u32;
         let mut points = group.points;
         points.extend(first_moved..first_moved + moved.ids.len() as Point);
-        let center = tree.centers.row(group.node as u64)?;
+        let center = center(tree, group.node)?;
         let share: Share = splitter.share(center, points, work);
         let farthest = share.sums.iter().copied().fold(0.0, f32::max);
         let body = splitter.body(center, share, work)?;
@@ -404,7 +404,24 @@ fn gather_live(tree: &Tree, range: Range, moved: &mut Moved) -> Result<(), ReadE
         for (point, _) in chunk.chunks_exact(tree.dim).zip(&live[at..]).filter(|(_, live)| **live) {
             moved.rows.extend_from_slice(point);
         }
-    })
+    })?;
+    // Squares of what no store takes overflow, and a split of them would never end.
+    let limit = metric::domain_limit(tree.dim);
+    let rows = moved.rows.iter().rev().take(live.len() * tree.dim);
+    match rows.copied().all(|x| x.abs() <= limit) {
+        true => Ok(()),
+        false => Err(ReadError::row("coordinates", first, "a row that is no point of the store")),
+    }
+}
+
+/// The center of a node that is to be split.
+fn center(tree: &Tree, node: u32) -> Result<&[f32], ReadError> {
+    let center = tree.centers.row(node as u64)?;
+    let limit = metric::domain_limit(tree.dim);
+    match center.iter().all(|x| x.abs() <= limit) {
+        true => Ok(center),
+        false => Err(ReadError::row("centers", node as u64, "a center that is no point")),
+    }
 }
 
 /// The links of a node after a change, given where the change's own rows and children went.

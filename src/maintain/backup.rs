@@ -62,7 +62,17 @@ pub(crate) fn backup(
     out: impl Write,
     cancel: &CancelToken,
 ) -> Result<BackupReport, BackupError> {
-    let history = db.history()?;
+    write(db, &db.history()?, since, out, cancel)
+}
+
+/// [`backup`] of a history that may know of fewer versions than the store, or of more that have expired.
+pub(crate) fn write(
+    db: &Database,
+    history: &History,
+    since: u64,
+    out: impl Write,
+    cancel: &CancelToken,
+) -> Result<BackupReport, BackupError> {
     let newest = history.rows.len() as u64;
     let base_lineage = match since {
         0 => [0; 16],
@@ -91,7 +101,7 @@ pub(crate) fn backup(
         let row = history.row(version);
         let relative = match row.is_expired() {
             true => 0,
-            false => nearest(&history, row.parent, since),
+            false => nearest(history, row.parent, since),
         };
         // Where segments lie here is of no use there; how many rows there are is.
         let mut sent = *row;

@@ -3,5 +3,6 @@
 pub(crate) mod backup;
 pub(crate) mod diff;
 pub(crate) mod receive;
+pub(crate) mod recover;
 pub(crate) mod stats;
 pub(crate) mod verify;

@@ -219,8 +219,8 @@ impl Received {
     fn is_whole(&self) -> bool {
         let spec: &ArraySpec = &self.table.spec;
         let fits = |(&segment, bytes): (&u64, &Vec<u8>)| {
-            bytes.len() as u64 == spec.rows_in(segment, self.rows) * spec.row_bytes as u64
-                && segment < spec.segments(self.rows)
+            segment < spec.segments(self.rows)
+                && bytes.len() as u64 == spec.rows_in(segment, self.rows) * spec.row_bytes as u64
         };
         // Only the last segment of the base may be shorter than it must be, and those behind it are not there.
         let shared = match self.table.root.rows {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
@@ -108,7 +110,7 @@ pub(crate) fn verify(
 ) -> Result<VerifyReport, AtError> {
     let mut slot = db.newest()?;
     let mut verifier = loop {
-        let verifier = Verifier::of_state(db, &slot)?;
+        let verifier = Verifier::of_state(db, open, &slot)?;
         let newest = db.newest()?;
         // Beside a busy writer the state may have been reused while it was read. Then it is no longer the state.
         if verifier.report.is_ok() || newest.commit == slot.commit {
@@ -121,12 +123,14 @@ pub(crate) fn verify(
         Scope::All => db.versions()?.iter().map(|row| row.version).collect(),
         Scope::One(version) => vec![version.0],
     };
-    let total = versions.len() as u64;
-    for (done, &version) in versions.iter().enumerate() {
+    verifier.meter.total = match options.scope {
+        Scope::All => slot.file_bytes,
+        _ => versions.first().map_or(Ok(0), |&version| bytes_of(db, version))?,
+    };
+    for &version in &versions {
         if open.cancel.is_cancelled() {
             break;
         }
-        open.report("verify", done as u64, total);
         match db.version(VersionId(version)) {
             Ok((row, _pin)) => verifier.version(&row, options.deep)?,
             Err(AtError::Read(e)) => verifier.problem(e, Some(version))?,
@@ -134,13 +138,71 @@ pub(crate) fn verify(
         }
         verifier.report.versions_checked += 1;
     }
+    let total = verifier.meter.total;
     open.report("verify", total, total);
     verifier.blame(&versions)?;
     Ok(verifier.report)
 }
 
+/// Compares everything that a version refers to with its checksums, but for what this store has compared before.
+pub(crate) fn check_once(db: &Database, row: &VersionRow) -> Result<(), ReadError> {
+    for &array in &Array::ALL[..DATA_ARRAYS] {
+        let table = db.data_table(array, &row.roots);
+        let (mut segments, mut problem) = (Vec::new(), None);
+        table.walk(
+            &mut |entry, visit| {
+                segments.extend(visit.is_segment().then_some((*entry, visit)));
+                true
+            },
+            &mut |e| problem = problem.take().or(Some(e)),
+        );
+        if let Some(e) = problem {
+            return Err(e);
+        }
+        segments.par_iter().try_for_each(|(entry, visit)| table.check_once(entry, *visit))?;
+    }
+    Ok(())
+}
+
+/// Bytes of the segments of a version, or a little more.
+fn bytes_of(db: &Database, version: u64) -> Result<u64, AtError> {
+    let (row, _pin) = match db.version(VersionId(version)) {
+        // It is reported as damaged later.
+        Err(AtError::Read(_)) => return Ok(0),
+        found => found?,
+    };
+    let tables = Array::ALL[..DATA_ARRAYS].iter().map(|&array| db.data_table(array, &row.roots));
+    let bytes = tables.map(|table| {
+        let whole = table.spec.stored_bytes(table.spec.rows_per_segment) as u64;
+        table.segments().saturating_mul(whole)
+    });
+    Ok(bytes.fold(0, u64::saturating_add))
+}
+
+/// Tells how many bytes have been compared, a hundred times at most.
+struct Meter<'a> {
+    open: &'a OpenOptions,
+    total: u64,
+    done: AtomicU64,
+    told: Mutex<u64>,
+}
+
+impl Meter<'_> {
+    fn add(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let Some(percent) = done.saturating_mul(100).checked_div(self.total) else { return };
+        if let Ok(mut told) = self.told.try_lock()
+            && percent > *told
+        {
+            *told = percent;
+            self.open.report("verify", done.min(self.total), self.total);
+        }
+    }
+}
+
 struct Verifier<'a> {
     db: &'a Database,
+    meter: Meter<'a>,
     report: VerifyReport,
     /// Address to birth of what was compared with its checksum.
     checked: HashMap<u64, u64>,
@@ -150,9 +212,15 @@ struct Verifier<'a> {
 
 impl<'a> Verifier<'a> {
     /// Has checked the slot and the store state.
-    fn of_state(db: &'a Database, slot: &CommitSlot) -> Result<Self, ReadError> {
+    fn of_state(
+        db: &'a Database,
+        open: &'a OpenOptions,
+        slot: &CommitSlot,
+    ) -> Result<Self, ReadError> {
+        let (done, told) = Default::default();
         let mut verifier = Verifier {
             db,
+            meter: Meter { open, total: 0, done, told },
             report: VerifyReport::default(),
             checked: HashMap::new(),
             bad: BTreeMap::new(),
@@ -218,7 +286,7 @@ impl<'a> Verifier<'a> {
     fn table(&mut self, table: &Table, version: Option<u64>) -> Result<(), ReadError> {
         let mut new: Vec<(Entry, Visit)> = Vec::new();
         let mut problems = Vec::new();
-        let checked = &mut self.checked;
+        let (checked, meter) = (&mut self.checked, &self.meter);
         table.walk(
             &mut |entry, visit| {
                 let fresh = checked.insert(entry.address, entry.birth) != Some(entry.birth);
@@ -232,7 +300,12 @@ impl<'a> Verifier<'a> {
         self.report.segments_checked += new.iter().filter(|(_, v)| v.is_segment()).count() as u64;
         problems.extend(
             new.par_iter()
-                .filter_map(|(entry, visit)| table.recheck(entry, *visit).err())
+                .filter(|_| !meter.open.is_cancelled())
+                .filter_map(|(entry, visit)| {
+                    let problem = table.recheck(entry, *visit).err();
+                    meter.add(u64::from(entry.bytes));
+                    problem
+                })
                 .collect::<Vec<_>>(),
         );
         problems.into_iter().try_for_each(|e| self.problem(e, version))

@@ -77,6 +77,8 @@
 //! distance, above). The places of q and x over some components are at most g d(q,x) apart, those of a row and its cells
 //! at most E; the triangle inequality does the rest. The f64 roundings of the right side are covered by a factor 1 + 2^-40.
 
+use crate::seeded_bug::SeededBug;
+
 /// Most components of a row: up to here the second-order terms of the proof are covered.
 pub(crate) const MAX_DIM: usize = 65_536;
 
@@ -99,6 +101,9 @@ impl Slack {
     /// If `dim` is above [`MAX_DIM`].
     pub(crate) fn new(dim: usize) -> Self {
         assert!(dim <= MAX_DIM, "at most {MAX_DIM} dimensions");
+        if SeededBug::DropSlack.is_planted() {
+            return Self { relative: 0.0, absolute: 0.0, filter: (1.0, 0.0) };
+        }
         Self {
             relative: (dim.div_ceil(16) + 10) as f64 * 2.0_f64.powi(-24),
             absolute: (dim as f64).sqrt() * 2.0_f64.powi(-73),

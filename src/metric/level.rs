@@ -9,6 +9,8 @@
 //!   whole numbers meet them all the time.
 //! - **V2**: 4^l counts as 0 at and below [`Level::MIN`], where f32 has no such number, and as infinity from 64 on.
 
+use crate::seeded_bug::SeededBug;
+
 /// The exponent l of a distance 2^l. Any `i16` is a level, so a damaged file cannot make an invalid one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Level(i16);
@@ -27,7 +29,7 @@ impl Level {
     }
 
     /// The largest level l with 4^l < s (V1); [`Level::MIN`] for s = 0, which has none.
-    pub(crate) const fn of_sum(s: f32) -> Self {
+    pub(crate) fn of_sum(s: f32) -> Self {
         debug_assert!(s >= 0.0 && s.is_finite(), "a sum in the domain is finite and not negative");
         let bits = s.to_bits();
         let fraction = bits & 0x007F_FFFF;
@@ -42,7 +44,11 @@ impl Level {
             return Self::MIN;
         };
         // 2^(2l) < s iff 2l <= exponent, or < if s is that power itself. The shift rounds down for negatives too.
-        Self((exponent - is_power as i16) >> 1)
+        let lower = match is_power {
+            true if SeededBug::LevelAtPowersOfTwo.is_planted() => 3,
+            is_power => is_power as i16,
+        };
+        Self((exponent - lower) >> 1)
     }
 
     /// 4^l, exact, with the ends of V2.

@@ -20,6 +20,7 @@ use crate::format::version_row::VersionRow;
 use crate::format::{HINT_OFFSET, PAGE_BYTES, SLOT_RING, slot_offset};
 use crate::options::CancelToken;
 use crate::retention::Retention;
+use crate::seeded_bug::SeededBug;
 
 /// Commits that may share their syncs: what is freed meanwhile is not used again.
 const MOST_GROUPED: u32 = 10_000;
@@ -134,7 +135,7 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
         .collect::<Result<_, ReadError>>()?;
     let gone: Vec<u64> = expiry.rows.iter().map(|row| row.version).collect();
     // What the commit before took out of use becomes free if that is durable; else it stays listed.
-    let is_durable = writer.durable == old.commit;
+    let is_durable = writer.durable == old.commit || SeededBug::ReuseBeforeDurable.is_planted();
     let (released, carried): (&[FreedRow], &[FreedRow]) = match is_durable {
         true => (&writer.freed, &[]),
         false => (&[], &writer.freed),
@@ -205,8 +206,11 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
     }
 
     // 4. F1: everything that the slot will refer to is on the disk, and the file is long enough.
-    if let Err(e) = storage.sync() {
-        writer.poisoned = true;
+    if SeededBug::SlotBeforeFirstSync.is_planted() {
+        write_slot(db, &slot.sealed())?;
+    }
+    if let Err(e) = SeededBug::SkipFirstSync.skips(|| storage.sync()) {
+        writer.poisoned = !SeededBug::ForgetPoison.is_planted();
         return Err(CommitError::Storage(e));
     }
 
@@ -220,8 +224,13 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
     // Torn, it is not valid, and the commit before it is still the newest.
     let slot = slot.sealed();
     // 6. F2: the commit is durable.
-    if let Err(source) = write_slot(db, &slot) {
-        writer.poisoned = true;
+    if SeededBug::HintBeforeSecondSync.is_planted() {
+        leave_hint(db, number);
+    }
+    if let Err(source) =
+        write_slot(db, &slot).and_then(|()| SeededBug::SkipSecondSync.skips(|| storage.sync()))
+    {
+        writer.poisoned = !SeededBug::ForgetPoison.is_planted();
         return Err(CommitError::Unknown { commit: number, source });
     }
 
@@ -269,11 +278,11 @@ fn abort(db: &Database, old_len: u64, file_bytes: u64, e: StorageError) -> Commi
 }
 
 fn write_slot(db: &Database, slot: &CommitSlot) -> Result<(), StorageError> {
-    let storage = db.arena.storage();
-    for copy in 0..2 {
-        storage.write_at(&slot.encode(), slot_offset(slot.commit, copy))?;
+    let copies = if SeededBug::OneSlotCopy.is_planted() { 0..1 } else { 0..2 };
+    for copy in copies {
+        db.arena.storage().write_at(&slot.encode(), slot_offset(slot.commit, copy))?;
     }
-    storage.sync()
+    Ok(())
 }
 
 pub(super) fn leave_hint(db: &Database, commit: u64) {

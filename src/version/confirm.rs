@@ -7,15 +7,19 @@ use crate::error::CommitError;
 use crate::format::arrays::{Array, DATA_ARRAYS};
 use crate::format::slot::CommitSlot;
 use crate::format::slot_offset;
+use crate::seeded_bug::SeededBug;
 
-/// Makes sure that the newest commit is durable before another builds on it. After a failed sync the page cache can
-/// show what the disk lacks, so the commit's blocks are written again, word for word, and synced.
+/// Makes sure that the newest commit is durable before another builds on it. Its slot is there, so the first sync of the
+/// commit returned and its blocks are durable; they are read and checked, and not written again, because a write that
+/// power interrupts can hurt what was good. But after a failed second sync the page cache can show a slot that the disk
+/// lacks, so the slot's copies are written again. If the commit was acknowledged both are on the disk, and one is
+/// whole while the other is written; if it was not, it may be lost.
 pub(super) fn confirm(
     db: &Database,
     writer: &mut Writer,
     newest: &CommitSlot,
 ) -> Result<(), CommitError> {
-    if writer.confirmed {
+    if writer.confirmed || SeededBug::SkipConfirmation.is_planted() {
         return Ok(());
     }
     let state = Array::ALL[DATA_ARRAYS..].iter();
@@ -28,7 +32,6 @@ pub(super) fn confirm(
         }
         tables.extend(Array::ALL[..DATA_ARRAYS].iter().map(|&a| db.data_table(a, &row.roots)));
     }
-    let storage = db.arena.storage();
     for table in &tables {
         let mut failure: Option<CommitError> = None;
         let mut found = Vec::new();
@@ -47,17 +50,13 @@ pub(super) fn confirm(
         }
         for (entry, visit) in found {
             table.recheck(&entry, visit)?;
-            let mut bytes = vec![0; entry.bytes as usize];
-            storage.read_at(&mut bytes, entry.address)?;
-            storage.write_at(&bytes, entry.address)?;
         }
     }
-    // One copy of the slot at a time, so that rewriting never has both on their way.
-    let synced = storage.sync().and_then(|()| {
-        (0..2).try_for_each(|copy| {
-            storage.write_at(&newest.encode(), slot_offset(newest.commit, copy))?;
-            storage.sync()
-        })
+    let storage = db.arena.storage();
+    // One copy at a time, so that never both are on their way.
+    let synced = (0..2).try_for_each(|copy| {
+        storage.write_at(&newest.encode(), slot_offset(newest.commit, copy))?;
+        storage.sync()
     });
     if let Err(e) = synced {
         writer.poisoned = true;

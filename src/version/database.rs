@@ -23,8 +23,9 @@ use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
 use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, slot_offset};
 use crate::ids::VersionId;
-use crate::options::{CreateOptions, Provenance};
+use crate::options::{CreateOptions, Provenance, Verify};
 use crate::retention::Retention;
+use crate::seeded_bug::SeededBug;
 
 /// An open store file.
 pub(crate) struct Database {
@@ -32,6 +33,8 @@ pub(crate) struct Database {
     pub(crate) header: Header,
     pub(crate) geometry: Geometry,
     newest: RwLock<CommitSlot>,
+    /// Stays at the commit that it was given: for recovery.
+    frozen: bool,
     pub(crate) pins: Arc<Pins>,
     /// `None` if open for reading only.
     pub(super) writer: Option<Mutex<Writer>>,
@@ -115,6 +118,7 @@ impl Database {
     pub(crate) fn open(
         storage: Box<dyn Storage>,
         writer: Option<Provenance>,
+        verify: Verify,
     ) -> Result<Self, OpenError> {
         // Foreign files are told from stores before anything is locked.
         let header = recovery::read_header(&*storage, writer.is_some())?;
@@ -122,10 +126,11 @@ impl Database {
             return Err(OpenError::Locked);
         }
         let newest = recovery::newest_commit(&*storage, header.lineage)?;
-        if writer.is_some() && newest.confirmed {
+        let may_cut = newest.confirmed || SeededBug::CutBeforeConfirmation.is_planted();
+        if writer.is_some() && may_cut {
             drop_excess(&*storage, &newest.slot)?;
         }
-        let arena = Arc::new(Arena::new(storage, header.block_bytes));
+        let arena = Arc::new(Arena::new(storage, header.block_bytes, verify));
         arena.set_limit(newest.slot.file_bytes);
         Ok(Database {
             pins: Pins::new(arena.clone(), writer.is_none()),
@@ -133,6 +138,7 @@ impl Database {
             geometry: header.geometry(),
             header,
             newest: RwLock::new(newest.slot),
+            frozen: false,
             writer: writer.map(|provenance| {
                 Mutex::new(Writer {
                     space: None,
@@ -147,9 +153,30 @@ impl Database {
         })
     }
 
+    /// A file as of one of its commits, for reading only. `len`: length of the file, which may be shorter than the commit
+    /// needs; what lies behind it cannot be read.
+    pub(crate) fn as_of(
+        storage: Box<dyn Storage>,
+        header: Header,
+        slot: CommitSlot,
+        len: u64,
+    ) -> Self {
+        let arena = Arc::new(Arena::new(storage, header.block_bytes, Verify::FirstTouch));
+        arena.set_limit(slot.file_bytes.min(len));
+        Database {
+            pins: Pins::new(arena.clone(), true),
+            arena,
+            geometry: header.geometry(),
+            header,
+            newest: RwLock::new(slot),
+            frozen: true,
+            writer: None,
+        }
+    }
+
     /// The newest commit: for a writer its own last one, for a reader what the file says now.
     pub(crate) fn newest(&self) -> Result<CommitSlot, ReadError> {
-        if self.writer.is_none() {
+        if self.writer.is_none() && !self.frozen {
             match recovery::newest_commit(self.arena.storage(), self.header.lineage) {
                 Ok(found) => self.publish(found.slot),
                 Err(e) => return Err(not_open(e)),
@@ -414,6 +441,7 @@ impl Database {
 fn not_open(e: OpenError) -> ReadError {
     match e {
         OpenError::Read(e) => e,
+        OpenError::Truncated { found, needed } => ReadError::Truncated { found, needed },
         other => ReadError::corrupt(Place::Slots, Defect::Invariant(other.to_string())),
     }
 }

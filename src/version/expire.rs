@@ -19,6 +19,7 @@ use crate::format::slot::CommitSlot;
 use crate::format::version_row::VersionRow;
 use crate::options::CancelToken;
 use crate::retention::Retention;
+use crate::seeded_bug::SeededBug;
 
 /// What part of the free space goes back to the file system.
 const GIVEN_BACK: f64 = 0.95;
@@ -197,6 +198,11 @@ pub(crate) fn expire(
     let expiry = preview_inside(db, rule)?;
     let pinned = expiry.pinned.clone();
     let done = Expiry { rows: expiry.rows.clone(), freed: expiry.freed.clone(), pinned };
+    if SeededBug::PunchBeforeCommit.is_planted() {
+        for row in &expiry.freed {
+            db.arena.storage().punch(row.address, row.bytes)?;
+        }
+    }
     if !expiry.rows.is_empty() || save {
         let draft = Draft {
             expiry: Some(expiry),

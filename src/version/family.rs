@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format::version_row::VersionRow;
+use crate::seeded_bug::SeededBug;
 
 /// What must be known of every version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,8 @@ impl Family {
     fn adjacent(&self, version: u64) -> Vec<u64> {
         let parent = Some(self.parents[version as usize - 1]).filter(|&parent| parent > 0);
         let children = self.children.get(&version).into_iter().flatten().copied();
+        let children = children
+            .filter(|&child| child == version + 1 || !SeededBug::FreeRevivedSegments.is_planted());
         parent.into_iter().chain(children).collect()
     }
 

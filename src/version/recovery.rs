@@ -6,6 +6,7 @@ use crate::format::header::{Header, HeaderDefect};
 use crate::format::slot::{CommitSlot, Hint};
 use crate::format::version_row::VersionRow;
 use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, PAGE_BYTES, SLOT_RING, slot_offset};
+use crate::seeded_bug::SeededBug;
 
 /// The newest commit of a store, and whether it is known to be durable.
 pub(crate) struct Newest {
@@ -64,54 +65,80 @@ pub(crate) fn read_header(storage: &dyn Storage, writing: bool) -> Result<Header
     })
 }
 
+/// Every commit of which a copy of the slot is intact, newest first.
+fn slots(storage: &dyn Storage, lineage: [u8; 16]) -> Result<Vec<CommitSlot>, OpenError> {
+    let mut found: Vec<CommitSlot> = Vec::new();
+    for copy in 0..2 {
+        for place in 0..SLOT_RING {
+            let page = read_page(storage, slot_offset(place, copy))?;
+            let slot = CommitSlot::decode(&page, lineage);
+            found.extend(slot.filter(|slot| slot.commit % SLOT_RING == place));
+        }
+    }
+    found.sort_by_key(|slot| std::cmp::Reverse(slot.commit));
+    found.dedup_by_key(|slot| slot.commit);
+    Ok(found)
+}
+
+/// The error for a store without an intact slot.
+pub(crate) fn no_slot() -> OpenError {
+    ReadError::corrupt(Place::Slots, Defect::Invalid("no commit slot is intact")).into()
+}
+
+/// For recovery: every commit whose slot is intact and makes sense, newest first, whether or not the file is long enough
+/// for it; and the newest commit that the file knows of.
+pub(crate) fn intact_slots(
+    storage: &dyn Storage,
+    lineage: [u8; 16],
+) -> Result<(Vec<CommitSlot>, u64), OpenError> {
+    let hint = Hint::decode(&read_page(storage, HINT_OFFSET)?, lineage);
+    let mut slots = slots(storage, lineage)?;
+    let newest = slots.first().map_or(0, |slot| slot.commit);
+    let newest = hint.map_or(0, |hint| hint.commit).max(newest);
+    slots.retain(|slot| check_slot(slot).is_ok());
+    Ok((slots, newest))
+}
+
 /// The newest commit with an intact slot. The file is checked to be long enough for it; a commit that is known to
 /// have been acknowledged and whose slots are both gone is an error, never a silent fall back to an older one.
 pub(crate) fn newest_commit(storage: &dyn Storage, lineage: [u8; 16]) -> Result<Newest, OpenError> {
     // Read before the slots: beside a busy writer the slots may then be newer than the hint, never older.
     let hint = Hint::decode(&read_page(storage, HINT_OFFSET)?, lineage);
-    let mut newest: Option<CommitSlot> = None;
-    for copy in 0..2 {
-        for place in 0..SLOT_RING {
-            let page = read_page(storage, slot_offset(place, copy))?;
-            let Some(slot) = CommitSlot::decode(&page, lineage) else {
-                continue;
-            };
-            let in_place = slot.commit % SLOT_RING == place;
-            if in_place && newest.is_none_or(|best| slot.commit > best.commit) {
-                newest = Some(slot);
-            }
-        }
-    }
-    let Some(slot) = newest else {
-        let what = Defect::Invalid("no commit slot is intact");
-        return Err(ReadError::corrupt(Place::Slots, what).into());
-    };
+    let slot = *slots(storage, lineage)?.first().ok_or_else(no_slot)?;
     let acknowledged = hint.map(|hint| hint.commit);
-    if acknowledged.is_some_and(|commit| commit > slot.commit) {
+    if acknowledged.is_some_and(|commit| commit > slot.commit)
+        && !SeededBug::FallBackSilently.is_planted()
+    {
         let what = Defect::Invalid("both slots of the newest acknowledged commit are damaged");
         return Err(ReadError::corrupt(Place::Slots, what).into());
     }
-    let rows = slot.roots[0].rows;
-    if slot.newest_version != rows || rows > slot.file_bytes / size_of::<VersionRow>() as u64 {
-        let what =
-            Defect::OutOfBounds { value: slot.newest_version, limit: rows.saturating_add(1) };
-        return Err(ReadError::corrupt(Place::Slots, what).into());
-    }
-    if slot.first_commit > slot.commit {
-        let what = Defect::Invalid("a commit that begins after its end");
-        return Err(ReadError::corrupt(Place::Slots, what).into());
-    }
-    if slot.oldest_version > slot.newest_version
-        || (slot.oldest_version == 0) != (slot.newest_version == 0)
-    {
-        let what = Defect::Invalid("number of the oldest version does not fit that of the newest");
-        return Err(ReadError::corrupt(Place::Slots, what).into());
-    }
+    check_slot(&slot)?;
     let found = storage.len()?;
     if slot.file_bytes > found || slot.file_bytes < DATA_START {
         return Err(OpenError::Truncated { found, needed: slot.file_bytes });
     }
     Ok(Newest { slot, confirmed: acknowledged == Some(slot.commit) })
+}
+
+/// What the fields of a slot must be.
+fn check_slot(slot: &CommitSlot) -> Result<(), ReadError> {
+    let rows = slot.roots[0].rows;
+    if slot.newest_version != rows || rows > slot.file_bytes / size_of::<VersionRow>() as u64 {
+        let what =
+            Defect::OutOfBounds { value: slot.newest_version, limit: rows.saturating_add(1) };
+        return Err(ReadError::corrupt(Place::Slots, what));
+    }
+    if slot.first_commit > slot.commit {
+        let what = Defect::Invalid("a commit that begins after its end");
+        return Err(ReadError::corrupt(Place::Slots, what));
+    }
+    if slot.oldest_version > slot.newest_version
+        || (slot.oldest_version == 0) != (slot.newest_version == 0)
+    {
+        let what = Defect::Invalid("number of the oldest version does not fit that of the newest");
+        return Err(ReadError::corrupt(Place::Slots, what));
+    }
+    Ok(())
 }
 
 /// Copies of the header, and of the newest commit's slot, that are damaged although the other copy is good. A slot's

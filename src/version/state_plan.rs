@@ -19,6 +19,7 @@ use crate::format::rows::FreedRow;
 use crate::format::slot::CommitSlot;
 use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
+use crate::seeded_bug::SeededBug;
 
 /// What a commit changes in the store state, besides the accounts of space.
 #[derive(Default)]
@@ -175,6 +176,9 @@ impl StatePlan {
             }
         };
 
+        if SeededBug::ReuseAtOnce.is_planted() {
+            out_of_use.iter().for_each(|row| space.free(row.address, row.bytes));
+        }
         let map_table = db.state_table(old, Array::FreeMap);
         let map_segment = map_table.spec.rows_per_segment;
         let freed_table = empty_table(db, Array::Freed);

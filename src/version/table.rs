@@ -241,13 +241,21 @@ impl Table {
 
     /// Checks the bytes of a segment against its entry, whether or not they have passed before.
     pub(crate) fn recheck(&self, entry: &Entry, visit: Visit) -> Result<(), ReadError> {
-        let place = || match visit {
+        self.arena.refetch(entry, || self.place(entry, visit)).map(drop)
+    }
+
+    /// Checks the bytes of a segment against its entry, unless they have passed before.
+    pub(crate) fn check_once(&self, entry: &Entry, visit: Visit) -> Result<(), ReadError> {
+        self.arena.fetch(entry, self.access, || self.place(entry, visit)).map(drop)
+    }
+
+    fn place(&self, entry: &Entry, visit: Visit) -> Place {
+        match visit {
             Visit::Node => {
                 Place::TableNode { array: self.spec.array.name(), address: entry.address }
             }
             Visit::Segment(segment) => self.segment_place(segment, entry),
-        };
-        self.arena.refetch(entry, place).map(drop)
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use treering::{CreateOptions, Store};
 
@@ -13,10 +14,26 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
+/// The largest block that any thread has asked for since [`watch`].
+static LARGEST: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// From now on the largest block is noted, in the whole process.
+pub(crate) fn watch() {
+    LARGEST.store(0, Ordering::SeqCst);
+}
+
+/// The largest block that was asked for, in bytes.
+pub(crate) fn largest() -> usize {
+    LARGEST.load(Ordering::SeqCst)
+}
+
 struct Counting;
 
-fn count() {
+fn count(bytes: usize) {
     ALLOCATIONS.with(|n| n.set(n.get() + 1));
+    if bytes > LARGEST.load(Ordering::Relaxed) {
+        LARGEST.fetch_max(bytes, Ordering::Relaxed);
+    }
 }
 
 #[expect(unsafe_code, reason = "an allocator cannot be written without")]
@@ -24,19 +41,19 @@ fn count() {
 // counter is a thread-local without a destructor, so that counting allocates nothing and never fails.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc_zeroed`.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+        count(size);
         // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`, and all blocks come from `System`.
         unsafe { System.realloc(pointer, layout, size) }
     }

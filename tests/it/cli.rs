@@ -726,6 +726,36 @@ fn verify_finds_damage_and_says_where() {
 }
 
 #[test]
+fn recover_says_what_is_left_and_writes_only_when_asked() {
+    let bench = Bench::with_store();
+    let whole = bench.json("recover s");
+    let all = ["commit", "newest_commit", "file_bytes", "needed_bytes"];
+    has_keys(&whole, &[&all[..], &["intact", "lost", "problems", "written"]].concat());
+    assert_eq!((whole["lost"].as_array().unwrap().len(), &whole["written"]), (0, &false.into()));
+    let versions = whole["intact"].as_array().unwrap().len();
+    // The newest version is cut off.
+    let bytes = bench.read("s");
+    bench.write("odd.csv", "1234.5,-9876.25,4321.75\n");
+    bench.ok("insert s odd.csv");
+    let longer = bench.read("s");
+    let cut = &longer[..bytes.len().min(longer.len() - 1)];
+    bench.write("s", cut);
+    bench.fails(3, "log s", &["truncated", "recover"]);
+    let output = bench.run("recover s");
+    assert_eq!(output.status.code(), Some(3));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(&format!("lost: {}\n", versions + 1)), "{text}");
+    assert!(text.contains("nothing was written"), "{text}");
+    assert!(bench.read("s") == cut);
+    let written = bench.json("recover s --write new");
+    assert_eq!(written["written"], true);
+    assert!(bench.read("s") == cut);
+    assert_eq!(bench.json("verify new --all --deep")["ok"], true);
+    bench.fails(1, "recover s --write new", &["new exists already"]);
+    bench.fails(3, "recover odd.csv", &["not a treering file"]);
+}
+
+#[test]
 fn the_demo_tells_a_true_story() {
     let bench = Bench::new();
     let story = bench.json("demo");

@@ -1,5 +1,5 @@
 //! The specification and the files agree: a reader that knows nothing but the tables of `format-spec.md` decodes real
-//! stores, and finds in them what the library finds. Not a test of damage, which `crash.rs` does with this reader.
+//! stores, and finds in them what the library finds. Not a test of damage, which `trust` does with this reader.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -141,6 +141,15 @@ impl Spec {
     fn array(&self, name: &str) -> usize {
         let found = self.arrays.iter().position(|line| line.name == name);
         found.unwrap_or_else(|| panic!("the specification has no array {name}"))
+    }
+
+    pub(crate) fn array_name(&self, array: usize) -> &str {
+        &self.arrays[array].name
+    }
+
+    /// Number of data arrays: those before the store state.
+    pub(crate) fn data_arrays(&self) -> usize {
+        self.array("versions")
     }
 
     /// Offsets of the pages with this content, in order.
@@ -556,7 +565,7 @@ impl<'a> Image<'a> {
     }
 
     /// Versions that have not expired, oldest first; the oldest is the one that the slot names.
-    fn retained(&mut self) -> Vec<Version> {
+    pub(crate) fn retained(&mut self) -> Vec<Version> {
         let mut versions = self.versions();
         let roots = self.spec.record("version").field("roots");
         versions.retain(|&version| {
@@ -585,6 +594,11 @@ impl<'a> Image<'a> {
     pub(crate) fn data(&mut self, version: Version, name: &str) -> Rows {
         let at = self.root_at(version, name);
         self.array(name, at)
+    }
+
+    /// A version's number.
+    pub(crate) fn number(&self, version: Version) -> u64 {
+        self.version_field(version, "version")
     }
 
     fn version_field(&self, version: Version, name: &str) -> u64 {

@@ -5,7 +5,6 @@ mod backup;
 #[cfg(feature = "cli")]
 mod cli;
 mod common;
-mod crash;
 mod data;
 mod determinism;
 mod durability;
@@ -15,3 +14,4 @@ mod history;
 mod model;
 mod readers;
 mod time_travel;
+mod trust;

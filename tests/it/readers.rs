@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use treering::{AtError, Neighbor, PointId, Retention, Snapshot, Store, VersionId};
@@ -247,4 +248,35 @@ fn a_saved_rule_bounds_the_file() {
     (401..=410).for_each(|version| advance(&mut store, version));
     assert_eq!(store.versions().unwrap().len(), 15);
     assert_sound(&store, "without a rule");
+}
+
+#[test]
+fn a_reader_beside_a_busy_writer_sees_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.tre");
+    let mut store = Store::create_with(&path, tiny(2, 4), threads(1)).unwrap();
+    let reader = Store::open_with(&path, threads(1).read_only(true)).unwrap();
+    let (sender, receiver) = mpsc::channel::<()>();
+    let reading = std::thread::spawn(move || {
+        let (mut reads, mut errors) = (0, Vec::new());
+        let mut before = 0;
+        while receiver.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
+            reads += 1;
+            match reader.latest() {
+                Ok(snapshot) => {
+                    assert!(snapshot.version().0 >= before, "a version went away");
+                    before = snapshot.version().0;
+                    assert_eq!(snapshot.len(), before);
+                }
+                Err(e) => errors.push(e.to_string()),
+            }
+        }
+        (reads, errors)
+    });
+    for i in 0..700 {
+        store.insert(&[i as f32, 1.0]).unwrap();
+    }
+    drop(sender);
+    let (reads, errors) = reading.join().unwrap();
+    assert!(errors.is_empty(), "{} of {reads} reads, first: {}", errors.len(), errors[0]);
 }

@@ -1,12 +1,7 @@
-//! Files that were hurt: torn slots, cut ends, flipped bits, and writers killed in the middle. Whatever happens, the
-//! store opens whole at the newest version that was promised, or says what is wrong. All on real files.
+//! Header, slots and hint, one by one: torn, flipped, stale or misplaced pages, cut ends, foreign files. The store opens
+//! whole at the newest version that was promised, or says what is wrong. On real files.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::path::PathBuf;
 
 use treering::{
     CreateOptions, Defect, Neighbor, OpenError, OpenOptions, Place, ReadError, Store,
@@ -14,9 +9,9 @@ use treering::{
 };
 
 use crate::common::{Random, threads};
-use crate::format::{Image, Spec, busy_store, canonical_sum, crc32};
+use crate::format::{Image, Spec, crc32};
 
-fn small() -> CreateOptions {
+pub(crate) fn small() -> CreateOptions {
     CreateOptions::new(2)
         .leaf_capacity(4)
         .block_bytes(128)
@@ -24,14 +19,14 @@ fn small() -> CreateOptions {
         .coordinate_segment_bytes(256)
 }
 
-fn reading() -> OpenOptions {
+pub(crate) fn reading() -> OpenOptions {
     threads(1).read_only(true)
 }
 
 /// What a version answers: its points, and the neighbours of a few queries.
-type Answers = (Vec<(u64, Vec<f32>)>, Vec<Vec<Neighbor>>, Vec<Neighbor>);
+pub(crate) type Answers = (Vec<(u64, Vec<f32>)>, Vec<Vec<Neighbor>>, Vec<Neighbor>);
 
-fn answers(store: &Store, version: u64) -> Result<Answers, String> {
+pub(crate) fn answers(store: &Store, version: u64) -> Result<Answers, String> {
     let snapshot = store.at(VersionId(version)).map_err(|e| e.to_string())?;
     let mut points = Vec::new();
     snapshot.for_each(|id, point| points.push((id, point.to_vec()))).map_err(|e| e.to_string())?;
@@ -117,7 +112,7 @@ impl Story {
     }
 }
 
-const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 type Damage = Box<dyn Fn(&mut [u8])>;
 
@@ -143,7 +138,7 @@ fn is_slots_damage(e: &OpenError) -> bool {
 }
 
 #[test]
-fn one_bad_copy_of_a_slot_costs_nothing() {
+pub(crate) fn one_bad_copy_of_a_slot_costs_nothing() {
     let story = Story::new(6);
     for at in story.spec.pages_of("slot") {
         for (what, damage) in damages(&mut Random(at as u64)) {
@@ -167,7 +162,7 @@ fn one_bad_copy_of_a_slot_costs_nothing() {
 }
 
 #[test]
-fn without_both_slots_the_hint_decides() {
+pub(crate) fn without_both_slots_the_hint_decides() {
     let story = Story::new(6);
     let hint = story.spec.hint_page();
     let copies = [0, 1].map(|copy| story.spec.slot_page(6, copy));
@@ -423,333 +418,4 @@ fn the_end_is_not_cut_before_the_newest_commit_is_durable() {
     assert_eq!(store.latest().unwrap().version().0, commit - 1);
     let report = store.verify(VerifyOptions::all().deep(true)).unwrap();
     assert!(report.is_ok(), "{:?}", report.problems);
-}
-
-/// Runs `f` elsewhere. A panic, or a run of more than a minute, is an error.
-fn guarded<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
-    let (sender, receiver) = mpsc::channel();
-    let thread = std::thread::spawn(move || drop(sender.send(f())));
-    receiver.recv_timeout(Duration::from_secs(60)).map_err(|e| {
-        if e == mpsc::RecvTimeoutError::Timeout {
-            return "does not come to an end".to_string();
-        }
-        let panic = thread.join().expect_err("it ended without a value");
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
-        format!("panicked: {}", text.unwrap_or_default())
-    })
-}
-
-/// Opens a hurt file and asks it everything. True if damage was reported; each answer that comes is handed to `check`.
-fn examine(path: &Path, newest: u64, mut check: impl FnMut(u64, Answers)) -> bool {
-    let store = match Store::open_with(path, reading()) {
-        Ok(store) => store,
-        Err(_) => return true,
-    };
-    let mut reported = store.versions().is_err() || store.latest().is_err();
-    match store.verify(VerifyOptions::all()) {
-        Ok(report) => {
-            reported |= !report.is_ok();
-            report.problems.iter().for_each(|problem| assert!(!problem.to_string().is_empty()));
-        }
-        Err(_) => reported = true,
-    }
-    for version in 0..=newest {
-        match answers(&store, version) {
-            Ok(found) => check(version, found),
-            Err(_) => reported = true,
-        }
-    }
-    reported
-}
-
-#[test]
-fn every_flipped_bit_is_reported_or_harmless() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("s.tre");
-    let store = busy_store(&path, small(), 8);
-    let newest = store.latest().unwrap().version().0;
-    let truth: Vec<Answers> =
-        (0..=newest).map(|version| answers(&store, version).unwrap()).collect();
-    drop(store);
-    let spec = Spec::parse();
-    let original = std::fs::read(&path).unwrap();
-    let mut image = Image::new(&spec, &original);
-    image.check_all();
-    let pieces: Vec<_> = image.pieces.values().collect();
-    let newest_slot = [0, 1].map(|copy| spec.slot_page(image.commit, copy));
-
-    let mut random = Random(77);
-    for round in 0..450 {
-        let at = match round % 3 {
-            // Anywhere, and most often where it hurts: every array gets its share.
-            0 => random.below(original.len() as u64) as usize,
-            _ => {
-                let piece = pieces[random.below(pieces.len() as u64) as usize];
-                piece.range.start + random.below(piece.range.len() as u64) as usize
-            }
-        };
-        let bit = random.below(8);
-        let piece = pieces.iter().find(|piece| piece.range.contains(&at));
-        let what = format!("bit {bit} of byte {at} ({piece:?})");
-        let mut hurt = original.clone();
-        hurt[at] ^= 1 << bit;
-        std::fs::write(&path, &hurt).unwrap();
-        let (path, truth, name) = (path.clone(), truth.clone(), what.clone());
-        let reported = guarded(move || {
-            examine(&path, newest, |version, found| {
-                assert!(found == truth[version as usize], "{name}: wrong answers, and no error");
-            })
-        })
-        .unwrap_or_else(|e| panic!("{what}: {e}"));
-        let twice = spec.pages_of("header").into_iter().chain(newest_slot);
-        let in_copy = twice.into_iter().any(|page| (page..page + PAGE).contains(&at));
-        assert!(reported || piece.is_none() && !in_copy, "{what}: not reported");
-        // An older slot, the hint, free space: all is well.
-        assert!(!reported || piece.is_some() || in_copy, "{what}: damage where there is none");
-    }
-}
-
-/// Checksums cannot help against values that are wrong and sealed; bounds must. Every field of every kind of row is
-/// set to values that lie, and all checksums above it are repaired. Answers may then be wrong; crashes may not be.
-#[test]
-fn fields_that_lie_end_in_errors_not_in_panics() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("s.tre");
-    drop(busy_store(&path, small(), 4));
-    let spec = Spec::parse();
-    let original = std::fs::read(&path).unwrap();
-    let mut image = Image::new(&spec, &original);
-    let versions = image.versions();
-    let newest = versions.len() as u64;
-    image.check_all();
-    let mut random = Random(12);
-    let (mut tried, mut believed) = (0, 0);
-    let mut failures = Vec::new();
-    for place in image.places(*versions.last().unwrap()) {
-        let current = &original[place.at..place.at + place.bytes];
-        let mut values: Vec<Vec<u8>> = vec![
-            vec![0; place.bytes],
-            vec![0xFF; place.bytes],
-            (0..place.bytes).map(|_| random.next() as u8).collect(),
-        ];
-        for delta in [1u8, 0xFF] {
-            let mut near = current.to_vec();
-            near[0] = near[0].wrapping_add(delta);
-            values.push(near);
-        }
-        for value in values.into_iter().filter(|value| value != current) {
-            let hurt = image.with(&[(&place, &value)]);
-            std::fs::write(&path, &hurt).unwrap();
-            let what = format!("{} = {value:02x?}", place.name);
-            let path = path.clone();
-            match guarded(move || examine(&path, newest, |_, _| {})) {
-                Ok(reported) => believed += u32::from(!reported),
-                Err(e) => failures.push(format!("{what}: {e}")),
-            }
-            tried += 1;
-        }
-    }
-    // Some lies nobody can tell: the checksums were repaired as intended.
-    assert!(tried > 300 && believed > tried / 20, "{believed} of {tried}");
-    assert!(failures.is_empty(), "{failures:#?}");
-}
-
-/// A segment that passes a multiple of 1 GiB cannot be mapped as one. No writer makes one; a file may claim one.
-#[test]
-fn a_segment_across_two_windows_is_damage() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("s.tre");
-    drop(busy_store(&path, small(), 2));
-    let spec = Spec::parse();
-    let original = std::fs::read(&path).unwrap();
-    let mut image = Image::new(&spec, &original);
-    let newest = *image.versions().last().unwrap();
-    let places = image.places(newest);
-    let place = |name: &str| places.iter().find(|place| place.name == name).unwrap();
-    // The segment of coordinates is two blocks of 128 bytes long.
-    let (window, len) = (1u64 << 30, (1u64 << 30) + (1 << 20));
-    let hurt = image.with(&[
-        (place("table node of coordinates.address[0]"), &(window - 128).to_le_bytes()),
-        (place("slot.file_bytes[0]"), &len.to_le_bytes()),
-    ]);
-    std::fs::write(&path, hurt).unwrap();
-    std::fs::File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
-    let examined = guarded(move || examine(&path, 7, |_, _| {}));
-    assert_eq!(examined, Ok(true));
-}
-
-#[test]
-fn a_reader_beside_a_busy_writer_sees_no_damage() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("s.tre");
-    let mut store = Store::create_with(&path, small(), threads(1)).unwrap();
-    let reader = Store::open_with(&path, reading()).unwrap();
-    let (sender, receiver) = mpsc::channel::<()>();
-    let reading = std::thread::spawn(move || {
-        let (mut reads, mut errors) = (0, Vec::new());
-        let mut before = 0;
-        while receiver.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
-            reads += 1;
-            match reader.latest() {
-                Ok(snapshot) => {
-                    assert!(snapshot.version().0 >= before, "a version went away");
-                    before = snapshot.version().0;
-                    assert_eq!(snapshot.len(), before);
-                }
-                Err(e) => errors.push(e.to_string()),
-            }
-        }
-        (reads, errors)
-    });
-    for i in 0..700 {
-        store.insert(&[i as f32, 1.0]).unwrap();
-    }
-    drop(sender);
-    let (reads, errors) = reading.join().unwrap();
-    assert!(errors.is_empty(), "{} of {reads} reads, first: {}", errors.len(), errors[0]);
-}
-
-/// What the writer that gets killed does, version by version: all follows from the number.
-#[derive(Clone, Default)]
-struct Model {
-    version: u64,
-    live: BTreeMap<u64, [f32; 2]>,
-    next_id: u64,
-}
-
-impl Model {
-    /// The points that the next version inserts, and the ids that it deletes.
-    fn next(&self) -> (Vec<f32>, Vec<u64>) {
-        let mut random = Random(1_000 + self.version);
-        let count = 1 + random.below(24) as usize;
-        let points = random.points(count, 2);
-        let deletes = if self.version % 3 == 2 { random.below(5) as usize } else { 0 };
-        let step = (self.live.len() / 7).max(1);
-        (points, self.live.keys().copied().step_by(step).take(deletes).collect())
-    }
-
-    fn advance(&mut self) {
-        let (points, deletes) = self.next();
-        self.live.retain(|id, _| !deletes.contains(id));
-        for point in points.chunks_exact(2) {
-            self.live.insert(self.next_id, [point[0], point[1]]);
-            self.next_id += 1;
-        }
-        self.version += 1;
-    }
-
-    fn at(version: u64) -> Self {
-        let mut model = Model::default();
-        (0..version).for_each(|_| model.advance());
-        model
-    }
-
-    fn assert_answers(&self, store: &Store) {
-        let snapshot = store.at(VersionId(self.version)).unwrap();
-        let mut points = BTreeMap::new();
-        snapshot
-            .for_each(|id, point| {
-                points.insert(id, [point[0], point[1]]);
-            })
-            .unwrap();
-        assert!(points == self.live, "points of version {}", self.version);
-        for query in Random(self.version).points(5, 2).chunks_exact(2) {
-            let mut expected: Vec<Neighbor> = self
-                .live
-                .iter()
-                .map(|(&id, point)| Neighbor { id, distance: canonical_sum(query, point).sqrt() })
-                .collect();
-            expected.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
-            expected.truncate(6);
-            assert_eq!(snapshot.knn(query, 6).unwrap(), expected, "version {}", self.version);
-        }
-    }
-}
-
-const CHILD: &str = "TREERING_CRASH_CHILD";
-const ACKNOWLEDGED: &str = "acknowledged=";
-
-/// Not a test by itself: the process that `killed_writers_lose_nothing_acknowledged` starts and kills.
-#[test]
-fn child_worker() {
-    let Some(path) = std::env::var_os(CHILD) else { return };
-    let say = |text: &str| {
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{text}").and_then(|()| out.flush()).unwrap();
-    };
-    say("ready");
-    let mut store = Store::open_with(path, threads(2)).unwrap();
-    let mut model = Model::at(store.latest().unwrap().version().0);
-    for _ in 0..400 {
-        let (points, deletes) = model.next();
-        let mut transaction = store.begin();
-        transaction.delete(&deletes).unwrap();
-        transaction.insert(&points).unwrap();
-        let report = transaction.commit().unwrap();
-        model.advance();
-        assert_eq!(report.version.0, model.version);
-        say(&format!("{ACKNOWLEDGED}{}", report.version));
-    }
-    std::thread::sleep(Duration::from_secs(60));
-}
-
-/// Starts a writer and kills it after a while. Returns the last version that it acknowledged.
-fn kill_a_writer(path: &Path, patience: Duration) -> Option<u64> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["crash::child_worker", "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, path)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let ready = lines.by_ref().map_while(Result::ok).any(|line| line.ends_with("ready"));
-    std::thread::sleep(patience);
-    child.kill().unwrap();
-    let status = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&status.stderr);
-    assert!(ready && !stderr.contains("panicked"), "the writer failed by itself: {stderr}");
-    let numbers = lines.map_while(Result::ok).filter_map(|line| {
-        line.split(ACKNOWLEDGED).nth(1).and_then(|number| number.trim().parse().ok())
-    });
-    numbers.last()
-}
-
-#[test]
-fn killed_writers_lose_nothing_acknowledged() {
-    const KILLS: u64 = 100;
-    const KILLS_PER_STORE: u64 = 10;
-    let mut random = Random(2024);
-    let (mut commits, mut unacknowledged) = (0, 0);
-    for _ in 0..KILLS / KILLS_PER_STORE {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s.tre");
-        drop(Store::create_with(&path, small(), threads(1)).unwrap());
-        let mut promised = 0;
-        for _ in 0..KILLS_PER_STORE {
-            let patience = Duration::from_micros(random.below(40_000));
-            promised = kill_a_writer(&path, patience).unwrap_or(promised);
-            let store = Store::open_with(&path, threads(1)).unwrap();
-            let newest = store.latest().unwrap().version().0;
-            assert!(
-                newest == promised || newest == promised + 1,
-                "version {promised} was acknowledged, the newest is {newest}"
-            );
-            unacknowledged += newest - promised;
-            promised = newest;
-            assert_eq!(store.versions().unwrap().len() as u64, newest);
-            let report = store.verify(VerifyOptions::all()).unwrap();
-            assert!(report.is_ok(), "{:?}", report.problems);
-            for version in [newest, newest.saturating_sub(1), random.below(newest + 1)] {
-                Model::at(version).assert_answers(&store);
-            }
-        }
-        commits += promised;
-        let store = Store::open_with(&path, threads(1)).unwrap();
-        let report = store.verify(VerifyOptions::latest().deep(true)).unwrap();
-        assert!(report.is_ok(), "{:?}", report.problems);
-    }
-    println!("{KILLS} kills, {commits} commits, {unacknowledged} of them not acknowledged");
-    assert!(commits > KILLS, "the writers got something done");
 }

@@ -1,0 +1,13 @@
+//! Operations against a model.
+
+#![no_main]
+#![allow(dead_code, reason = "the modules are shared with the integration tests, which use more of them")]
+
+#[path = "../../tests/it/common.rs"]
+mod common;
+#[path = "../../tests/it/format.rs"]
+mod format;
+#[path = "../trust.rs"]
+mod trust;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| trust::decoders::operations(data));

@@ -1,0 +1,10 @@
+//! The decoders of the trust suite, as modules of a fuzz target.
+
+#[path = "../tests/it/trust/decoders.rs"]
+pub(crate) mod decoders;
+#[path = "../tests/it/trust/disk.rs"]
+mod disk;
+#[path = "../tests/it/trust/model.rs"]
+mod model;
+#[path = "../tests/it/trust/workload.rs"]
+mod workload;

@@ -1,0 +1,77 @@
+//! `recover`: what is left of a damaged store, and, if asked, a new store of it.
+
+use serde_json::json;
+
+use super::args::Recover;
+use super::context::Context;
+use super::failure::{About, Failure};
+use super::progress::Bar;
+use super::{human, output};
+use crate::{RecoverReport, Store, VersionId};
+
+pub(super) fn run(context: &Context, args: &Recover) -> Result<(), Failure> {
+    let bar = Bar::new(context.quiet);
+    let report = Store::recover(&args.store, args.write.as_deref(), context.open_options(&bar));
+    drop(bar);
+    let report = report.about(&args.store)?;
+    if context.json {
+        output::print_json(&json!({
+            "commit": report.commit,
+            "newest_commit": report.newest_commit,
+            "file_bytes": report.file_bytes.0,
+            "needed_bytes": report.file_bytes.1,
+            "intact": numbers(&report.intact),
+            "lost": numbers(&report.lost),
+            "problems": report.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "written": report.written.is_some(),
+        }))?;
+    } else if !context.quiet || !report.lost.is_empty() {
+        output::print(&text(&report))?;
+    }
+    match report.written.is_none() && !report.lost.is_empty() {
+        true => Err(Failure::Lost { store: args.store.clone(), versions: report.lost.len() }),
+        false => Ok(()),
+    }
+}
+
+fn numbers(versions: &[VersionId]) -> Vec<u64> {
+    versions.iter().map(|version| version.0).collect()
+}
+
+fn text(report: &RecoverReport) -> String {
+    let mut text: String = report.problems.iter().map(|problem| format!("{problem}\n")).collect();
+    let (found, needed) = report.file_bytes;
+    if found < needed {
+        text += &format!("the file has {found} bytes, commit {} needs {needed}\n", report.commit);
+    }
+    if report.commit < report.newest_commit {
+        let (commit, newest) = (report.commit, report.newest_commit);
+        text += &format!("commit {newest} cannot be read; commit {commit} can\n");
+    }
+    text += &format!("intact: {}\n", ranges(&report.intact));
+    text += &format!("lost: {}\n", ranges(&report.lost));
+    text += &match &report.written {
+        Some(written) => format!("{} versions written\n", human::count(written.versions)),
+        None => "nothing was written; --write FILE makes a new store of what is intact\n".into(),
+    };
+    text
+}
+
+/// Numbers as ranges: 1 to 4, 7.
+fn ranges(versions: &[VersionId]) -> String {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for version in versions {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == version.0 => *last = version.0,
+            _ => ranges.push((version.0, version.0)),
+        }
+    }
+    let one = |&(first, last): &(u64, u64)| match first == last {
+        true => first.to_string(),
+        false => format!("{first} to {last}"),
+    };
+    match ranges.is_empty() {
+        true => "none".to_string(),
+        false => ranges.iter().map(one).collect::<Vec<_>>().join(", "),
+    }
+}

@@ -1,0 +1,190 @@
+//! What is left of a damaged or truncated store: the newest commit whose list of versions can be read, and of its versions
+//! those that are whole. Only reads the damaged file; what is rescued goes into a new one.
+//!
+//! Opening never falls back to an older commit by itself, because that would undo what was acknowledged. Here somebody
+//! has asked.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::arena::storage::{FileStorage, Storage};
+use crate::error::{OpenError, ReadError, RecoverError, StorageError};
+use crate::format::slot::CommitSlot;
+use crate::ids::VersionId;
+use crate::maintain::backup;
+use crate::maintain::receive::{self, ReceiveReport};
+use crate::maintain::verify::{Problem, VerifyOptions, verify};
+use crate::new_file::NewFile;
+use crate::options::OpenOptions;
+use crate::store::Store;
+use crate::version::database::Database;
+use crate::version::recovery;
+
+/// What a damaged store still holds.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RecoverReport {
+    /// The commit whose versions were looked at.
+    pub commit: u64,
+    /// The newest commit that the file knows of; larger than `commit` if that one cannot be read.
+    pub newest_commit: u64,
+    /// Bytes of the file, and bytes that the commit needs: fewer of the former mean that the file was truncated.
+    pub file_bytes: (u64, u64),
+    /// Versions that are whole, oldest first.
+    pub intact: Vec<VersionId>,
+    /// Versions that were retained and are not whole, or are known of by number only, oldest first.
+    pub lost: Vec<VersionId>,
+    /// Every defect found in that commit.
+    pub problems: Vec<Problem>,
+    /// What was written to the new file, if that was asked for.
+    pub written: Option<ReceiveReport>,
+}
+
+impl Store {
+    /// Looks for what is left of a damaged or truncated store: takes the newest commit whose list of versions can be read,
+    /// and reads every version of it. Nothing is written, unless `write` names a new file: that becomes a store of the
+    /// versions that are whole, under their numbers, with their tags. The damaged file is never changed.
+    ///
+    /// Costs reading the file once, and with `write` room for a second copy of what is rescued.
+    ///
+    /// # Errors
+    ///
+    /// The header is gone, or no commit can be read; with `write`, no version is whole, something exists at that path, or it
+    /// cannot be written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let (path, new) = (dir.path().join("s.tre"), dir.path().join("rescued.tre"));
+    /// use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// let mut store = Store::create(&path, CreateOptions::new(1))?;
+    /// store.insert(&[1.0])?;
+    /// let whole = store.file_bytes();
+    /// store.insert(&[2.0])?;
+    /// drop(store);
+    /// std::fs::File::options().write(true).open(&path)?.set_len(whole)?; // an accident
+    ///
+    /// assert!(Store::open(&path).is_err());
+    /// let report = Store::recover(&path, Some(&new), OpenOptions::new())?;
+    /// assert_eq!((&report.intact[..], &report.lost[..]), (&[VersionId(1)][..], &[VersionId(2)][..]));
+    /// assert_eq!(Store::open(&new)?.latest()?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn recover(
+        path: impl AsRef<Path>,
+        write: Option<&Path>,
+        open: OpenOptions,
+    ) -> Result<RecoverReport, RecoverError> {
+        let path = path.as_ref();
+        let file = File::open(path)
+            .map_err(|source| OpenError::Path { path: path.to_path_buf(), source })?;
+        let storage = FileStorage::new(file);
+        let header = recovery::read_header(&storage, false)?;
+        let (slots, known) = recovery::intact_slots(&storage, header.lineage)?;
+        let len = storage.len()?;
+        let mut first: Option<OpenError> = None;
+        for slot in &slots {
+            let file = storage.handle()?;
+            let db = Database::as_of(Box::new(FileStorage::new(file)), header, *slot, len);
+            match db.history() {
+                Ok(_) => {
+                    let mut report = survey(&db, slot, &slots, &open)?;
+                    report.newest_commit = known.max(slot.commit);
+                    report.file_bytes = (len, slot.file_bytes);
+                    if let Some(new) = write {
+                        report.written = Some(rescue(&db, &report, new, open)?);
+                    }
+                    return Ok(report);
+                }
+                Err(e) => first = first.or(Some(e.into())),
+            }
+        }
+        Err(first.unwrap_or_else(recovery::no_slot).into())
+    }
+}
+
+/// Reads every version of a commit.
+fn survey(
+    db: &Database,
+    slot: &CommitSlot,
+    slots: &[CommitSlot],
+    open: &OpenOptions,
+) -> Result<RecoverReport, RecoverError> {
+    let found = verify(db, VerifyOptions::all(), open).map_err(|e| match e {
+        crate::AtError::Read(e) => OpenError::from(e),
+        other => unreachable!("only versions that exist are asked for: {other}"),
+    })?;
+    if open.is_cancelled() {
+        return Err(RecoverError::Interrupted);
+    }
+    let retained = db.versions()?.into_iter().map(|row| row.version);
+    let hit: BTreeSet<u64> =
+        found.problems.iter().flat_map(|problem| &problem.versions).map(|v| v.0).collect();
+    let (lost, intact): (Vec<u64>, Vec<u64>) = retained.partition(|version| hit.contains(version));
+    // Commits that cannot be read have told their number of versions.
+    let newest = slots.iter().map(|slot| slot.newest_version).max().unwrap_or(0);
+    let later = slot.newest_version + 1..=newest;
+    Ok(RecoverReport {
+        commit: slot.commit,
+        newest_commit: slot.commit,
+        file_bytes: (0, 0),
+        intact: intact.into_iter().map(VersionId).collect(),
+        lost: lost.into_iter().chain(later).map(VersionId).collect(),
+        problems: found.problems,
+        written: None,
+    })
+}
+
+/// Makes a new store of the versions that are whole. The others become expired ones there.
+fn rescue(
+    db: &Database,
+    report: &RecoverReport,
+    new: &Path,
+    open: OpenOptions,
+) -> Result<ReceiveReport, RecoverError> {
+    let Some(newest) = report.intact.last() else {
+        return Err(RecoverError::NothingLeft);
+    };
+    let mut history = db.history()?;
+    history.rows.truncate(newest.0 as usize);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
+    let is_lost = |version: u64| report.lost.binary_search(&VersionId(version)).is_ok();
+    for row in history.rows.iter_mut().filter(|row| is_lost(row.version)) {
+        *row = row.expired(now.max(1), 0, 0);
+    }
+    history.tags.retain(|tag| tag.version <= newest.0 && !is_lost(tag.version));
+
+    let failed = |source| RecoverError::Copy { source };
+    let mut stream = tempfile::tempfile().map_err(failed)?;
+    backup::write(db, &history, 0, BufWriter::new(&stream), &open.cancel)?;
+    let survey = receive::survey(BufReader::new(&mut stream))?;
+    let target = NewFile::with_header(new, &db.header).map_err(receive_error)?;
+    let store = Store::from_new(&target, open).map_err(receive_error)?;
+    let core = &store.core;
+    let written =
+        receive::receive(&core.db, &survey, BufReader::new(&stream), &core.options.cancel)?;
+    target.keep().map_err(receive_error)?;
+    Ok(written)
+}
+
+fn receive_error(e: crate::CreateError) -> RecoverError {
+    RecoverError::Receive(e.into())
+}
+
+impl From<ReadError> for RecoverError {
+    fn from(e: ReadError) -> Self {
+        RecoverError::Open(e.into())
+    }
+}
+
+impl From<StorageError> for RecoverError {
+    fn from(e: StorageError) -> Self {
+        RecoverError::Open(e.into())
+    }
+}

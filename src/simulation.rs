@@ -1,0 +1,122 @@
+//! Stores on disks that a test makes up: the seam for simulated crashes and failing disks. Compiled only with the
+//! feature `simulation`, which exists for this crate's own tests and fuzz targets; no part of the public interface.
+
+use std::io::{self, Read, Seek};
+use std::sync::Arc;
+
+use crate::arena::lock::{Hold, LockRange};
+use crate::arena::mapping::Bytes;
+use crate::arena::storage::Storage;
+use crate::error::{CreateError, OpenError, ReceiveError, StorageError};
+use crate::maintain::receive::{self, ReceiveReport};
+use crate::options::{CreateOptions, OpenOptions};
+use crate::store::Store;
+use crate::version::database::Database;
+
+pub use crate::seeded_bug::SeededBug;
+
+/// A disk with one file on it. Offsets and lengths are bytes.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "a length in bytes; nobody asks whether it is zero"
+)]
+pub trait Disk: Send + Sync {
+    /// Length of the file.
+    fn len(&self) -> io::Result<u64>;
+    /// Fills `buffer` from `offset` on.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `bytes`.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes the file at least `offset + len` long.
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Cuts or extends the file.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes durable what was written so far, the length included if `length`.
+    fn sync(&self, length: bool) -> io::Result<()>;
+    /// Turns a range into zeros.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+}
+
+/// Formats an empty file as a store.
+///
+/// # Errors
+///
+/// An option is out of range, or the disk fails.
+pub fn format(
+    disk: Arc<dyn Disk>,
+    options: &CreateOptions,
+    open: &OpenOptions,
+) -> Result<(), CreateError> {
+    options.check()?;
+    Ok(Database::format(&Simulated(disk), options, open.provenance)?)
+}
+
+/// Opens a store.
+///
+/// # Errors
+///
+/// As for [`Store::open`].
+pub fn open(disk: Arc<dyn Disk>, open: OpenOptions) -> Result<Store, OpenError> {
+    Store::from_storage(Box::new(Simulated(disk)), open)
+}
+
+/// [`Store::receive`] into a store that exists.
+///
+/// # Errors
+///
+/// As for [`Store::receive`].
+pub fn receive(store: &Store, mut stream: impl Read + Seek) -> Result<ReceiveReport, ReceiveError> {
+    let survey = receive::survey(&mut stream)?;
+    receive::receive(&store.core.db, &survey, stream, &store.core.options.cancel)
+}
+
+/// A disk as the store sees it. There is one handle, so there are no locks.
+struct Simulated(Arc<dyn Disk>);
+
+fn failed<T>(operation: &'static str, result: io::Result<T>) -> Result<T, StorageError> {
+    result.map_err(|source| StorageError { operation, source })
+}
+
+impl Storage for Simulated {
+    fn len(&self) -> Result<u64, StorageError> {
+        failed("inspect", self.0.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError> {
+        failed("read", self.0.read_at(buffer, offset))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
+        failed("write", self.0.write_at(bytes, offset))
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        failed("allocate", self.0.allocate(offset, len))
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), StorageError> {
+        failed("resize", self.0.set_len(len))
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        failed("sync", self.0.sync(!SeededBug::SyncWithoutLength.is_planted()))
+    }
+
+    fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
+        let mut copy = Bytes::zeroed(len);
+        self.read_at(copy.bytes_mut(), offset)?;
+        Ok(copy.freeze())
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        failed("punch", self.0.punch(offset, len))
+    }
+
+    fn lock(&self, _: LockRange, _: Hold) -> Result<bool, StorageError> {
+        Ok(true)
+    }
+
+    fn is_held_elsewhere(&self, _: LockRange) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+}

@@ -1,0 +1,90 @@
+//! The suite can fail: each of the deliberate bugs of the library is planted in a process of its own, which runs the
+//! suite until it complains.
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use treering::simulation::SeededBug;
+
+use super::figures::{Tally, finished, in_parallel, say};
+use super::{crashes, faults, flips, preamble, trees};
+
+/// Names the bug to the process in which it is planted.
+const PLANTED: &str = "TREERING_TRUST_BUG";
+
+/// Exit code of a process in which the suite found something.
+const CAUGHT: i32 = 3;
+
+/// The parts of the suite, cheapest first. The process ends with the first complaint.
+fn suite() {
+    let parts: [(&str, fn()); 4] = [
+        ("trees", trees::awkward_data_stays_exact),
+        ("one bad copy of a slot", preamble::one_bad_copy_of_a_slot_costs_nothing),
+        ("both copies of a slot", preamble::without_both_slots_the_hint_decides),
+        ("flipped bits", flips::a_few),
+    ];
+    for (name, part) in parts {
+        if std::panic::catch_unwind(part).is_err() {
+            complain(name);
+        }
+    }
+    let crashes = Tally::telling(|what| complain(&format!("crashes: {what}")));
+    crashes::every_short_sequence(&crashes, 7);
+    crashes::histories(&crashes, 12);
+    let faults = Tally::telling(|what| complain(&format!("faults: {what}")));
+    faults::every_operation_fails(&faults, 9);
+}
+
+fn complain(what: &str) {
+    super::figures::say("caught by", what);
+    std::process::exit(CAUGHT);
+}
+
+/// Not a test by itself: the process in which a bug is planted.
+#[test]
+fn with_a_bug() {
+    let Ok(name) = std::env::var(PLANTED) else { return };
+    if let Some(bug) = SeededBug::ALL.into_iter().find(|bug| format!("{bug:?}") == name) {
+        bug.plant();
+    }
+    suite();
+}
+
+/// Runs the suite in another process. The part that found something, if one did.
+fn caught(bug: &str) -> Option<String> {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["trust::bugs::with_a_bug", "--exact", "--test-threads=1"])
+        .env(PLANTED, bug)
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match output.status.code() {
+        Some(0) => None,
+        Some(CAUGHT) => {
+            text.lines().find_map(|l| l.strip_prefix("caught by: ")).map(str::to_string)
+        }
+        other => panic!("{bug}: the process ended with {other:?}: {text}"),
+    }
+}
+
+#[test]
+fn every_deliberate_bug_is_caught() {
+    let bugs = SeededBug::ALL;
+    let found = AtomicUsize::new(0);
+    in_parallel(bugs.len() + 1, |unit| match bugs.get(unit) {
+        Some(bug) => match caught(&format!("{bug:?}")) {
+            Some(part) => {
+                found.fetch_add(1, Ordering::Relaxed);
+                println!("{bug:?}: caught by {part}");
+            }
+            None => println!("{bug:?}: NOT caught"),
+        },
+        // Without a bug the suite finds nothing.
+        None => assert_eq!(caught("none"), None),
+    });
+    let found = found.into_inner();
+    say("seeded bugs caught", format!("{found} of {}", bugs.len()));
+    assert_eq!(found, bugs.len());
+    finished(None);
+}
