@@ -29,6 +29,7 @@
 mod arena;
 mod copies;
 mod error;
+mod external;
 mod format;
 mod history;
 mod ids;
@@ -42,6 +43,8 @@ mod options;
 mod query;
 mod retention;
 mod snapshot;
+mod source;
+mod spill;
 mod store;
 mod transaction;
 mod tree;
@@ -56,7 +59,7 @@ pub mod cli;
 pub use error::{
     AtError, BackupError, CommitError, Corruption, CreateError, Defect, DeleteError, InsertError,
     OpenError, OptionsError, Place, PointsError, QueryError, ReadError, ReceiveError, RestoreError,
-    StorageError, TagError,
+    SourceError, StorageError, TagError, TemporaryError,
 };
 pub use ids::{PointId, VersionId};
 pub use insert::report::{Counters, Report, StageTimes};
@@ -71,6 +74,7 @@ pub use options::{
 pub use query::Neighbor;
 pub use retention::{ExpireReport, Retention};
 pub use snapshot::{NeighborTable, Searcher, Snapshot};
+pub use source::PointSource;
 pub use store::Store;
 pub use transaction::Transaction;
 pub use version_info::{VersionInfo, VersionKind};
