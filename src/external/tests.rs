@@ -66,7 +66,7 @@ fn shapes(n: usize) -> Vec<(&'static str, usize, Vec<f32>)> {
     // One cluster holds nearly everything, at a far smaller scale.
     let skewed = uniform(3 * n);
     let skewed = skewed.chunks_exact(3).enumerate();
-    let scale = |i: usize| if i % 50 == 0 { 1000.0 } else { 1e-3 };
+    let scale = |i: usize| if i.is_multiple_of(50) { 1000.0 } else { 1e-3 };
     let skewed = skewed.flat_map(|(i, p)| [p[0] * scale(i), p[1] * scale(i), p[2] * scale(i)]);
     shapes.push(("skewed", 3, skewed.collect()));
     // Underflow: twins that differ in value.
