@@ -273,8 +273,8 @@ impl OpenOptions {
         self
     }
 
-    /// A function that is told how far long operations are. It is called from worker threads, some hundred times at most
-    /// per operation.
+    /// A function that is told how far long operations are. It is called from worker threads, some hundred times at most per
+    /// operation, or, of one that is larger than memory, per second.
     pub fn progress(mut self, f: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(f));
         self

@@ -23,7 +23,7 @@ pub(super) struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok; 1 failure; 2 usage; 3 corrupt, or verify failed; 4 locked by another writer;
-5 version, tag or id not found; 6 out of memory or disk; 130 interrupted (the store stays openable).
+5 version, tag or id not found; 6 out of memory limit or disk; 130 interrupted (the store stays openable).
 
 INPUT and QUERIES: .npy (n x d, float32, float64 or uint8), .csv (numbers, at most one header line),
 or - for CSV on standard input; --format overrides the ending.

@@ -9,14 +9,14 @@ use crate::error::InsertError;
 const THREADS: u64 = 4;
 
 /// What the program takes before it does anything.
-const PROGRAM: u64 = 12 << 20;
+const PROGRAM: u64 = 14 << 20;
 
 /// Fewest points that are worth splitting at once.
 const CLUSTER_ROWS: u64 = 4096;
 
 /// Bytes per point of planning beside the coordinates: shares, candidates, layout, rows of topology, entries of the id
 /// index. Measured, and rounded up.
-const PLANNING: u64 = 320;
+const PLANNING: u64 = 400;
 
 /// The shares of a limit.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +54,8 @@ impl Budget {
         // Where each segment lies: 4 KiB of topology and 64 KiB of coordinates.
         let tables = points / 4096 * 32 * 160 + points.saturating_mul(row) / 65_536 * 160;
         let fixed = PROGRAM + THREADS * scratch + tables;
-        // Coordinates as they are read, and as they are written, centers included.
-        let per_point = 2 * row + row / 4 + PLANNING;
+        // Coordinates as they are read and as they are written, and centers, in the tree and on top of it.
+        let per_point = 2 * row + row / 2 + PLANNING;
         let more_threads = (threads as u64).saturating_sub(THREADS) * scratch;
         let least = (2 * CLUSTER_ROWS * per_point).max(16 << 20).max(8 * more_threads);
         let minimum = fixed + least;

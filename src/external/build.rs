@@ -180,7 +180,7 @@ impl<'a> Builder<'a> {
             let share = self.budget.cluster_rows as f64 / 2.0 / rows as f64;
             let bucket = (share * sampled as f64) as usize;
             splitter.bucket_rows = bucket.max(splitter.bucket_rows.min(sampled / 8));
-            let center = self.top.nodes[node].center.clone();
+            let center = self.top.center(node).to_vec();
             let share = splitter.share(&center, (0..sampled as Point).collect(), &mut work);
             splitter.body(&center, share, &mut work)?
         };
@@ -204,7 +204,7 @@ impl<'a> Builder<'a> {
             for ((&found, &id), row) in found.iter().zip(&piece.ids).zip(rows) {
                 self.top.push(found, id, row)?;
             }
-            self.means.context.options.report("distribute", total - taken.rows(), total);
+            self.means.context.options.report("2/3 spread", total - taken.rows(), total);
         }
         Ok(())
     }
@@ -269,6 +269,7 @@ impl<'a> Builder<'a> {
             node.live += live;
             node.extent.merge(&extent);
         }
+        self.top.close(node);
         if !children.is_empty() {
             self.work.counters.splice_count += 1;
         } else {
@@ -279,7 +280,7 @@ impl<'a> Builder<'a> {
 
     /// Settles which points are a node's own: those that its further children do not win.
     fn own_points(&mut self, node: TopId) -> Result<Own, InsertError> {
-        let (own, twins) = (self.top.nodes[node].own, self.top.nodes[node].twins);
+        let own = self.top.nodes[node].own;
         let mut sorter = Sorter::new(self.means.folder, self.top.dim, self.budget.sort);
         let fits = self.top.chains.rows(own) <= self.budget.cluster_rows as u64;
         let mut is_flat = false;
@@ -299,9 +300,12 @@ impl<'a> Builder<'a> {
             })?;
         }
         let bucket = sorter.count();
-        self.draw(node, twins, |id, row, sum| {
-            Ok(sorter.push(Key::wide_last(sum.to_bits(), id), row)?)
-        })?;
+        // What is left are the twins.
+        for twins in self.top.chains_of(node).skip(1) {
+            self.draw(node, twins, |id, row, sum| {
+                Ok(sorter.push(Key::wide_last(sum.to_bits(), id), row)?)
+            })?;
+        }
         Ok(Own { sorter, bucket, is_flat: is_flat || !fits })
     }
 
@@ -346,7 +350,7 @@ impl<'a> Builder<'a> {
         filled.row.bucket_count = bucket as u32;
         let mut sorted = sorter.finish()?;
         let (mut ids, mut points) = (Vec::new(), Vec::new());
-        let center = self.top.nodes[node].center.clone();
+        let center = self.top.center(node).to_vec();
         loop {
             ids.clear();
             points.clear();
@@ -388,7 +392,7 @@ impl<'a> Builder<'a> {
 
     /// Writes finished segments if there are many, and reports progress.
     fn settle(&mut self) -> Result<(), InsertError> {
-        self.means.context.options.report("build", self.tree.slots() as u64, self.points);
+        self.means.context.options.report("3/3 build", self.tree.slots() as u64, self.points);
         match self.tree.changed_bytes() > self.budget.changed {
             true => self.means.flush(self.early, self.tree),
             false => Ok(()),
@@ -401,9 +405,9 @@ impl<'a> Builder<'a> {
         let block = Range { start: tree.node_rows(), count: nodes.len() as u32 };
         for (number, &node) in (block.start..).zip(nodes) {
             self.top.nodes[node].number = number;
-            let TopNode { parent, level, center, .. } = &self.top.nodes[node];
+            let TopNode { parent, level, .. } = self.top.nodes[node];
             let parent = parent.map_or(NONE, |parent| self.top.nodes[parent].number);
-            tree.centers.push(center)?;
+            tree.centers.push(self.top.center(node))?;
             tree.radii.push(&[0.0])?;
             let level = level.get();
             tree.nodes.push(&[NodeRow { parent, level, ..NodeRow::default() }])?;
@@ -423,7 +427,7 @@ impl<'a> Builder<'a> {
         let mut shares = Vec::with_capacity(leaves.len());
         for &leaf in leaves {
             let mut share = Share::default();
-            for chain in [self.top.nodes[leaf].own, self.top.nodes[leaf].twins] {
+            for chain in self.top.chains_of(leaf) {
                 self.draw(leaf, chain, |id, row, sum| {
                     share.push(loaded.ids.len() as Point, sum);
                     loaded.ids.push(id);
@@ -487,7 +491,7 @@ impl<'a> Builder<'a> {
             .with_max_len(1)
             .map(|(i, share)| {
                 let mut work = Work::default();
-                let center = &self.top.nodes[leaves[i]].center;
+                let center = self.top.center(leaves[i]);
                 Ok((i, splitter.body(center, share, &mut work)?, work))
             })
             .collect::<Result<Vec<(usize, Body, Work)>, InsertError>>()?;

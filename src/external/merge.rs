@@ -35,6 +35,7 @@ pub(super) fn merge(
             sorter.push(Key::wide_last(node, id), row)?;
         }
         points.clear();
+        means.context.options.report("2/3 locate", sorter.count(), total);
     }
     drop((taken, chains));
     let mut sorted = sorter.finish()?;
@@ -55,6 +56,6 @@ pub(super) fn merge(
         if tree.changed_bytes() > budget.changed {
             means.flush(early, tree)?;
         }
-        means.context.options.report("insert", done, total);
+        means.context.options.report("3/3 insert", done, total);
     }
 }

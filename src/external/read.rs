@@ -61,7 +61,7 @@ pub(crate) fn read(
             chains.push(chain, id, row)?;
         }
         rows = needed;
-        means.context.options.report("read", rows, expected.max(rows));
+        means.context.options.report("1/3 read", rows, expected.max(rows));
     }
     check_names(tree, means, names)?;
     *next = after;
@@ -151,7 +151,7 @@ pub(crate) fn append_live(
         }
         if slot.is_multiple_of(1 << 16) {
             means.context.check()?;
-            means.context.options.report("read", slot as u64, total);
+            means.context.options.report("1/3 read", slot as u64, total);
         }
     }
     Ok(())

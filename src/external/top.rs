@@ -25,16 +25,17 @@ pub(crate) const TOP: TopId = 0;
 /// A node.
 pub(crate) struct TopNode {
     pub(crate) parent: Option<TopId>,
-    pub(crate) center: Box<[f32]>,
+    /// Which of the parent's children it is.
+    index: usize,
     pub(crate) level: Level,
     pub(crate) children: Vec<TopId>,
-    /// Centers of the children, side by side.
+    /// Their centers, side by side.
     child_centers: Vec<f32>,
     /// So many of the first children were there when points below this node were spilled first.
     settled: usize,
-    /// Points that belong to the node, and those of them that coincide with the center.
+    /// Points that belong to the node; those that coincide with the center are apart.
     pub(crate) own: ChainId,
-    pub(crate) twins: ChainId,
+    twins: Option<ChainId>,
     /// Largest sum of squares of a point in `own`.
     reach: f32,
     /// Largest sum of squares of a point that has been placed below.
@@ -52,6 +53,7 @@ pub(crate) struct Top {
     pub(crate) dim: usize,
     kernel: Kernel,
     slack: Slack,
+    root_center: Vec<f32>,
     pub(crate) nodes: Vec<TopNode>,
     pub(crate) chains: Chains,
 }
@@ -77,25 +79,30 @@ const ROWS_PER_TASK: usize = 128;
 
 impl Top {
     pub(crate) fn new(kernel: Kernel, slack: Slack, dim: usize, chains: Chains) -> Self {
-        Top { dim, kernel, slack, nodes: Vec::new(), chains }
+        Top { dim, kernel, slack, root_center: Vec::new(), nodes: Vec::new(), chains }
     }
 
     /// Adds a node behind the children of `parent`.
     pub(crate) fn add(&mut self, parent: Option<TopId>, center: &[f32], level: Level) -> TopId {
         let id = self.nodes.len();
-        if let Some(parent) = parent {
-            self.nodes[parent].children.push(id);
-            self.nodes[parent].child_centers.extend_from_slice(center);
+        let mut index = 0;
+        match parent {
+            Some(parent) => {
+                index = self.nodes[parent].children.len();
+                self.nodes[parent].children.push(id);
+                self.nodes[parent].child_centers.extend_from_slice(center);
+            }
+            None => self.root_center = center.to_vec(),
         }
         self.nodes.push(TopNode {
             parent,
-            center: center.into(),
+            index,
             level,
             children: Vec::new(),
             child_centers: Vec::new(),
             settled: 0,
             own: self.chains.add(),
-            twins: self.chains.add(),
+            twins: None,
             reach: 0.0,
             farthest: 0.0,
             number: 0,
@@ -126,13 +133,38 @@ impl Top {
     ) -> Result<(), TemporaryError> {
         let node = &mut self.nodes[found.node];
         node.reach = node.reach.max(found.sum);
-        let chain = if found.sum > 0.0 { node.own } else { node.twins };
+        let chain = match found.sum > 0.0 {
+            true => node.own,
+            false => *node.twins.get_or_insert_with(|| self.chains.add()),
+        };
         self.chains.push(chain, id, row)
     }
 
     /// Points that belong to a node itself, as far as is known.
     pub(crate) fn rows(&self, node: TopId) -> u64 {
-        self.chains.rows(self.nodes[node].own) + self.chains.rows(self.nodes[node].twins)
+        self.chains_of(node).map(|chain| self.chains.rows(chain)).sum()
+    }
+
+    /// Where those are.
+    pub(crate) fn chains_of(&self, node: TopId) -> impl Iterator<Item = ChainId> + use<> {
+        let TopNode { own, twins, .. } = self.nodes[node];
+        std::iter::once(own).chain(twins)
+    }
+
+    /// The center of a node.
+    pub(crate) fn center(&self, node: TopId) -> &[f32] {
+        let TopNode { parent, index, .. } = self.nodes[node];
+        match parent {
+            Some(parent) => &self.nodes[parent].child_centers[index * self.dim..][..self.dim],
+            None => &self.root_center,
+        }
+    }
+
+    /// Forgets where the children of a node are: everything below it has been placed.
+    pub(crate) fn close(&mut self, node: TopId) {
+        let node = &mut self.nodes[node];
+        node.child_centers = Vec::new();
+        node.children = Vec::new();
     }
 
     /// The way to a node, with what has come up beside it.
@@ -143,7 +175,7 @@ impl Top {
         }
         path.reverse();
         let radius = metric::distance(self.nodes[node].reach);
-        let center = &self.nodes[node].center;
+        let center = self.center(node);
         let newcomers = path
             .windows(2)
             .map(|step| {
@@ -152,18 +184,17 @@ impl Top {
                 let mut centers = Vec::new();
                 for &child in above.children[above.settled..].iter().filter(|&&c| c != step[1]) {
                     let new = &self.nodes[child];
-                    let distance = metric::distance(self.kernel.sum(center, &new.center));
+                    let distance = metric::distance(self.kernel.sum(center, self.center(child)));
                     let within = metric::distance(new.level.pow4());
                     if !self.slack.excludes(distance, radius, within) {
                         near.push(child);
-                        centers.extend_from_slice(&new.center);
+                        centers.extend_from_slice(self.center(child));
                     }
                 }
                 (near, centers)
             })
             .collect();
-        let path_centers =
-            path.iter().flat_map(|&n| self.nodes[n].center.iter().copied()).collect();
+        let path_centers = path.iter().flat_map(|&n| self.center(n)).copied().collect();
         Route { path, path_centers, newcomers }
     }
 

@@ -50,8 +50,13 @@ impl SpillFile {
         self.file.read_exact_at(buffer, offset).map_err(self.failed("read"))
     }
 
-    /// Gives the space of a range back to the file system, where that can be done.
+    /// Gives the space of a long range back to the file system, where that can be done. Short ranges wait for the end of the
+    /// file: where freed blocks are discarded on the device, each takes as long as a write.
     pub(crate) fn release(&self, offset: u64, len: u64) {
+        const LONG: u64 = 4 << 20;
+        if len < LONG {
+            return;
+        }
         #[cfg(target_os = "linux")]
         {
             use nix::fcntl::{FallocateFlags, fallocate};
