@@ -79,6 +79,14 @@ impl Bytes {
         BytesMut { words: vec![0; len.div_ceil(8)], len }
     }
 
+    /// Asks the system to read all of them now, in one go: a map that is read page by page waits for each.
+    pub(crate) fn will_need(&self) {
+        if let Owner::Window(map) = &self.owner {
+            // Only advice.
+            let _ = map.advise_range(Advice::WillNeed, self.start, self.len);
+        }
+    }
+
     /// Where the bytes begin. They stay there for as long as `self` or a clone of it exists.
     pub(crate) fn as_ptr(&self) -> *const u8 {
         match &self.owner {

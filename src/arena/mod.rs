@@ -113,6 +113,8 @@ impl Arena {
             && !again
             && self.verified.lock().expect("no holder panics").get(&address) == Some(&birth);
         if !passed {
+            // The checksum reads all of it.
+            content.will_need();
             let found = crc32(&content);
             if found != crc {
                 let defect = Defect::Checksum { expected: crc, found };
