@@ -140,6 +140,18 @@ impl StorageError {
     }
 }
 
+/// A temporary file of work that is larger than memory could not be made, written or read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} a temporary file in {}: {source}; the store is as it was", .folder.display())]
+pub struct TemporaryError {
+    /// What was being done: "make", "write", "read".
+    pub operation: &'static str,
+    /// Where.
+    pub folder: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
 /// Why bytes of the store could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -361,6 +373,23 @@ pub enum InsertError {
         /// Rows possible.
         limit: u64,
     },
+    /// The work cannot be done in so little memory.
+    #[error(
+        "a memory limit of {limit} bytes is too small for this: at least {minimum} ({} MiB) are needed",
+        .minimum.div_ceil(1 << 20)
+    )]
+    MemoryLimit {
+        /// The limit.
+        limit: u64,
+        /// The least limit with which it can be done.
+        minimum: u64,
+    },
+    /// A temporary file failed.
+    #[error(transparent)]
+    Temporary(#[from] TemporaryError),
+    /// The source of the points failed.
+    #[error("{0}")]
+    Source(#[source] SourceError),
     /// Interrupted by the caller's [`crate::CancelToken`] before anything was written.
     #[error("interrupted; the store is as it was")]
     Interrupted,
@@ -371,6 +400,9 @@ pub enum InsertError {
     #[error(transparent)]
     Commit(#[from] CommitError),
 }
+
+/// Whatever kept a [`crate::PointSource`] from giving points.
+pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why points could not be deleted.
 #[derive(Debug, thiserror::Error)]

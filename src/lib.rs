@@ -29,6 +29,7 @@
 mod arena;
 mod copies;
 mod error;
+mod external;
 mod format;
 mod history;
 mod ids;
@@ -54,6 +55,8 @@ mod seeded_bug;
 #[doc(hidden)]
 pub mod simulation;
 mod snapshot;
+mod source;
+mod spill;
 mod store;
 mod transaction;
 mod tree;
@@ -68,7 +71,7 @@ pub mod cli;
 pub use error::{
     AtError, BackupError, CommitError, Corruption, CreateError, Defect, DeleteError, InsertError,
     OpenError, OptionsError, Place, PointsError, QueryError, ReadError, ReceiveError, RecoverError,
-    RestoreError, StorageError, TagError,
+    RestoreError, SourceError, StorageError, TagError, TemporaryError,
 };
 pub use ids::{PointId, VersionId};
 pub use insert::report::{Counters, Report, StageTimes};
@@ -84,6 +87,7 @@ pub use options::{
 pub use query::Neighbor;
 pub use retention::{ExpireReport, Retention};
 pub use snapshot::{NeighborTable, Searcher, Snapshot};
+pub use source::PointSource;
 pub use store::Store;
 pub use transaction::Transaction;
 pub use version_info::{VersionInfo, VersionKind};

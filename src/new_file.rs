@@ -56,6 +56,11 @@ impl NewFile {
         self.file.as_file().try_clone().map_err(failed)
     }
 
+    /// The folder of the file.
+    pub(crate) fn folder(&self) -> &Path {
+        folder(&self.target)
+    }
+
     /// Gives the file its name without replacing anything, and makes the name durable.
     pub(crate) fn keep(self) -> Result<(), CreateError> {
         let NewFile { target, file } = self;
@@ -75,7 +80,8 @@ fn default_permissions() -> std::fs::Permissions {
     std::fs::Permissions::from_mode(0o666)
 }
 
-fn folder(path: &Path) -> &Path {
+/// The folder that a file lies in.
+pub(crate) fn folder(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

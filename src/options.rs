@@ -1,11 +1,13 @@
 //! What a caller may choose: the geometry that is written into the file once, and the settings of one opening.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use crate::error::OptionsError;
+use crate::external::Budget;
 use crate::metric;
 
 /// The distance of a store. Persisted; cannot be changed later.
@@ -230,6 +232,10 @@ pub struct OpenOptions {
     pub(crate) provenance: Provenance,
     pub(crate) durability: Durability,
     pub(crate) verify: Verify,
+    pub(crate) memory_limit: Option<u64>,
+    pub(crate) temporary_folder: Option<PathBuf>,
+    /// Shares of memory other than those that the limit gives, for tests: so small that little data does not fit.
+    pub(crate) shares: Option<Budget>,
 }
 
 impl Default for OpenOptions {
@@ -242,6 +248,9 @@ impl Default for OpenOptions {
             provenance: Provenance::System,
             durability: Durability::Full,
             verify: Verify::FirstTouch,
+            memory_limit: None,
+            temporary_folder: None,
+            shares: None,
         }
     }
 }
@@ -281,8 +290,8 @@ impl OpenOptions {
         self
     }
 
-    /// A function that is told how far long operations are. It is called from worker threads, some hundred times at most
-    /// per operation.
+    /// A function that is told how far long operations are. It is called from worker threads, some hundred times at most per
+    /// operation, or, of one that is larger than memory, per second.
     pub fn progress(mut self, f: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(f));
         self
@@ -334,6 +343,25 @@ impl OpenOptions {
     /// ```
     pub fn verify(mut self, policy: Verify) -> Self {
         self.verify = policy;
+        self
+    }
+
+    /// A bound, in bytes, on the memory that inserting, building and compacting take: planning, changed segments, sorting,
+    /// all of it. Not counted are the page cache, which the system takes back when it needs it, and what the caller holds:
+    /// give the points by [`crate::Transaction::insert_from`] or [`crate::Store::build_from`] so as not to hold them.
+    /// What does not fit goes to temporary files in the store's folder, about as large as the points, which are gone
+    /// afterwards, however the process ends. A limit of a tenth of the points' size costs little time.
+    ///
+    /// Answers do not depend on the limit; the shape of a tree that was built within one does. A limit that is too small
+    /// is an error that names the least one.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Another folder for temporary files than the store's own.
+    pub fn temporary_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.temporary_folder = Some(folder.into());
         self
     }
 

@@ -57,7 +57,7 @@ pub fn format(
 ///
 /// As for [`Store::open`].
 pub fn open(disk: Arc<dyn Disk>, open: OpenOptions) -> Result<Store, OpenError> {
-    Store::from_storage(Box::new(Simulated(disk)), open)
+    Store::from_storage(Box::new(Simulated(disk)), open, &std::env::temp_dir())
 }
 
 /// [`Store::receive`] into a store that exists.

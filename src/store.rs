@@ -2,22 +2,28 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions as FileOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::arena::storage::{FileStorage, MemoryStorage, Storage};
 use crate::error::{
     AtError, CreateError, DeleteError, InsertError, OpenError, OptionsError, ReadError,
 };
+use crate::external::{Budget, Means};
+use crate::format::arrays::{ArrayRoot, DATA_ARRAYS};
 use crate::ids::{PointId, VersionId};
-use crate::insert::report::Report;
+use crate::insert::batch::Batch;
+use crate::insert::report::{Report, Work};
 use crate::insert::scratch::ScratchPool;
+use crate::insert::{self, Context};
 use crate::maintain::stats::{self, Stats};
 use crate::maintain::verify::{self, VerifyOptions, VerifyReport};
-use crate::new_file::NewFile;
+use crate::new_file::{NewFile, folder};
 use crate::options::{CreateOptions, Metric, OpenOptions};
 use crate::snapshot::Snapshot;
+use crate::source::PointSource;
 use crate::transaction::Transaction;
+use crate::tree::columns::Tree;
 use crate::version::database::Database;
 use crate::version_info::VersionInfo;
 
@@ -30,6 +36,45 @@ pub(crate) struct Core {
     pub(crate) pool: rayon::ThreadPool,
     pub(crate) options: OpenOptions,
     pub(crate) scratch: ScratchPool,
+    /// Where temporary files go.
+    folder: PathBuf,
+}
+
+impl Core {
+    /// What insertion works with.
+    pub(crate) fn context(&self) -> Context<'_> {
+        Context { options: &self.options, scratch: &self.scratch, most_rebuilt: u64::MAX }
+    }
+
+    /// Runs `work` under the memory limit.
+    pub(crate) fn with_means<R>(
+        &self,
+        dim: usize,
+        work: impl FnOnce(&Means<'_>) -> Result<R, (bool, InsertError)>,
+    ) -> Result<R, (bool, InsertError)> {
+        let limit = self.options.memory_limit.unwrap_or(u64::MAX);
+        let threads = self.pool.current_num_threads();
+        let folder = self.options.temporary_folder.as_deref().unwrap_or(&self.folder);
+        let budget = match self.options.shares {
+            Some(shares) => shares,
+            None => Budget::new(limit, dim, threads, 0).map_err(|e| (false, e))?,
+        };
+        let context = Context { most_rebuilt: budget.cluster_rows as u64 / 2, ..self.context() };
+        work(&Means { db: &self.db, context: &context, limit, threads, folder })
+    }
+
+    /// The live points of a tree in a tree of their own.
+    pub(crate) fn pack(&self, tree: &Tree, work: &mut Work) -> Result<Tree, InsertError> {
+        let (mut points, mut ids) = (Vec::new(), Vec::new());
+        tree.for_each_live(|id, row| {
+            ids.push(id);
+            points.extend_from_slice(row);
+        })?;
+        let batch = Batch { points: &points, ids };
+        let mut packed = Tree::open(&self.db, &[ArrayRoot::default(); DATA_ARRAYS])?;
+        insert::insert(&mut packed, &self.context(), &batch, work)?;
+        Ok(packed)
+    }
 }
 
 /// An exact nearest-neighbour index in a file that keeps every version of itself.
@@ -104,6 +149,67 @@ impl Store {
         Ok(store)
     }
 
+    /// [`Store::build`] from points that are read piece by piece. With [`OpenOptions::memory_limit`] there may be more
+    /// of them than fit into memory.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::build`] and [`Transaction::insert_from`]; nothing is left at `path`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("s.tre");
+    /// # use treering::{PointId, PointSource, SourceError};
+    /// # struct Counting(u64);
+    /// # impl PointSource for Counting {
+    /// #     fn dim(&self) -> usize { 2 }
+    /// #     fn read(&mut self, at_most: usize, points: &mut Vec<f32>, _: &mut Vec<PointId>) -> Result<usize, SourceError> {
+    /// #         let rows = at_most.min(1000 - self.0 as usize);
+    /// #         points.extend((self.0..self.0 + rows as u64).flat_map(|i| [i as f32, 0.5]));
+    /// #         self.0 += rows as u64;
+    /// #         Ok(rows)
+    /// #     }
+    /// # }
+    /// use treering::{CreateOptions, OpenOptions, Store};
+    /// let mut source = Counting(0); // the example of `PointSource`
+    /// let open = OpenOptions::new().threads(1).memory_limit(64 << 20);
+    /// let (_store, report) = Store::build_from(&path, CreateOptions::new(2), open, &mut source, "")?;
+    /// assert_eq!(report.points, 1000);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn build_from(
+        path: impl AsRef<Path>,
+        options: CreateOptions,
+        open: OpenOptions,
+        source: &mut dyn PointSource,
+        message: &str,
+    ) -> Result<(Self, Report), CreateError> {
+        Self::build_with(path.as_ref(), options, open, message, |transaction| {
+            transaction.insert_from(source).map(drop)
+        })
+    }
+
+    fn build_with(
+        path: &Path,
+        options: CreateOptions,
+        open: OpenOptions,
+        message: &str,
+        fill: impl FnOnce(&mut Transaction<'_>) -> Result<(), InsertError>,
+    ) -> Result<(Self, Report), CreateError> {
+        let new = NewFile::beside(path, &options, &open)?;
+        let mut store = Self::from_new(&new, open)?;
+        let mut transaction = store.begin();
+        fill(&mut transaction)?;
+        transaction.message(message);
+        let report = transaction.commit().map_err(InsertError::Commit)?;
+        new.keep()?;
+        Ok((store, report))
+    }
+
     /// Creates a store with a first version, all or nothing: the file appears at `path` when the version is durable.
     ///
     /// `points`: row-major `[n x dim]`. `ids`: one per row, or 0, 1, 2, ... in order. Bulk loading gives the best tree and
@@ -136,14 +242,9 @@ impl Store {
         ids: Option<&[PointId]>,
         message: &str,
     ) -> Result<(Self, Report), CreateError> {
-        let new = NewFile::beside(path.as_ref(), &options, &open)?;
-        let mut store = Self::from_new(&new, open)?;
-        let mut transaction = store.begin();
-        transaction.insert_named(points, ids)?;
-        transaction.message(message);
-        let report = transaction.commit().map_err(InsertError::Commit)?;
-        new.keep()?;
-        Ok((store, report))
+        Self::build_with(path.as_ref(), options, open, message, |transaction| {
+            transaction.insert_named(points, ids).map(drop)
+        })
     }
 
     /// Opens a store for reading and writing. Costs a few reads, whatever the size of the file.
@@ -182,7 +283,7 @@ impl Store {
             .write(!open.read_only)
             .open(path)
             .map_err(|source| OpenError::Path { path: path.to_path_buf(), source })?;
-        Self::from_file(file, open)
+        Self::from_file(file, open, folder(path))
     }
 
     /// A store without a file: the same in every respect, and gone when it is dropped.
@@ -207,21 +308,24 @@ impl Store {
         let storage = MemoryStorage::default();
         Database::format(&storage, &options, open.provenance)?;
         let open = OpenOptions { read_only: false, ..open };
-        Self::from_storage(Box::new(storage), open).map_err(|e| CreateError::Open(Box::new(e)))
+        Self::from_storage(Box::new(storage), open, &std::env::temp_dir())
+            .map_err(|e| CreateError::Open(Box::new(e)))
     }
 
     pub(crate) fn from_new(new: &NewFile, open: OpenOptions) -> Result<Self, CreateError> {
         let open = OpenOptions { read_only: false, ..open };
-        Self::from_file(new.handle()?, open).map_err(|e| CreateError::Open(Box::new(e)))
+        Self::from_file(new.handle()?, open, new.folder())
+            .map_err(|e| CreateError::Open(Box::new(e)))
     }
 
-    fn from_file(file: File, options: OpenOptions) -> Result<Self, OpenError> {
-        Self::from_storage(Box::new(FileStorage::new(file)), options)
+    fn from_file(file: File, options: OpenOptions, folder: &Path) -> Result<Self, OpenError> {
+        Self::from_storage(Box::new(FileStorage::new(file)), options, folder)
     }
 
     pub(crate) fn from_storage(
         storage: Box<dyn Storage>,
         options: OpenOptions,
+        folder: &Path,
     ) -> Result<Self, OpenError> {
         let provenance = (!options.read_only).then_some(options.provenance);
         let db = Database::open(storage, provenance, options.verify)?;
@@ -235,7 +339,8 @@ impl Store {
             .build()
             .map_err(|e| OptionsError { option: "threads", why: e.to_string() })?;
         let scratch = ScratchPool::new(pool.current_num_threads());
-        let core = Arc::new(Core { db, pool, options, scratch });
+        let folder = folder.to_path_buf();
+        let core = Arc::new(Core { db, pool, options, scratch, folder });
         Ok(Store { core, latest: Mutex::new(None) })
     }
 
@@ -324,7 +429,7 @@ impl Store {
     /// Makes a version with the same points in a tree built anew; see [`Transaction::compact`].
     ///
     /// The file grows by about what a store built in one batch from the live points takes; what only older versions refer
-    /// to stays until they expire. Readers are not disturbed. Memory: all live points, twice.
+    /// to stays until they expire. Readers are not disturbed. Memory: all live points, twice, unless there is a limit.
     ///
     /// # Errors
     ///

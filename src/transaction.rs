@@ -3,21 +3,23 @@
 use std::fmt;
 use std::time::Instant;
 
-use crate::error::{AtError, CommitError, DeleteError, InsertError, ReadError};
-use crate::format::arrays::{ArrayRoot, DATA_ARRAYS};
+use crate::error::{AtError, CommitError, DeleteError, InsertError, PointsError, ReadError};
+use crate::external;
 use crate::format::version_row::{
     KIND_COMPACT, KIND_DELETE, KIND_INSERT, KIND_MIXED, KIND_RESTORE, MESSAGE_BYTES, VersionRow,
 };
 use crate::ids::{PointId, VersionId};
-use crate::insert::batch::{self, Batch, NextId};
+use crate::insert::batch::{self, NextId};
 use crate::insert::report::{Counters, Report, Work};
-use crate::insert::{self, Context, remove};
+use crate::insert::{self, remove};
 use crate::options::Durability;
+use crate::source::{PointSource, Slice};
 use crate::store::Store;
 use crate::tree::columns::Tree;
 use crate::tree::id_index;
 use crate::version::commit::{Draft, NewVersion, commit};
 use crate::version::database::Database;
+use crate::version::early::Early;
 
 /// What a transaction works on, from its first operation on.
 struct State {
@@ -31,6 +33,8 @@ struct State {
     /// The base is not the newest version, but one that was asked for.
     restored: bool,
     work: Work,
+    /// What has been written already, if there is a memory limit.
+    early: Option<Early>,
 }
 
 impl State {
@@ -44,6 +48,7 @@ impl State {
             compacted: false,
             restored: false,
             work: Work::default(),
+            early: None,
         })
     }
 }
@@ -107,6 +112,56 @@ impl<'a> Transaction<'a> {
         self.insert_named(points, Some(ids))
     }
 
+    /// Inserts points that are read piece by piece. With [`crate::OpenOptions::memory_limit`] there may be more of them
+    /// than fit into memory; without, they are read into memory first.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Transaction::insert`]; also if the source fails, if the limit is too small, or if temporary files cannot
+    /// be written.
+    pub fn insert_from(&mut self, source: &mut dyn PointSource) -> Result<&mut Self, InsertError> {
+        if self.store.core.options.memory_limit.is_some() {
+            return self.insert_limited(source);
+        }
+        const ROWS: usize = 1 << 16;
+        let expected = self.store.dim();
+        if source.dim() != expected {
+            return Err(PointsError::Dimension { expected, found: source.dim() }.into());
+        }
+        let (mut points, mut ids) = (Vec::new(), Vec::new());
+        loop {
+            let before = ids.len();
+            let rows = source.read(ROWS, &mut points, &mut ids).map_err(InsertError::Source)?;
+            if rows == 0 && ids.len() == before {
+                break;
+            }
+            if self.store.core.options.cancel.is_cancelled() {
+                return Err(InsertError::Interrupted);
+            }
+        }
+        let ids = source.has_ids().then_some(&ids[..]);
+        self.insert_named(&points, ids)
+    }
+
+    fn insert_limited(&mut self, source: &mut dyn PointSource) -> Result<&mut Self, InsertError> {
+        self.check()?;
+        let core = self.store.core.clone();
+        let state = self.state()?;
+        let result = core.pool.install(|| {
+            core.with_means(state.tree.dim, |means| {
+                let mut next_id = state.next_id;
+                let State { tree, early, work, .. } = state;
+                let (points, rebuilt) =
+                    external::insert(tree, means, early, source, &mut next_id, work)?;
+                state.next_id = next_id;
+                state.added += points;
+                state.compacted |= rebuilt;
+                Ok(())
+            })
+        });
+        self.done(result)
+    }
+
     pub(crate) fn insert_named(
         &mut self,
         points: &[f32],
@@ -114,18 +169,30 @@ impl<'a> Transaction<'a> {
     ) -> Result<&mut Self, InsertError> {
         self.check()?;
         let core = self.store.core.clone();
+        let dim = self.store.dim();
+        if core.options.memory_limit.is_some() && points.len().is_multiple_of(dim) {
+            let rows = points.len() / dim;
+            if let Some(ids) = ids.filter(|ids| ids.len() != rows) {
+                return Err(InsertError::IdCount { ids: ids.len(), points: rows });
+            }
+            return self.insert_limited(&mut Slice { dim, points, ids });
+        }
         let state = self.state()?;
         let result: Result<(), (bool, InsertError)> = core.pool.install(|| {
             let mut next_id = state.next_id;
             let batch =
                 batch::check(&state.tree, points, ids, &mut next_id).map_err(|e| (false, e))?;
-            let context = Context { options: &core.options, scratch: &core.scratch };
-            insert::insert(&mut state.tree, &context, &batch, &mut state.work)
+            insert::insert(&mut state.tree, &core.context(), &batch, &mut state.work)
                 .map_err(|e| (true, e))?;
             state.next_id = next_id;
             state.added += batch.ids.len() as u64;
             Ok(())
         });
+        self.done(result)
+    }
+
+    /// After an insertion, which may have left the tree half changed.
+    fn done(&mut self, result: Result<(), (bool, InsertError)>) -> Result<&mut Self, InsertError> {
         match result {
             Ok(()) => Ok(self),
             Err((half_done, e)) => {
@@ -144,14 +211,22 @@ impl<'a> Transaction<'a> {
         self.check()?;
         let core = self.store.core.clone();
         let state = self.state()?;
-        let result = core.pool.install(|| remove::remove(&mut state.tree, ids, &mut state.work));
+        let result = core.pool.install(|| {
+            remove::remove(&mut state.tree, ids, &mut state.work)?;
+            match core.options.memory_limit {
+                Some(limit) => {
+                    external::relieve(&core.db, limit, &mut state.early, &mut state.tree)
+                }
+                None => Ok(()),
+            }
+        });
         match result {
             Ok(()) => {
                 state.removed += ids.len() as u64;
                 Ok(self)
             }
             Err(e) => {
-                self.broken |= matches!(e, DeleteError::Read(_));
+                self.broken |= matches!(e, DeleteError::Read(_) | DeleteError::Commit(_));
                 Err(e)
             }
         }
@@ -159,7 +234,7 @@ impl<'a> Transaction<'a> {
 
     /// Builds the tree anew from the live points, in packed order and without dead rows: what many batches have scattered
     /// then answers, and takes space, as if it had been loaded at once. Ids and answers stay. Older versions keep what
-    /// they have. Needs memory for all live points.
+    /// they have. Needs memory for all live points, unless there is a memory limit.
     ///
     /// # Errors
     ///
@@ -168,21 +243,19 @@ impl<'a> Transaction<'a> {
         self.check()?;
         let core = self.store.core.clone();
         let state = self.state()?;
-        let result = core.pool.install(|| -> Result<(), InsertError> {
-            let (mut points, mut ids) = (Vec::new(), Vec::new());
-            state.tree.for_each_live(|id, row| {
-                ids.push(id);
-                points.extend_from_slice(row);
-            })?;
-            let batch = Batch { points: &points, ids };
-            let mut packed = Tree::open(&core.db, &[ArrayRoot::default(); DATA_ARRAYS])?;
-            let context = Context { options: &core.options, scratch: &core.scratch };
-            insert::insert(&mut packed, &context, &batch, &mut state.work)?;
+        let result = core.pool.install(|| {
+            let State { tree, early, work, .. } = &mut *state;
+            let packed = match core.options.memory_limit {
+                Some(_) => core.with_means(tree.dim, |means| {
+                    external::compact(tree, means, early, work).map_err(|e| (true, e))
+                }),
+                None => core.pack(tree, work).map_err(|e| (false, e)),
+            }?;
             state.tree = packed;
             state.compacted = true;
             Ok(())
         });
-        result.map(|()| self)
+        self.done(result)
     }
 
     /// Goes back to an older version: the transaction holds its points, and nothing of what was done before in the
@@ -230,7 +303,7 @@ impl<'a> Transaction<'a> {
         self.state()?;
         let state = self.state.as_mut().expect("made by the line above");
         let start = Instant::now();
-        let State { base, tree, added, removed, compacted, restored, work, .. } = state;
+        let State { base, tree, added, removed, compacted, restored, work, early, .. } = state;
         (work.counters.cow_segments, work.counters.cow_bytes_copied) = tree.copied();
         let mut row = VersionRow {
             parent: base.version,
@@ -266,6 +339,7 @@ impl<'a> Transaction<'a> {
                 row,
                 base: base.version,
                 received: None,
+                early: early.take(),
             });
             let group = match core.options.durability {
                 Durability::Full => 0,

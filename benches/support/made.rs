@@ -4,7 +4,7 @@
 //! nor the number of rows changes a row.
 
 /// Rows that one generator makes.
-const ROWS_PER_CHUNK: usize = 1024;
+pub(crate) const ROWS_PER_CHUNK: usize = 1024;
 /// The stream that a family of sheets is drawn from; rows use the others.
 const SHEETS_STREAM: u64 = u64::MAX;
 
@@ -136,6 +136,11 @@ impl Made {
 
     /// The first `count` rows of a stream, row-major `[count x dim]`. Runs on all cores.
     pub(crate) fn rows(&self, count: usize, seed: u64, stream: u64) -> Vec<f32> {
+        self.rows_from(0, count, seed, stream)
+    }
+
+    /// `count` rows of a stream from row `first * ROWS_PER_CHUNK` on.
+    pub(crate) fn rows_from(&self, first: u64, count: usize, seed: u64, stream: u64) -> Vec<f32> {
         let dim = self.dim();
         let mut rows = vec![0.0; count * dim];
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -146,7 +151,7 @@ impl Made {
             for (thread, share) in shares.enumerate() {
                 scope.spawn(move || {
                     for (i, chunk) in share.chunks_mut(ROWS_PER_CHUNK * dim).enumerate() {
-                        let chunk_index = (thread * chunks_each + i) as u64;
+                        let chunk_index = first + (thread * chunks_each + i) as u64;
                         self.fill(&mut SplitMix64::new(seed, stream, chunk_index), chunk);
                     }
                 });

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each harness uses a part of this")]
 
 pub(crate) mod flags;
+pub(crate) mod group;
 pub(crate) mod made;
 
 /// The middle value; of an even number the upper one; NaN of none.

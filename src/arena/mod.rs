@@ -138,6 +138,11 @@ impl Arena {
         self.policy == Verify::Never || verified().get(&address) == Some(&birth)
     }
 
+    /// Bytes that this process has written and no commit refers to yet; the file is long enough for them.
+    pub(crate) fn unchecked(&self, address: u64, bytes: u32) -> Result<Bytes, StorageError> {
+        self.storage.map(address, bytes as usize)
+    }
+
     /// Writes `pieces` (address, bytes, stored length) in large writes; pieces that lie side by side go out together,
     /// the space up to the stored length as zeros.
     pub(crate) fn write_pieces(&self, mut pieces: Vec<Piece<'_>>) -> Result<(), StorageError> {

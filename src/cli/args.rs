@@ -23,7 +23,7 @@ pub(super) struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok; 1 failure; 2 usage; 3 corrupt, or verify failed; 4 locked by another writer;
-5 version, tag or id not found; 6 out of memory or disk; 130 interrupted (the store stays openable).
+5 version, tag or id not found; 6 out of memory limit or disk; 130 interrupted (the store stays openable).
 
 INPUT and QUERIES: .npy (n x d, float32, float64 or uint8), .csv (numbers, at most one header line),
 or - for CSV on standard input; --format overrides the ending.
@@ -99,7 +99,20 @@ pub(super) struct Build {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(super) leaf_capacity: Option<u32>,
     #[command(flatten)]
+    pub(super) memory: Memory,
+    #[command(flatten)]
     pub(super) message: Message,
+}
+
+/// How much memory may be used.
+#[derive(Args, Debug)]
+pub(super) struct Memory {
+    /// Use no more memory than this, the page cache aside; what does not fit goes to temporary files
+    #[arg(long, value_name = "SIZE", value_parser = super::human::parse_bytes)]
+    pub(super) memory_limit: Option<u64>,
+    /// Where temporary files go, if not to the store's folder
+    #[arg(long, value_name = "FOLDER", requires = "memory_limit")]
+    pub(super) temporary_folder: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -111,6 +124,8 @@ pub(super) struct Insert {
     /// What to do with ids that are live already
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = OnDuplicate::Error)]
     pub(super) on_duplicate: OnDuplicate,
+    #[command(flatten)]
+    pub(super) memory: Memory,
     #[command(flatten)]
     pub(super) message: Message,
 }
@@ -134,6 +149,8 @@ pub(super) struct Delete {
 pub(super) struct Compact {
     /// The store
     pub(super) store: PathBuf,
+    #[command(flatten)]
+    pub(super) memory: Memory,
     #[command(flatten)]
     pub(super) message: Message,
 }

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use super::args::{Build, Input};
+use super::args::{Build, Input, Memory};
 use super::context::Context;
 use super::failure::Failure;
 use super::made;
 use super::progress::Bar;
-use crate::ingest::{self, Rows};
-use crate::{CreateError, CreateOptions, PointId, Store};
+use crate::ingest::{self, Points};
+use crate::{CreateError, CreateOptions, OpenOptions, PointSource, Store};
 
 pub(super) fn run(context: &Context, args: &Build) -> Result<(), Failure> {
     let started = Instant::now();
@@ -18,23 +18,31 @@ pub(super) fn run(context: &Context, args: &Build) -> Result<(), Failure> {
         return Err(fail(CreateError::Exists { path: args.store.clone() }));
     }
     let bar = Bar::new(context.quiet);
-    let (rows, ids) = args.input.read(&bar)?;
+    let mut points = args.input.open(&bar)?;
     context.check_interrupt()?;
-    let mut options = CreateOptions::new(rows.dim).metric(args.metric.into());
+    let mut options = CreateOptions::new(points.dim()).metric(args.metric.into());
     if let Some(points) = args.leaf_capacity {
         options = options.leaf_capacity(points);
     }
-    let (store, report) = Store::build(
-        &args.store,
-        options,
-        context.open_options(&bar),
-        &rows.values,
-        ids.as_deref(),
-        &args.message.text,
-    )
-    .map_err(fail)?;
+    let open = args.memory.apply(context.open_options(&bar));
+    let (store, report) =
+        Store::build_from(&args.store, options, open, &mut points, &args.message.text)
+            .map_err(fail)?;
     drop((bar, store));
     made::print(context, &report, started)
+}
+
+impl Memory {
+    /// The settings of an opening, with the limit.
+    pub(super) fn apply(&self, mut options: OpenOptions) -> OpenOptions {
+        if let Some(bytes) = self.memory_limit {
+            options = options.memory_limit(bytes);
+        }
+        if let Some(folder) = &self.temporary_folder {
+            options = options.temporary_folder(folder);
+        }
+        options
+    }
 }
 
 impl Input {
@@ -43,16 +51,16 @@ impl Input {
         ingest::label(&self.input)
     }
 
-    /// Reads the rows, and the ids if a file of them was given.
-    pub(super) fn read(&self, bar: &Bar) -> Result<(Rows, Option<Vec<PointId>>), Failure> {
+    /// Opens the rows, and the ids if a file of them was given.
+    pub(super) fn open(&self, bar: &Bar) -> Result<Points, Failure> {
         bar.stage("read", 0, 0);
         let both = |path: &std::path::Path| path.as_os_str() == "-";
         if both(&self.input) && self.ids.as_deref().is_some_and(both) {
             let why = "INPUT and --ids cannot both be standard input";
             return Err(Failure::Usage(why.to_owned()));
         }
-        let rows = ingest::read_all(&self.input, self.format)?;
-        let ids = self.ids.as_deref().map(ingest::read_ids).transpose()?;
-        Ok((rows, ids))
+        let rows = ingest::open(&self.input, self.format)?;
+        let ids = self.ids.as_deref().map(ingest::open_ids).transpose()?;
+        Ok(Points { rows, ids })
     }
 }

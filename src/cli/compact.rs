@@ -11,7 +11,7 @@ use super::progress::Bar;
 pub(super) fn run(context: &Context, args: &Compact) -> Result<(), Failure> {
     let started = Instant::now();
     let bar = Bar::new(context.quiet);
-    let mut store = context.open_writer(&args.store, &bar)?;
+    let mut store = context.open_writer_within(&args.store, &args.memory, &bar)?;
     let mut transaction = store.begin();
     transaction.message(&args.message.text);
     let input = args.store.display().to_string();

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::args::{At, Global};
+use super::args::{At, Global, Memory};
 use super::exit;
 use super::failure::{About, Failure};
 use super::progress::Bar;
@@ -71,6 +71,16 @@ impl Context {
     /// Opens a store for writing.
     pub(super) fn open_writer(&self, store: &Path, bar: &Bar) -> Result<Store, Failure> {
         Store::open_with(store, self.open_options(bar)).about(store)
+    }
+
+    /// Opens a store for writing within a memory limit.
+    pub(super) fn open_writer_within(
+        &self,
+        store: &Path,
+        memory: &Memory,
+        bar: &Bar,
+    ) -> Result<Store, Failure> {
+        Store::open_with(store, memory.apply(self.open_options(bar))).about(store)
     }
 
     /// Opens a store for reading only.

@@ -128,6 +128,12 @@ fn receive(source: &ReceiveError) -> u8 {
 fn insert(source: &InsertError) -> u8 {
     match source {
         InsertError::Interrupted => INTERRUPTED,
+        InsertError::MemoryLimit { .. } => FULL,
+        InsertError::Temporary(e) => io(&e.source),
+        InsertError::Source(e) => match e.downcast_ref::<IngestError>() {
+            Some(IngestError::TooLarge { .. }) => FULL,
+            _ => FAILURE,
+        },
         InsertError::Read(source) => read(source),
         InsertError::Commit(source) => commit(source),
         InsertError::Points(_)

@@ -113,9 +113,12 @@ fn open_message(store: &Path, source: &OpenError) -> String {
 /// Errors about rows are about the input file; the others speak for themselves.
 fn insert_message(input: &str, source: &InsertError) -> String {
     match source {
-        InsertError::Interrupted | InsertError::Read(_) | InsertError::Commit(_) => {
-            source.to_string()
-        }
+        InsertError::Interrupted
+        | InsertError::MemoryLimit { .. }
+        | InsertError::Temporary(_)
+        | InsertError::Source(_)
+        | InsertError::Read(_)
+        | InsertError::Commit(_) => source.to_string(),
         _ => format!("{input}: {source}"),
     }
 }

@@ -32,6 +32,29 @@ pub(super) fn bytes(n: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// Bytes as people write them: `2GiB`, `512MiB`, `1.5 GiB`, `100MB`, `4096`.
+pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 9] = [
+        ("kib", 1 << 10),
+        ("mib", 1 << 20),
+        ("gib", 1 << 30),
+        ("tib", 1 << 40),
+        ("kb", 1000),
+        ("mb", 1_000_000),
+        ("gb", 1_000_000_000),
+        ("tb", 1_000_000_000_000),
+        ("b", 1),
+    ];
+    let lower = text.trim().to_ascii_lowercase();
+    let unit = UNITS.iter().find_map(|(name, bytes)| Some((lower.strip_suffix(name)?, *bytes)));
+    let (number, unit) = unit.unwrap_or((&lower, 1));
+    let bytes = number.trim_end().parse::<f64>().ok().map(|number| number * unit as f64);
+    match bytes {
+        Some(bytes) if bytes >= 1.0 && bytes < 2f64.powi(62) => Ok(bytes as u64),
+        _ => Err("a size is a number of bytes, KiB, MiB or GiB: 512MiB, 2GiB".to_owned()),
+    }
+}
+
 /// RFC 3339 in UTC with all nine digits, so that it can be given back exactly.
 pub(super) fn time(time: SystemTime) -> String {
     When::Time(time).to_string()
@@ -87,6 +110,17 @@ pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_bytes("512MiB"), Ok(512 << 20));
+        assert_eq!(parse_bytes("1.5 gib"), Ok(3 << 29));
+        assert_eq!(parse_bytes("100MB"), Ok(100_000_000));
+        assert_eq!(parse_bytes("4096"), Ok(4096));
+        for wrong in ["", "MiB", "-1", "12 parsecs", "nan", "1e99", "0"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
     use std::time::Duration;
 
     #[test]

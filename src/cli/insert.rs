@@ -8,54 +8,65 @@ use super::context::Context;
 use super::failure::{About, Failure};
 use super::made;
 use super::progress::Bar;
-use crate::{PointId, PointsError, Transaction};
+use crate::ingest::{self, Points};
+use crate::{PointId, PointSource, PointsError, Transaction};
 
 pub(super) fn run(context: &Context, args: &Insert) -> Result<(), Failure> {
     let started = Instant::now();
     let bar = Bar::new(context.quiet);
-    let mut store = context.open_writer(&args.store, &bar)?;
-    let (rows, ids) = args.input.read(&bar)?;
+    let mut store = context.open_writer_within(&args.store, &args.memory, &bar)?;
+    let mut points = args.input.open(&bar)?;
     context.check_interrupt()?;
     let fail = |source| Failure::Insert { input: args.input.name(), source };
-    if rows.dim != store.dim() {
-        // Its values might still make whole rows of the store's dimension.
-        let source = PointsError::Dimension { expected: store.dim(), found: rows.dim };
+    if points.dim() != store.dim() {
+        // Told before anything is made room for.
+        let source = PointsError::Dimension { expected: store.dim(), found: points.dim() };
         return Err(fail(source.into()));
     }
     let mut transaction = store.begin();
     transaction.message(&args.message.text);
-    match &ids {
-        Some(ids) => {
-            if args.on_duplicate == OnDuplicate::Replace && ids.len() == rows.rows() {
-                make_room(&mut transaction, ids, &args.store)?;
-            }
-            transaction.insert_with_ids(&rows.values, ids).map_err(fail)?;
-        }
-        None => {
-            transaction.insert(&rows.values).map_err(fail)?;
-        }
+    if args.on_duplicate == OnDuplicate::Replace
+        && let Some(file) = &args.input.ids
+    {
+        make_room(&mut transaction, &mut points, file, &args.store)?;
     }
+    transaction.insert_from(&mut points).map_err(fail)?;
     let report = transaction.commit().about(&args.store)?;
     drop((bar, store));
     made::print(context, &report, started)
 }
 
-/// Deletes those of `ids` that are live. An id that stands twice is left for the insertion to report, which names rows.
+/// Deletes those of the ids in `file` that are live. An id that stands twice is left for the insertion to report, which
+/// names rows. Standard input can be read only once, so its ids are kept.
 fn make_room(
     transaction: &mut Transaction<'_>,
-    ids: &[PointId],
+    points: &mut Points,
+    file: &Path,
     store: &Path,
 ) -> Result<(), Failure> {
-    let mut live = Vec::new();
-    for &id in ids {
-        if transaction.contains(id).about(store)? {
-            live.push(id);
+    const IDS: usize = 1 << 16;
+    let mut source = ingest::open_ids(file)?;
+    let mut kept = Vec::new();
+    let mut ids = Vec::new();
+    while source.read(IDS, &mut ids)? > 0 {
+        let mut live: Vec<PointId> = Vec::new();
+        for &id in &ids {
+            if transaction.contains(id).about(store)? {
+                live.push(id);
+            }
         }
+        live.sort_unstable();
+        live.dedup();
+        if !live.is_empty() {
+            transaction.delete(&live).about(store)?;
+        }
+        if file.as_os_str() == "-" {
+            kept.extend_from_slice(&ids);
+        }
+        ids.clear();
     }
-    live.sort_unstable();
-    live.dedup();
-    if !live.is_empty() {
-        transaction.delete(&live).about(store)?;
+    if file.as_os_str() == "-" {
+        points.ids = Some(ingest::ids_at_hand(kept));
     }
     Ok(())
 }

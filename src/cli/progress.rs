@@ -1,8 +1,11 @@
-//! The progress bar: on a terminal only, on standard error, gone when the work is done.
+//! The progress bar: on a terminal only, on standard error, gone when the work is done. Rate and remaining time are those
+//! of the stage that it names; work with several says which of how many.
 
 use std::io::IsTerminal;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+use super::human;
 
 /// A bar, or nothing where none is wanted. Cleared when dropped.
 pub(super) struct Bar(Option<Handle>);
@@ -17,8 +20,14 @@ impl Bar {
         if quiet || !std::io::stderr().is_terminal() {
             return Bar(None);
         }
-        let style = ProgressStyle::with_template("{msg:>12} [{wide_bar}] {percent:>3} % {elapsed}")
+        let template =
+            "{msg:>14} [{wide_bar}] {percent:>3} %, {per_sec}, {elapsed} gone, {eta} left of this";
+        let style = ProgressStyle::with_template(template)
             .expect("the template is a constant")
+            .with_key("per_sec", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+                // Nothing more can be done about an error here.
+                let _ = write!(text, "{} a second", human::count(state.per_sec() as u64));
+            })
             .progress_chars("=> ");
         Bar(Some(Handle(ProgressBar::new(0).with_style(style))))
     }
@@ -41,6 +50,9 @@ impl Handle {
     pub(super) fn stage(&self, name: &'static str, done: u64, total: u64) {
         if self.0.message() != name {
             self.0.set_message(name);
+            // The rate of one stage says nothing of the next.
+            self.0.set_position(0);
+            self.0.reset_eta();
         }
         self.0.set_length(total.max(done));
         self.0.set_position(done);

@@ -15,7 +15,7 @@ use super::{IngestError, Input, RowSource};
 /// Rows of a CSV input.
 struct CsvRows {
     label: String,
-    reader: Reader<Box<dyn Read>>,
+    reader: Reader<Box<dyn Read + Send>>,
     dim: usize,
     /// A row that was read to learn the dimension and has not been given out.
     pending: bool,

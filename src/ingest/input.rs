@@ -11,7 +11,7 @@ pub(super) struct Input {
     /// What messages call it.
     pub(super) label: String,
     /// Unbuffered.
-    pub(super) bytes: Box<dyn Read>,
+    pub(super) bytes: Box<dyn Read + Send>,
     /// Length in bytes of a regular file; unknown for pipes and standard input.
     pub(super) length: Option<u64>,
 }

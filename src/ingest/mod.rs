@@ -14,15 +14,17 @@ mod error;
 mod ids;
 mod input;
 mod npy;
+mod points;
 
 use std::path::Path;
 
 use clap::ValueEnum;
 
 pub(crate) use error::IngestError;
-pub(crate) use ids::read_ids;
+pub(crate) use ids::{IdSource, ids_at_hand, open_ids, read_ids};
 use input::Input;
 pub(crate) use input::label;
+pub(crate) use points::Points;
 
 /// How an input's bytes are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -73,7 +75,7 @@ impl Rows {
 }
 
 /// Rows that are read as they are asked for.
-pub(crate) trait RowSource {
+pub(crate) trait RowSource: Send {
     /// Values per row, at least 1.
     fn dim(&self) -> usize;
 

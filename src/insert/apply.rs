@@ -14,7 +14,7 @@ use crate::error::{InsertError, ReadError};
 use crate::format::rows::NONE;
 use crate::ids::PointId;
 use crate::seeded_bug::SeededBug;
-use crate::tree::columns::{ROOT, Range, Tree};
+use crate::tree::columns::{ROOT, Tree};
 use crate::tree::id_index;
 
 /// Applies a plan. New points must be counted where they were placed; moved ones are counted there already.
@@ -33,8 +33,7 @@ pub(crate) fn apply(
             let source = Source { dim: tree.dim, seed: tree.seed, batch, moved: &nothing };
             let mut layout = Layout::behind(tree);
             layout.root(&root);
-            let nothing = Range { start: 0, count: 0 };
-            layout.write_boxes(tree, &source, nothing, nothing)?;
+            layout.write_boxes(tree, &source, &[])?;
             layout.write(tree, &source, &mut journal, &mut entries)?;
             work.counters.splice_count += 1;
         }
@@ -108,7 +107,7 @@ fn apply_change(
     let mut layout = Layout::behind(tree);
     let slots = layout.own_rows(node, &change.body);
     let children = layout.children(node, &change.body.children);
-    let extent = layout.write_boxes(tree, &source, slots, children)?;
+    let extent = layout.write_boxes(tree, &source, &[(slots, children)])?[0];
     layout.write(tree, &source, journal, entries)?;
     if children.count > 0 {
         work.counters.splice_count += 1;

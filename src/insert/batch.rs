@@ -59,7 +59,11 @@ pub(crate) fn check<'a>(
         return Err(InsertError::SlotsExhausted { needed, limit });
     }
     let ids = match ids {
-        None => automatic(rows, next)?,
+        None => {
+            let mut ids = Vec::new();
+            automatic(rows, next, &mut ids)?;
+            ids
+        }
         Some(ids) => {
             if ids.len() != rows {
                 return Err(InsertError::IdCount { ids: ids.len(), points: rows });
@@ -74,26 +78,36 @@ pub(crate) fn check<'a>(
             if let Some(row) = live?.iter().position(|&live| live) {
                 return Err(InsertError::AlreadyLive { row, id: ids[row] });
             }
-            let last = ids.iter().max();
-            *next = last.map_or(*next, |&last| {
-                next.and_then(|n| n.max(last).checked_add((n <= last) as u64))
-            });
+            move_beyond(next, ids);
             ids.to_vec()
         }
     };
     Ok(Batch { points, ids })
 }
 
-fn automatic(rows: usize, next: &mut NextId) -> Result<Vec<PointId>, InsertError> {
+/// Moves beyond ids that are used.
+pub(crate) fn move_beyond(next: &mut NextId, ids: &[PointId]) {
+    let last = ids.iter().max();
+    *next =
+        last.map_or(*next, |&last| next.and_then(|n| n.max(last).checked_add((n <= last) as u64)));
+}
+
+/// Appends the next automatic ids.
+pub(crate) fn automatic(
+    rows: usize,
+    next: &mut NextId,
+    ids: &mut Vec<PointId>,
+) -> Result<(), InsertError> {
     if rows == 0 {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let first = next.ok_or(InsertError::IdsExhausted { last: PointId::MAX })?;
     let last = first
         .checked_add(rows as u64 - 1)
         .ok_or(InsertError::IdsExhausted { last: first.saturating_sub(1) })?;
     *next = last.checked_add(1);
-    Ok((first..=last).collect())
+    ids.extend(first..=last);
+    Ok(())
 }
 
 /// The earliest position whose id stands at an earlier one too, with that earlier one first.
@@ -132,12 +146,16 @@ mod tests {
     #[test]
     fn automatic_ids_end_at_the_largest() {
         let mut next = Some(u64::MAX - 1);
-        assert_eq!(automatic(2, &mut next).unwrap(), [u64::MAX - 1, u64::MAX]);
+        let mut ids = Vec::new();
+        automatic(2, &mut next, &mut ids).unwrap();
+        assert_eq!(ids, [u64::MAX - 1, u64::MAX]);
         assert_eq!(next, None);
-        assert!(matches!(automatic(1, &mut next), Err(InsertError::IdsExhausted { .. })));
-        assert!(automatic(0, &mut next).unwrap().is_empty());
+        let refused = automatic(1, &mut next, &mut ids);
+        assert!(matches!(refused, Err(InsertError::IdsExhausted { .. })));
+        automatic(0, &mut next, &mut ids).unwrap();
         let mut next = Some(u64::MAX - 1);
-        assert!(automatic(3, &mut next).is_err());
+        assert!(automatic(3, &mut next, &mut ids).is_err());
+        assert_eq!(ids.len(), 2);
     }
 
     #[test]

@@ -154,22 +154,26 @@ impl Layout {
         extent
     }
 
-    /// Appends the boxes of the nodes laid out, and returns that of `slots` and `children` together, which are laid out
-    /// too.
+    /// Appends the boxes of the nodes laid out, and returns, for each of `subtrees`, that of its own slots and children
+    /// together, which are laid out too.
     pub(crate) fn write_boxes(
         &self,
         tree: &mut Tree,
         source: &Source<'_>,
-        slots: Range,
-        children: Range,
-    ) -> Result<Extent, ReadError> {
+        subtrees: &[(Range, Range)],
+    ) -> Result<Vec<Extent>, ReadError> {
         if !tree.has_boxes() {
-            return Ok(Extent::EMPTY);
+            return Ok(vec![Extent::EMPTY; subtrees.len()]);
         }
         let extents = self.extents(source);
-        let mut whole = self.extent_of_rows(source, slots);
-        let first_child = (children.start - self.first_node) as usize;
-        extents[first_child..].iter().take(children.count as usize).for_each(|e| whole.merge(e));
+        let whole = subtrees.iter().map(|&(slots, children)| {
+            let mut whole = self.extent_of_rows(source, slots);
+            let first_child = (children.start - self.first_node) as usize;
+            let children = extents[first_child..].iter().take(children.count as usize);
+            children.for_each(|e| whole.merge(e));
+            whole
+        });
+        let whole = whole.collect();
 
         // The nodes that share a group with earlier ones, then whole groups.
         let (row, lane) = extent::place(self.first_node);

@@ -191,7 +191,7 @@ mod tests {
             let batch = Batch { points: &points, ids };
             let open = OpenOptions::new();
             let scratch = ScratchPool::new(1);
-            let context = Context { options: &open, scratch: &scratch };
+            let context = Context { options: &open, scratch: &scratch, most_rebuilt: u64::MAX };
             let found = locate(tree, &context, &batch, &mut Work::default()).unwrap();
             assert!(found.radii.is_empty(), "every point is inside every radius (T5)");
             assert!(found.extents.is_empty(), "and inside every box (T8)");

@@ -38,6 +38,8 @@ use scratch::ScratchPool;
 pub(crate) struct Context<'a> {
     pub(crate) options: &'a OpenOptions,
     pub(crate) scratch: &'a ScratchPool,
+    /// A batch rebuilds no subtree with more points than this, because they would not fit into memory.
+    pub(crate) most_rebuilt: u64,
 }
 
 /// Why a stage stopped.
@@ -63,7 +65,7 @@ impl From<Stop> for InsertError {
 }
 
 impl Context<'_> {
-    fn check(&self) -> Result<(), Stop> {
+    pub(crate) fn check(&self) -> Result<(), Stop> {
         match self.options.cancel.is_cancelled() {
             true => Err(Stop::Interrupted),
             false => Ok(()),

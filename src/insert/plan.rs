@@ -36,6 +36,9 @@ const REBUILT_BUCKETS: u64 = 64;
 /// A subtree is also rebuilt when its node links this many later ranges, which are rewritten as a whole.
 const REBUILD_RUNS: u16 = 4096;
 
+/// With more than this many it is rebuilt even if that takes more memory than there should be.
+const LAST_RUNS: u16 = 60_000;
+
 /// What becomes of a node's present rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
@@ -102,7 +105,7 @@ pub(crate) fn plan(
         let level = root_level(farthest);
         Changes::Root(splitter.branch(center, level, share, &mut split)?)
     } else {
-        let groups = group(tree, placements)?;
+        let groups = group(tree, placements, context.most_rebuilt)?;
         work.times.group += start.elapsed();
         Changes::Nodes(plan_groups(tree, context, batch, placements, groups, &mut split)?)
     };
@@ -125,8 +128,9 @@ fn share_wall_time(work: &mut Work, wall: std::time::Duration) {
     }
 }
 
-/// Groups the batch by node, and merges the groups below each node that is to be rebuilt.
-fn group(tree: &Tree, placements: &Placements) -> Result<Vec<Group>, ReadError> {
+/// Groups the batch by node, and merges the groups below each node that is to be rebuilt, which come to `most` points
+/// in all, or fewer.
+fn group(tree: &Tree, placements: &Placements, most: u64) -> Result<Vec<Group>, ReadError> {
     let mut by_node: BTreeMap<u32, Vec<Point>> = BTreeMap::new();
     for (point, &node) in placements.nodes.iter().enumerate() {
         by_node.entry(node).or_default().push(point as Point);
@@ -141,6 +145,7 @@ fn group(tree: &Tree, placements: &Placements) -> Result<Vec<Group>, ReadError> 
     }
     let batch = placements.nodes.len() as u64;
     let mut budget = (REBUILT_PER_POINT * batch).max(REBUILT_BUCKETS * tree.leaf_capacity as u64);
+    budget = budget.min(most);
     // Parents come before their children.
     let mut overgrown = BTreeSet::new();
     for (&node, &gain) in &gained {
@@ -153,7 +158,8 @@ fn group(tree: &Tree, placements: &Placements) -> Result<Vec<Group>, ReadError> 
             Ok(())
         })?;
         let grown = live > REBUILD_GROWTH * built && live >= 2 * tree.leaf_capacity as u64;
-        let due = link.run_count >= REBUILD_RUNS || (grown && live <= budget);
+        let full = link.run_count >= REBUILD_RUNS && (live <= most || link.run_count > LAST_RUNS);
+        let due = full || (grown && live <= budget);
         if has_children && due && ancestor_in(tree, node, &overgrown)?.is_none() {
             budget = budget.saturating_sub(live);
             overgrown.insert(node);

@@ -47,11 +47,17 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The point's place in the order in which centers are chosen: a seeded permutation of the ids (SplitMix64's
-    /// finaliser, Steele, Lea & Flood, OOPSLA 2014), so that it depends neither on arrival nor on threads.
+    /// The point's place in the order in which centers are chosen.
     #[inline]
     pub(crate) fn priority(&self, point: Point) -> u64 {
-        let mut z = self.id(point).wrapping_add(self.seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        Self::priority_of(self.id(point), self.seed)
+    }
+
+    /// The place of an id in that order: a seeded permutation of the ids (SplitMix64's finaliser, Steele, Lea & Flood,
+    /// OOPSLA 2014), so that it depends neither on arrival nor on threads.
+    #[inline]
+    pub(crate) fn priority_of(id: PointId, seed: u64) -> u64 {
+        let mut z = id.wrapping_add(seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)

@@ -37,7 +37,7 @@ impl Share {
         self.sums.push(sum);
     }
 
-    fn farthest(&self) -> f32 {
+    pub(crate) fn farthest(&self) -> f32 {
         self.sums.iter().copied().fold(0.0, f32::max)
     }
 }
@@ -99,7 +99,7 @@ pub(crate) struct Splitter<'a> {
     pub(crate) slack: Slack,
     pub(crate) context: &'a Context<'a>,
     /// Rows with s > 0 that a bucket holds.
-    bucket_rows: usize,
+    pub(crate) bucket_rows: usize,
 }
 
 impl<'a> Splitter<'a> {
@@ -181,7 +181,7 @@ impl<'a> Splitter<'a> {
     }
 
     /// Rounds of candidates until the own share fits the bucket. True if the node is left flat.
-    fn win_children(&self, shares: &mut Shares, work: &mut Work) -> Result<bool, Stop> {
+    pub(crate) fn win_children(&self, shares: &mut Shares, work: &mut Work) -> Result<bool, Stop> {
         if shares.own.members.len() > self.bucket_rows {
             work.counters.splits += 1;
         }

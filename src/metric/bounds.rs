@@ -102,7 +102,7 @@ impl Slack {
     pub(crate) fn new(dim: usize) -> Self {
         assert!(dim <= MAX_DIM, "at most {MAX_DIM} dimensions");
         if SeededBug::DropSlack.is_planted() {
-            return Self { relative: 0.0, absolute: 0.0, filter: (1.0, 0.0) };
+            return Self { relative: 0.0, absolute: 0.0, filter: (1.0, 0.0), cells: (1.0, 0.0) };
         }
         Self {
             relative: (dim.div_ceil(16) + 10) as f64 * 2.0_f64.powi(-24),

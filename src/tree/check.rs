@@ -131,6 +131,7 @@ impl Checker<'_> {
             }
         }
         path.pop();
+        let is_empty = ranges.iter().all(|range| range.count == 0);
         let range = one_range(ranges);
         let CountRow { live: counted, span, .. } = tree.counts.get(node as u64)?;
         self.expect(counted as u64 == live, node, || {
@@ -139,7 +140,9 @@ impl Checker<'_> {
         let spans = span == 0
             || range.is_some_and(|range| range.count == span && range.start == link.row.slot_start);
         self.expect(spans, node, || format!("node {node} claims a range of {span} slots"));
-        Ok(Found { live, range: if span > 0 { range } else { None } })
+        // Where there are no slots, they are one range.
+        let nothing = is_empty.then_some(Range { start: 0, count: 0 });
+        Ok(Found { live, range: if span > 0 { range } else { nothing } })
     }
 
     /// T2 and T3 for the children of a node.

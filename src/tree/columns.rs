@@ -11,7 +11,7 @@ use crate::format::rows::{
     self, CountRow, IndexPieceRow, IndexRunRow, LinkRow, NodeRow, OwnerRow, RunRow,
 };
 use crate::metric::{BOX_GROUP, Kernel, MAX_BOX_DIM, Slack};
-use crate::version::column::{ChangedColumn, Column, Record};
+use crate::version::column::{ChangedColumn, Column, EarlyColumn, Record};
 use crate::version::database::Database;
 use crate::version::table::Table;
 
@@ -155,6 +155,33 @@ impl Tree {
             &self.index_slots,
             &self.boxes,
         ]
+    }
+
+    /// The data columns, to be written early.
+    pub(crate) fn early_columns(&mut self) -> [&mut dyn EarlyColumn; DATA_ARRAYS] {
+        [
+            &mut self.coordinates,
+            &mut self.ids,
+            &mut self.tombstones,
+            &mut self.owners,
+            &mut self.centers,
+            &mut self.radii,
+            &mut self.nodes,
+            &mut self.links,
+            &mut self.counts,
+            &mut self.runs,
+            &mut self.level_counts,
+            &mut self.index_runs,
+            &mut self.index_pieces,
+            &mut self.index_keys,
+            &mut self.index_slots,
+            &mut self.boxes,
+        ]
+    }
+
+    /// Bytes of changed segments in memory.
+    pub(crate) fn changed_bytes(&mut self) -> u64 {
+        self.early_columns().iter().map(|column| column.changed_bytes()).sum()
     }
 
     /// Segments and bytes that changes have copied so far.

@@ -101,12 +101,25 @@ fn partition(
 
 /// Adds entries, which win over all older ones. Ids must be distinct. Costs O(n log n) for n entries, and amortised
 /// O(log N) rewrites of each of the N entries there are.
-pub(crate) fn insert(tree: &mut Tree, entries: Vec<(PointId, u32)>) -> Result<(), ReadError> {
-    if entries.is_empty() {
+pub(crate) fn insert(tree: &mut Tree, mut entries: Vec<(PointId, u32)>) -> Result<(), ReadError> {
+    entries.par_sort_unstable_by_key(|entry| entry.0);
+    let count = entries.len() as u64;
+    insert_sorted(tree, count, entries.into_iter().map(Ok), |_| Ok(()))
+}
+
+/// Like [`insert`], for `count` entries by ascending id that need not be in memory; neither are those merged with them.
+/// `pause` is called now and then, so that what has been written can be got rid of.
+pub(crate) fn insert_sorted<E: From<ReadError>>(
+    tree: &mut Tree,
+    count: u64,
+    entries: impl Iterator<Item = Result<(PointId, u32), E>>,
+    mut pause: impl FnMut(&mut Tree) -> Result<(), E>,
+) -> Result<(), E> {
+    if count == 0 {
         return Ok(());
     }
     let mut runs = runs(tree)?;
-    let mut total = entries.len() as u64;
+    let mut total = count;
     let all = runs.iter().fold(total, |sum, run| sum.saturating_add(run.entries));
     let most = total.saturating_mul(MERGED_PER_ENTRY).max(all / MERGED_PART).max(MERGED_ENTRIES);
     let mut keep = runs.len();
@@ -115,23 +128,37 @@ pub(crate) fn insert(tree: &mut Tree, entries: Vec<(PointId, u32)>) -> Result<()
         keep -= 1;
         total = total.saturating_add(runs[keep].entries);
     }
-    // Oldest first; a stable sort by id then leaves the newest entry of each id last.
-    let mut merged = Vec::new();
-    for run in &runs[keep..] {
-        read_run(tree, run, &mut merged)?;
+    // Newest first, so that the first of those with the same id is the one that counts.
+    let mut older: Vec<Cursor> = runs[keep..].iter().rev().map(Cursor::new).collect();
+    let mut heads: Vec<Option<(PointId, u32)>> = Vec::with_capacity(older.len());
+    for cursor in &mut older {
+        heads.push(cursor.next(tree)?);
     }
-    merged.extend(entries);
-    merged.par_sort_by_key(|entry| entry.0);
-    let mut kept = 0;
-    for i in 0..merged.len() {
-        if i + 1 == merged.len() || merged[i + 1].0 != merged[i].0 {
-            merged[kept] = merged[i];
-            kept += 1;
+    let mut entries = entries;
+    let mut new = entries.next().transpose()?;
+    let mut writer = RunWriter::new(tree);
+    loop {
+        let least = heads.iter().chain([&new]).flatten().map(|entry| entry.0).min();
+        let Some(id) = least else {
+            break;
+        };
+        let mut slot = None;
+        if let Some((_, newest)) = new.filter(|entry| entry.0 == id) {
+            slot = Some(newest);
+            new = entries.next().transpose()?;
+        }
+        for (head, cursor) in heads.iter_mut().zip(&mut older) {
+            if let Some((_, older)) = head.filter(|entry| entry.0 == id) {
+                slot.get_or_insert(older);
+                *head = cursor.next(tree)?;
+            }
+        }
+        if writer.push(tree, id, slot.expect("some entry has the least id"))? {
+            pause(tree)?;
         }
     }
-    merged.truncate(kept);
     runs.truncate(keep);
-    runs.push(write_run(tree, &merged)?);
+    runs.push(writer.finish(tree)?);
     for (i, run) in runs.iter().enumerate() {
         match (i as u64) < tree.index_runs.len() {
             true => tree.index_runs.set(i as u64, *run)?,
@@ -144,83 +171,220 @@ pub(crate) fn insert(tree: &mut Tree, entries: Vec<(PointId, u32)>) -> Result<()
     Ok(())
 }
 
-fn read_run(
-    tree: &Tree,
-    run: &IndexRunRow,
-    out: &mut Vec<(PointId, u32)>,
-) -> Result<(), ReadError> {
-    for row in run.piece_start..run.piece_start.saturating_add(run.piece_count) {
-        let piece = tree.index_pieces.get(row)?;
-        let mut slots = Vec::new();
-        tree.index_slots
-            .for_chunks(piece.slot_start, piece.count, |_, chunk| slots.extend_from_slice(chunk))?;
-        if piece.sparse == 0 {
+/// Entries that are read, or held back before they are written, at a time.
+const BATCH: usize = 4096;
+
+/// The entries of a run, by id.
+struct Cursor {
+    /// Pieces left.
+    pieces: std::ops::Range<u64>,
+    piece: IndexPieceRow,
+    /// Rows of `piece` that have been read.
+    done: u64,
+    batch: std::vec::IntoIter<(PointId, u32)>,
+}
+
+impl Cursor {
+    fn new(run: &IndexRunRow) -> Self {
+        let end = run.piece_start.saturating_add(run.piece_count);
+        Cursor {
+            pieces: run.piece_start..end,
+            piece: IndexPieceRow::default(),
+            done: 0,
+            batch: Vec::new().into_iter(),
+        }
+    }
+
+    fn next(&mut self, tree: &Tree) -> Result<Option<(PointId, u32)>, ReadError> {
+        loop {
+            if let Some(entry) = self.batch.next() {
+                return Ok(Some(entry));
+            }
+            if self.done == self.piece.count {
+                let Some(row) = self.pieces.next() else {
+                    return Ok(None);
+                };
+                self.piece = tree.index_pieces.get(row)?;
+                self.done = 0;
+            }
+            self.batch = self.read(tree)?.into_iter();
+        }
+    }
+
+    fn read(&mut self, tree: &Tree) -> Result<Vec<(PointId, u32)>, ReadError> {
+        let IndexPieceRow { first_id, count, slot_start, key_start, sparse, .. } = self.piece;
+        let now = (count - self.done).min(BATCH as u64);
+        let mut slots = Vec::with_capacity(now as usize);
+        tree.index_slots.for_chunks(slot_start.saturating_add(self.done), now, |_, chunk| {
+            slots.extend_from_slice(chunk)
+        })?;
+        let mut entries = Vec::with_capacity(now as usize);
+        if sparse == 0 {
             // Not a range of ids: it could not end at the largest.
-            let entries = (0..).map(|i| piece.first_id.wrapping_add(i)).zip(slots);
-            out.extend(entries.filter(|&(_, slot)| slot != NONE));
+            let ids = (self.done..).map(|i| first_id.wrapping_add(i));
+            entries.extend(ids.zip(slots).filter(|&(_, slot)| slot != NONE));
         } else {
             let mut slots = slots.into_iter();
-            tree.index_keys.for_chunks(piece.key_start, piece.count, |_, chunk| {
-                out.extend(chunk.iter().copied().zip(&mut slots))
+            tree.index_keys.for_chunks(key_start.saturating_add(self.done), now, |_, chunk| {
+                entries.extend(chunk.iter().copied().zip(&mut slots))
             })?;
         }
+        self.done += now;
+        Ok(entries)
     }
-    Ok(())
 }
 
-/// Appends a run made of `entries`, which are sorted by id.
-fn write_run(tree: &mut Tree, entries: &[(PointId, u32)]) -> Result<IndexRunRow, ReadError> {
-    let piece_start = tree.index_pieces.len();
-    let mut sparse_start = 0;
-    let mut start = 0;
-    while start < entries.len() {
-        let mut end = start + 1;
-        while end < entries.len() && entries[end].0 - entries[end - 1].0 <= DENSE_GAP {
-            end += 1;
+/// Appends a run, entry by entry.
+struct RunWriter {
+    piece_start: u64,
+    entries: u64,
+    /// The last entries, as long as it is open whether they are worth a dense piece.
+    stretch: Vec<(PointId, u32)>,
+    /// Piece that is being written. Its `count` grows.
+    open: Option<IndexPieceRow>,
+    last_id: PointId,
+    keys: Vec<u64>,
+    slots: Vec<u32>,
+}
+
+impl RunWriter {
+    fn new(tree: &Tree) -> Self {
+        RunWriter {
+            piece_start: tree.index_pieces.len(),
+            entries: 0,
+            stretch: Vec::new(),
+            open: None,
+            last_id: 0,
+            keys: Vec::new(),
+            slots: Vec::new(),
         }
-        if end - start >= DENSE_IDS || entries.len() < DENSE_IDS {
-            write_sparse(tree, &entries[sparse_start..start])?;
-            write_dense(tree, &entries[start..end])?;
-            sparse_start = end;
+    }
+
+    /// Adds the next entry. True if something was written.
+    fn push(&mut self, tree: &mut Tree, id: PointId, slot: u32) -> Result<bool, ReadError> {
+        let goes_on = self.entries > 0 && id - self.last_id <= DENSE_GAP;
+        self.entries += 1;
+        match &mut self.open {
+            Some(piece) if piece.sparse == 0 && goes_on => {
+                let holes = (id - self.last_id - 1) as usize;
+                self.slots.resize(self.slots.len() + holes, NONE);
+                self.slots.push(slot);
+                piece.count += holes as u64 + 1;
+            }
+            _ => {
+                // While there are fewer entries in all, it is not known yet whether the run is short.
+                if !goes_on && self.entries > DENSE_IDS as u64 {
+                    self.settle_stretch(tree)?;
+                }
+                self.stretch.push((id, slot));
+                if self.entries == DENSE_IDS as u64 {
+                    self.settle_beginning(tree)?;
+                } else if self.entries > DENSE_IDS as u64 && self.stretch.len() == DENSE_IDS {
+                    self.make_dense(tree)?;
+                }
+            }
         }
-        start = end;
+        self.last_id = id;
+        let due = self.slots.len() >= BATCH;
+        if due {
+            self.flush(tree)?;
+        }
+        Ok(due)
     }
-    write_sparse(tree, &entries[sparse_start..])?;
-    Ok(IndexRunRow {
-        piece_start,
-        piece_count: tree.index_pieces.len() - piece_start,
-        entries: entries.len() as u64,
-    })
-}
 
-fn write_dense(tree: &mut Tree, entries: &[(PointId, u32)]) -> Result<(), ReadError> {
-    let first_id = entries[0].0;
-    let mut slots = Vec::with_capacity(entries.len());
-    for &(id, slot) in entries {
-        slots.resize((id - first_id) as usize, NONE);
-        slots.push(slot);
+    /// The run is not short: its first entries are taken as stretches of their own right.
+    fn settle_beginning(&mut self, tree: &mut Tree) -> Result<(), ReadError> {
+        let first = std::mem::take(&mut self.stretch);
+        for (id, slot) in first {
+            if self.stretch.last().is_some_and(|last| id - last.0 > DENSE_GAP) {
+                self.settle_stretch(tree)?;
+            }
+            self.stretch.push((id, slot));
+        }
+        match self.stretch.len() == DENSE_IDS {
+            true => self.make_dense(tree),
+            false => Ok(()),
+        }
     }
-    let slot_start = tree.index_slots.len();
-    tree.index_slots.push(&slots)?;
-    let count = slots.len() as u64;
-    let piece = IndexPieceRow { first_id, count, slot_start, key_start: 0, sparse: 0, reserved: 0 };
-    tree.index_pieces.push(&[piece])
-}
 
-fn write_sparse(tree: &mut Tree, entries: &[(PointId, u32)]) -> Result<(), ReadError> {
-    let Some(&(first_id, _)) = entries.first() else {
-        return Ok(());
-    };
-    let piece = IndexPieceRow {
-        first_id,
-        count: entries.len() as u64,
-        slot_start: tree.index_slots.len(),
-        key_start: tree.index_keys.len(),
-        sparse: 1,
-        reserved: 0,
-    };
-    let (keys, slots): (Vec<u64>, Vec<u32>) = entries.iter().copied().unzip();
-    tree.index_keys.push(&keys)?;
-    tree.index_slots.push(&slots)?;
-    tree.index_pieces.push(&[piece])
+    /// The stretch has ended: it is dense already, or sparse.
+    fn settle_stretch(&mut self, tree: &mut Tree) -> Result<(), ReadError> {
+        if self.open.is_some_and(|piece| piece.sparse == 0) {
+            self.close(tree)?;
+        }
+        for (id, slot) in std::mem::take(&mut self.stretch) {
+            let piece = self.open.get_or_insert(IndexPieceRow {
+                first_id: id,
+                count: 0,
+                slot_start: tree.index_slots.len() + self.slots.len() as u64,
+                key_start: tree.index_keys.len() + self.keys.len() as u64,
+                sparse: 1,
+                reserved: 0,
+            });
+            piece.count += 1;
+            self.keys.push(id);
+            self.slots.push(slot);
+        }
+        Ok(())
+    }
+
+    /// The stretch begins a dense piece.
+    fn make_dense(&mut self, tree: &mut Tree) -> Result<(), ReadError> {
+        self.close(tree)?;
+        let stretch = std::mem::take(&mut self.stretch);
+        let first_id = stretch[0].0;
+        let slot_start = tree.index_slots.len() + self.slots.len() as u64;
+        let before = self.slots.len();
+        for (id, slot) in stretch {
+            self.slots.resize(before + (id - first_id) as usize, NONE);
+            self.slots.push(slot);
+        }
+        let count = (self.slots.len() - before) as u64;
+        self.open = Some(IndexPieceRow {
+            first_id,
+            count,
+            slot_start,
+            key_start: 0,
+            sparse: 0,
+            reserved: 0,
+        });
+        Ok(())
+    }
+
+    fn close(&mut self, tree: &mut Tree) -> Result<(), ReadError> {
+        match self.open.take() {
+            Some(piece) => tree.index_pieces.push(&[piece]),
+            None => Ok(()),
+        }
+    }
+
+    fn flush(&mut self, tree: &mut Tree) -> Result<(), ReadError> {
+        tree.index_keys.push(&self.keys)?;
+        tree.index_slots.push(&self.slots)?;
+        self.keys.clear();
+        self.slots.clear();
+        Ok(())
+    }
+
+    fn finish(mut self, tree: &mut Tree) -> Result<IndexRunRow, ReadError> {
+        if self.entries < DENSE_IDS as u64 {
+            // A short run: every stretch is dense.
+            let mut rest = std::mem::take(&mut self.stretch).into_iter().peekable();
+            while let Some(entry) = rest.next() {
+                self.stretch.push(entry);
+                if rest.peek().is_none_or(|next| next.0 - entry.0 > DENSE_GAP) {
+                    self.make_dense(tree)?;
+                }
+            }
+        } else {
+            self.settle_stretch(tree)?;
+        }
+        self.close(tree)?;
+        self.flush(tree)?;
+        Ok(IndexRunRow {
+            piece_start: self.piece_start,
+            piece_count: tree.index_pieces.len() - self.piece_start,
+            entries: self.entries,
+        })
+    }
 }

@@ -3,8 +3,11 @@
 //! One type serves snapshots and transactions. A snapshot never changes a column; a transaction works on columns of
 //! its own, and [`super::commit`] writes their changed segments. Segment translation is paid once per run of rows:
 //! [`Column::chunk`] returns the longest slice that one segment holds.
+//!
+//! A transaction larger than memory writes segments early, see [`super::early`]. Such a segment is read through the map
+//! again if it is needed; changed again, it goes elsewhere, so that no mapped byte ever changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
@@ -41,6 +44,16 @@ impl<T> std::ops::Deref for Segment<T> {
     }
 }
 
+/// A segment in the file to which no commit refers yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    pub(crate) address: u64,
+    /// Of the stored bytes.
+    pub(crate) crc: u32,
+    /// Stored length.
+    pub(crate) bytes: u32,
+}
+
 /// Rows of `width` records of type `T` each.
 pub(crate) struct Column<T> {
     table: Table,
@@ -49,7 +62,10 @@ pub(crate) struct Column<T> {
     /// 2^64 by the rows of a segment, rounded up; 0 for one row, where that does not fit.
     reciprocal: u64,
     segments: Vec<OnceLock<Segment<T>>>,
+    /// Segments in memory that differ from what the file has.
     changed: BTreeSet<u64>,
+    /// Segments that the transaction has written already, those changed again since included.
+    written: BTreeMap<u64, Written>,
     /// Segments copied before they were changed, and their bytes.
     copied: (u64, u64),
 }
@@ -78,6 +94,7 @@ impl<T: Record> Column<T> {
             segments: std::iter::repeat_with(OnceLock::new).take(segments as usize).collect(),
             table: Table { arena, spec, root, access },
             changed: BTreeSet::new(),
+            written: BTreeMap::new(),
             copied: (0, 0),
         })
     }
@@ -104,8 +121,14 @@ impl<T: Record> Column<T> {
     #[cold]
     #[inline(never)]
     fn load(&self, segment: usize) -> Result<&[T], ReadError> {
-        let bytes = self.table.segment(segment as u64)?;
-        let rows = self.table.spec.rows_in(segment as u64, self.table.root.rows) as usize;
+        let number = segment as u64;
+        let (bytes, rows) = match self.written.get(&number) {
+            Some(written) => {
+                (self.table.arena.unchecked(written.address, written.bytes)?, self.rows)
+            }
+            None => (self.table.segment(number)?, self.table.root.rows),
+        };
+        let rows = self.table.spec.rows_in(number, rows) as usize;
         let typed = Typed::new(bytes, rows * self.width).ok_or_else(|| {
             let array = self.table.spec.array.name();
             ReadError::row(array, segment as u64, "segment is too short or not aligned")
@@ -272,8 +295,10 @@ impl<T: Record> Column<T> {
         let slot = self.segments[segment].get_mut().expect("loaded just now");
         if let Segment::Shared(typed) = slot {
             let copy = typed.to_vec();
-            self.copied.0 += 1;
-            self.copied.1 += size_of_val(&copy[..]) as u64;
+            if !self.written.contains_key(&(segment as u64)) {
+                self.copied.0 += 1;
+                self.copied.1 += size_of_val(&copy[..]) as u64;
+            }
             *slot = Segment::Own(copy);
             self.changed.insert(segment as u64);
         }
@@ -292,12 +317,24 @@ pub(crate) trait WrittenColumn {
     fn rows(&self) -> u64;
     /// The used bytes of a changed segment.
     fn bytes(&self, segment: u64) -> &[u8];
+    /// Segments that are in the file already, though no commit refers to them; changed ones among them are out of date.
+    fn written(&self) -> Option<&BTreeMap<u64, Written>> {
+        None
+    }
 }
 
 /// A column of a transaction.
 pub(crate) trait ChangedColumn: WrittenColumn {
     /// Changed segments, ascending.
     fn changed(&self) -> Vec<u64>;
+}
+
+/// A column whose changed segments can be written before the commit.
+pub(crate) trait EarlyColumn: ChangedColumn {
+    /// Bytes of memory that changed segments occupy.
+    fn changed_bytes(&self) -> u64;
+    /// Notes where changed segments have been written, and drops them from memory.
+    fn settle(&mut self, written: Vec<(u64, Written)>);
 }
 
 impl<T: Record> WrittenColumn for Column<T> {
@@ -314,11 +351,30 @@ impl<T: Record> WrittenColumn for Column<T> {
             self.segments[segment as usize].get().expect("a changed segment is loaded");
         rows.as_bytes()
     }
+
+    fn written(&self) -> Option<&BTreeMap<u64, Written>> {
+        Some(&self.written)
+    }
 }
 
 impl<T: Record> ChangedColumn for Column<T> {
     fn changed(&self) -> Vec<u64> {
         self.changed_segments()
+    }
+}
+
+impl<T: Record> EarlyColumn for Column<T> {
+    fn changed_bytes(&self) -> u64 {
+        let spec = &self.table.spec;
+        self.changed.len() as u64 * spec.rows_per_segment * spec.row_bytes as u64
+    }
+
+    fn settle(&mut self, written: Vec<(u64, Written)>) {
+        for (segment, place) in written {
+            self.changed.remove(&segment);
+            self.segments[segment as usize] = OnceLock::new();
+            self.written.insert(segment, place);
+        }
     }
 }
 
@@ -333,5 +389,9 @@ impl WrittenColumn for &dyn ChangedColumn {
 
     fn bytes(&self, segment: u64) -> &[u8] {
         (**self).bytes(segment)
+    }
+
+    fn written(&self) -> Option<&BTreeMap<u64, Written>> {
+        (**self).written()
     }
 }

@@ -5,12 +5,14 @@
 
 use super::column::ChangedColumn;
 use super::confirm::confirm;
-use super::database::Database;
+use super::database::{Database, Writer};
+use super::early::Early;
 use super::expire::{self, Expiry};
 use super::family::Brief;
 use super::pins::Gate;
 use super::placement::Placement;
 use super::state_plan::{StateChange, StatePlan};
+use crate::arena::free_space::FreeSpace;
 use crate::error::{CommitError, ReadError, StorageError};
 use crate::format::arrays::{ArrayRoot, DATA_ARRAYS, STATE_ARRAYS};
 use crate::format::rows::FreedRow;
@@ -60,6 +62,8 @@ pub(crate) struct NewVersion<'a> {
     /// The version comes from another store and keeps its number, time and lineage; so do these rows of expired versions
     /// that come between the newest and it.
     pub(crate) received: Option<Vec<VersionRow>>,
+    /// What the columns have written already.
+    pub(crate) early: Option<Early>,
 }
 
 /// Makes a draft the newest commit and returns the row of its version, if it makes one.
@@ -75,13 +79,7 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
         return Err(CommitError::Interrupted);
     }
     let old = db.newest()?;
-    confirm(db, &mut writer, &old)?;
-    if writer.space.is_none() {
-        let (space, freed) = db.load_space(&old)?;
-        writer.space = Some(space);
-        writer.freed = freed;
-    }
-    let mut space = writer.space.clone().expect("loaded above");
+    let mut space = prepare(db, &mut writer, &old)?;
     // A slot in the place of the newest one on the disk would put both at stake, so one number is left out if need be.
     let mut number = old.commit + 1;
     if number > writer.durable && (number - writer.durable).is_multiple_of(SLOT_RING) {
@@ -113,12 +111,17 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
     slot.store_lineage = db.header.lineage;
     slot.commit_lineage = writer.lineage(number)?;
     slot.time_ns = time_ns;
-    let (columns, mut row, received) = match draft.version {
-        Some(NewVersion { columns, row, received, .. }) => {
-            (Vec::from(columns), Some(row), received)
+    let (columns, mut row, received, mut early) = match draft.version {
+        Some(NewVersion { columns, row, received, early, .. }) => {
+            (Vec::from(columns), Some(row), received, early)
         }
-        None => (Vec::new(), None, None),
+        None => (Vec::new(), None, None, None),
     };
+    let storage = db.arena.storage();
+    let (mut old_len, mut written_early) = (storage.len()?, 0);
+    if let Some(early) = &mut early {
+        (space, old_len, written_early) = early.hand_over();
+    }
     if let (Some(row), Some(_)) = (&row, &received) {
         slot.commit_lineage = row.commit_lineage;
         slot.time_ns = row.time_ns.max(old.time_ns + 1);
@@ -156,16 +159,16 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
         row.commit = number;
         row.commit_lineage = slot.commit_lineage;
         row.bytes_written = data.iter().map(Placement::planned_bytes).sum::<u64>()
+            + written_early
             + state.planned_bytes()
             + 3 * PAGE_BYTES as u64;
     }
 
     // 2. Reserve growth, so that a full disk shows here.
-    let storage = db.arena.storage();
     let file_bytes = space.used_end();
-    let old_len = storage.len()?;
-    if file_bytes > old_len
-        && let Err(e) = storage.allocate(old_len, file_bytes - old_len)
+    let reserved = storage.len()?;
+    if file_bytes > reserved
+        && let Err(e) = storage.allocate(reserved, file_bytes - reserved)
     {
         return Err(abort(db, old_len, file_bytes, e));
     }
@@ -193,6 +196,8 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
         return Err(CommitError::Interrupted);
     }
 
+    // From here on the file is not cut back without need: what was written early may become part of the store.
+    early.into_iter().for_each(Early::keep);
     slot.file_bytes = file_bytes;
     slot.first_commit = writer.durable + 1;
     let freed = state.freed_ranges();
@@ -241,6 +246,30 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
     leave_hint(db, number);
     drop(gate);
     Ok(row)
+}
+
+/// Makes sure that the newest commit is durable, and returns the space as it left it.
+fn prepare(
+    db: &Database,
+    writer: &mut Writer,
+    newest: &CommitSlot,
+) -> Result<FreeSpace, CommitError> {
+    confirm(db, writer, newest)?;
+    if writer.space.is_none() {
+        let (space, freed) = db.load_space(newest)?;
+        writer.space = Some(space);
+        writer.freed = freed;
+    }
+    Ok(writer.space.clone().expect("loaded above"))
+}
+
+/// The space into which what follows the newest commit may be written.
+pub(super) fn writable_space(db: &Database) -> Result<FreeSpace, CommitError> {
+    let mut writer = db.writer.as_ref().ok_or(CommitError::ReadOnly)?.lock().expect("unpoisoned");
+    if writer.poisoned {
+        return Err(CommitError::Poisoned);
+    }
+    prepare(db, &mut writer, &db.newest()?)
 }
 
 /// The oldest version that is retained once `expiry` has taken place.

@@ -8,6 +8,7 @@ pub(crate) mod column;
 pub(crate) mod commit;
 mod confirm;
 pub(crate) mod database;
+pub(crate) mod early;
 pub(crate) mod expire;
 pub(crate) mod family;
 pub(crate) mod pins;

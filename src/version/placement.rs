@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::column::WrittenColumn;
+use super::column::{Written, WrittenColumn};
 use super::database::Database;
 use super::table::TableUpdate;
 use crate::arena::Piece;
@@ -22,7 +22,8 @@ pub(super) struct Placement<C> {
 }
 
 impl<C: WrittenColumn> Placement<C> {
-    /// Finds room for the segments `changed` and the table nodes above them. `replaced` is told what the table that the
+    /// Finds room for the segments `changed` and for the table nodes above them and above those that were written early;
+    /// of these, what has changed since gives its space back. `replaced` is told what the table that the
     /// column had before refers to and the new one will not.
     pub(super) fn new(
         column: C,
@@ -32,7 +33,18 @@ impl<C: WrittenColumn> Placement<C> {
     ) -> Result<Self, ReadError> {
         let spec = column.table().spec;
         let rows = column.rows();
-        let segments = changed
+        let early: Vec<(u64, Written)> =
+            column.written().into_iter().flatten().map(|(&s, &place)| (s, place)).collect();
+        for (segment, place) in &early {
+            if changed.binary_search(segment).is_ok() {
+                space.free(place.address, place.bytes as u64);
+            }
+        }
+        let mut above: Vec<u64> =
+            changed.iter().copied().chain(early.iter().map(|e| e.0)).collect();
+        above.sort_unstable();
+        above.dedup();
+        let segments: BTreeMap<u64, u64> = changed
             .iter()
             .map(|&s| {
                 let bytes = spec.stored_bytes(spec.rows_in(s, rows));
@@ -42,7 +54,7 @@ impl<C: WrittenColumn> Placement<C> {
         let update = TableUpdate::plan(
             column.table().clone(),
             rows,
-            changed.into_iter(),
+            above.into_iter(),
             || space.allocate(spec.block_bytes, Class::Topology),
             replaced,
         )?;
@@ -75,15 +87,16 @@ impl<C: WrittenColumn> Placement<C> {
             .with_min_len(16)
             .map(|piece| crc32_padded(piece.bytes, piece.stored))
             .collect();
-        let entries = segments
-            .keys()
-            .zip(&pieces)
-            .zip(checksums)
-            .map(|((&segment, piece), crc)| {
-                let bytes = piece.stored as u32;
-                (segment, Entry { address: piece.address, birth: commit, crc, bytes })
-            })
-            .collect();
+        let early = column.written().into_iter().flatten().map(|(&segment, place)| {
+            let Written { address, crc, bytes } = *place;
+            (segment, Entry { address, birth: commit, crc, bytes })
+        });
+        // What has changed since it was written early comes later, and wins.
+        let now = segments.keys().zip(&pieces).zip(checksums).map(|((&segment, piece), crc)| {
+            let bytes = piece.stored as u32;
+            (segment, Entry { address: piece.address, birth: commit, crc, bytes })
+        });
+        let entries = early.chain(now).collect();
         let mut nodes = Vec::new();
         let root = update.encode(commit, entries, |address, block| nodes.push((address, block)))?;
         pieces.extend(nodes.iter().map(|(address, block)| Piece {

@@ -11,6 +11,8 @@ mod durability;
 mod exactness;
 mod format;
 mod history;
+#[cfg(feature = "cli")]
+mod limits;
 mod model;
 mod readers;
 mod time_travel;

@@ -9,7 +9,7 @@ mod header;
 mod rows;
 mod values;
 
-use super::{IngestError, Input, RowSource};
+use super::{IdSource, IngestError, Input, RowSource};
 use header::Header;
 use values::{Element, Values};
 
@@ -40,8 +40,8 @@ pub(super) fn open_rows(mut input: Input) -> Result<Box<dyn RowSource>, IngestEr
     if fortran { rows::transposed(values, rows, dim) } else { rows::in_order(values, rows, dim) }
 }
 
-/// Reads an input as a list of ids.
-pub(super) fn read_ids(mut input: Input) -> Result<Vec<u64>, IngestError> {
+/// Opens an input as a list of ids.
+pub(super) fn open_ids(mut input: Input) -> Result<Box<dyn IdSource>, IngestError> {
     let header = Header::read(&mut input)?;
     let element = match header.element {
         Some(Element::U64 | Element::I64) => header.element,
@@ -57,7 +57,13 @@ pub(super) fn read_ids(mut input: Input) -> Result<Vec<u64>, IngestError> {
     if header.shape.len() != 1 {
         return Err(header.wrong_shape(input.label, "a list with one dimension"));
     }
-    Values::new(input, &header, element)?.into_ids()
+    Ok(Box::new(Values::new(input, &header, element)?))
+}
+
+impl IdSource for Values {
+    fn read(&mut self, at_most: usize, into: &mut Vec<u64>) -> Result<usize, IngestError> {
+        self.read_ids(at_most, into)
+    }
 }
 
 #[cfg(test)]
@@ -108,7 +114,10 @@ mod tests {
     }
 
     fn ids(bytes: Vec<u8>) -> Result<Vec<u64>, IngestError> {
-        read_ids(Input::from_bytes("t.npy", bytes))
+        let mut source = open_ids(Input::from_bytes("t.npy", bytes))?;
+        let mut ids = Vec::new();
+        while source.read(1, &mut ids)? > 0 {}
+        Ok(ids)
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Element {
 /// Values of one type, read in order.
 pub(super) struct Values {
     label: String,
-    bytes: Box<dyn Read>,
+    bytes: Box<dyn Read + Send>,
     element: Element,
     /// Values promised and not read yet.
     left: u64,
@@ -152,28 +152,33 @@ impl Values {
         Ok(())
     }
 
-    /// All values as ids.
-    pub(super) fn into_ids(mut self) -> Result<Vec<u64>, IngestError> {
-        let mut ids = Vec::new();
-        if self.vouched {
-            let count = usize::try_from(self.left).map_err(|_| self.too_large())?;
-            ids.try_reserve_exact(count).map_err(|_| self.too_large())?;
-        }
-        while self.left > 0 {
-            let now = self.left.min((PIECE / 8) as u64) as usize;
+    /// Appends up to `at_most` values as ids, and says how many.
+    pub(super) fn read_ids(
+        &mut self,
+        at_most: usize,
+        into: &mut Vec<u64>,
+    ) -> Result<usize, IngestError> {
+        let mut count = self.left.min(at_most as u64) as usize;
+        let read = count;
+        while count > 0 {
+            let now = count.min(PIECE / 8);
+            let first = self.done;
             self.fill(now)?;
-            ids.extend(self.scratch.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b)));
+            let ids = self.scratch.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b));
+            let start = into.len();
+            into.extend(ids);
+            if self.element == Element::I64
+                && let Some(i) = into[start..].iter().position(|&id| id > i64::MAX as u64)
+            {
+                return Err(IngestError::NpyNegativeId {
+                    file: self.label.clone(),
+                    index: first + i as u64,
+                    value: into[start + i] as i64,
+                });
+            }
+            count -= now;
         }
-        if self.element == Element::I64
-            && let Some(index) = ids.iter().position(|&id| id > i64::MAX as u64)
-        {
-            return Err(IngestError::NpyNegativeId {
-                file: self.label,
-                index: index as u64,
-                value: ids[index] as i64,
-            });
-        }
-        Ok(ids)
+        Ok(read)
     }
 
     /// Fills `scratch` with the next `count` values, at most [`PIECE`] bytes. After the last one the input must be at
