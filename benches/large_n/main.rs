@@ -213,7 +213,7 @@ fn measure(
     write_rows(&mut BufWriter::new(File::create(&input)?), &made, points, 0)?;
     write_rows(&mut BufWriter::new(File::create(&queries)?), &made, 10_000, 1)?;
     let bytes = (points * dim * 4) as u64;
-    let limit = flags.number("limit-mib", (bytes / 8 >> 20).max(96));
+    let limit = flags.number("limit-mib", ((bytes / 8) >> 20).max(96));
     let mut rows = Vec::new();
     for limit_mib in [None, Some(limit)] {
         let (store, input, queries) = (store.clone(), input.clone(), queries.clone());
@@ -221,7 +221,7 @@ fn measure(
         let query = |most| Query { store: store.clone(), queries: queries.clone(), dim, most };
         let warm = run(&query(10_000), None)?;
         // The store that was built without a limit is no different.
-        let group_mib = flags.number("group-mib", (build.file_bytes as u64 / 16 >> 20).max(24));
+        let group_mib = flags.number("group-mib", ((build.file_bytes as u64 / 16) >> 20).max(24));
         let group = match limit_mib {
             Some(_) => MemoryGroup::new(group_mib << 20),
             None => Err(String::new()),

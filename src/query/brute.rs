@@ -39,6 +39,10 @@ const LEAST_STEP: f64 = 3.0;
 /// A filter that lets one pair in so many through is of no use.
 const MANY: usize = 8;
 
+/// Queries whose sums are computed together without a filter, and sums that are looked at together.
+const QUERIES_PER_TILE: usize = 16;
+const SUMS_TOGETHER: usize = 16;
+
 /// From this dimension on it is worth asking whether a part of the row tells enough.
 const LONG_ROW: usize = 32;
 
@@ -98,6 +102,50 @@ fn row_by_row(tree: &Tree, queries: &[f32], best: &mut [KBest]) -> Result<(), Re
     Ok(())
 }
 
+/// The canonical sum of every pair: where a filter lets too many through.
+fn tile_by_tile(tree: &Tree, queries: &[f32], best: &mut [KBest]) -> Result<(), ReadError> {
+    let dim = tree.dim;
+    let rows_per_tile = (TILE_BYTES / 4 / (4 * dim)).clamp(16, 1024) as u64;
+    let slots = u64::from(tree.slots());
+    let mut sums = Vec::new();
+    let mut first = 0;
+    while first < slots {
+        let rows = tree.coordinates.chunk(first, rows_per_tile.min(slots - first))?;
+        let count = rows.len() / dim;
+        let groups = queries.chunks(QUERIES_PER_TILE * dim);
+        for (queries, best) in groups.zip(best.chunks_mut(QUERIES_PER_TILE)) {
+            sums.clear();
+            sums.resize(best.len() * count, 0.0);
+            tree.kernel.tile(queries, rows, dim, &mut sums);
+            for (best, sums) in best.iter_mut().zip(sums.chunks_exact(count)) {
+                offer_near(tree, best, first as u32, sums)?;
+            }
+        }
+        first += count as u64;
+    }
+    Ok(())
+}
+
+/// Offers what may enter of the slots from `first` on, whose sums these are.
+fn offer_near(tree: &Tree, best: &mut KBest, first: u32, sums: &[f32]) -> Result<(), ReadError> {
+    for (first, sums) in (first..).step_by(SUMS_TOGETHER).zip(sums.chunks(SUMS_TOGETHER)) {
+        // Mostly none is near; that is seen for all at once.
+        let least = sums.iter().copied().fold(f32::INFINITY, f32::min);
+        if least > best.sum_limit() {
+            continue;
+        }
+        for (slot, &sum) in (first..).zip(sums) {
+            if sum <= best.sum_limit() {
+                let distance = metric::distance(sum);
+                if distance <= best.radius() && tree.is_live(slot)? {
+                    best.offer(tree, distance, slot)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Some rows and some queries, row-major. Any gives the same answers.
 fn sample(tree: &Tree, queries: &[f32]) -> Result<Vec<f32>, ReadError> {
     let (slots, dim) = (tree.slots() as usize, tree.dim);
@@ -152,7 +200,7 @@ fn filter_and_refine(
         if found > pairs / MANY && pass.octets == grid.octets() {
             let live = tree.live()?;
             best.iter_mut().for_each(|best| best.reset(k, live));
-            return row_by_row(tree, queries, best);
+            return tile_by_tile(tree, queries, best);
         }
         if tree.dim >= LONG_ROW {
             pass.octets = next_octets(grid.octets(), pass.octets, found, pairs);
