@@ -201,7 +201,12 @@ fn a_center_that_is_no_point_is_damage() {
         25, 150, 204, 205, 66, 162, 77, 15, 196, 96, 57, 219, 74, 255, 234, 12, 162, 139, 112, 9,
         159, 136, 99, 13,
     ]);
-    // Whatever the place: first and last row of each array of points, of what no store takes.
+}
+
+/// The first and last row of each array of points are what no store takes.
+#[cfg(test)]
+#[test]
+fn rows_that_are_no_points_are_damage() {
     let Base { spec, bytes } = base();
     let mut image = Image::new(spec, bytes);
     for version in image.versions() {
