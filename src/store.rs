@@ -55,11 +55,13 @@ impl Core {
         let limit = self.options.memory_limit.unwrap_or(u64::MAX);
         let threads = self.pool.current_num_threads();
         let folder = self.options.temporary_folder.as_deref().unwrap_or(&self.folder);
+        // Whether the limit is enough is said when the number of points is known.
         let budget = match self.options.shares {
-            Some(shares) => shares,
-            None => Budget::new(limit, dim, threads, 0).map_err(|e| (false, e))?,
+            Some(shares) => Ok(shares),
+            None => Budget::new(limit, dim, threads, 0),
         };
-        let context = Context { most_rebuilt: budget.cluster_rows as u64 / 2, ..self.context() };
+        let most_rebuilt = budget.map_or(0, |budget| budget.cluster_rows as u64 / 2);
+        let context = Context { most_rebuilt, ..self.context() };
         work(&Means { db: &self.db, context: &context, limit, threads, folder })
     }
 
