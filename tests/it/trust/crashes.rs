@@ -201,26 +201,32 @@ pub(crate) fn every_short_sequence(tally: &Tally, one_in: usize) {
 pub(crate) fn histories(tally: &Tally, seeds: usize) {
     let only = std::env::var("TREERING_TRUST_SEED").ok();
     let only: Option<usize> = only.map(|text| text.parse().expect("TREERING_TRUST_SEED: a number"));
-    in_parallel(only.map_or(seeds, |_| 1), |unit| {
-        let seed = only.unwrap_or(unit);
-        let label = format!("TREERING_TRUST_SEED={seed}: ");
-        let mut crashes = Crashes::new(tally, 1000 + seed as u64, 600, label);
-        match seed % 4 {
-            3 => shared_syncs(&mut crashes),
-            kind => {
-                let alphabet = if kind == 2 { &COPY[..] } else { &LOCAL[..] };
-                let mut pick = || alphabet[crashes.random.below(alphabet.len() as u64) as usize];
-                let operations: Vec<Operation> = (0..8).map(|_| pick()).collect();
-                let source = (kind == 2).then(Source::new);
-                // Enough history that space is used again.
-                let start = match kind {
-                    0 => seasoned(&mut Random(seed as u64), 12),
-                    _ => (formatted(), State::default()),
-                };
-                run_and_crash(&mut crashes, start, &operations, 0, source);
-            }
+    in_parallel(only.map_or(seeds, |_| 1), |unit| history(tally, only.unwrap_or(unit)));
+}
+
+/// Like [`histories`], those of versions that share their syncs only.
+pub(crate) fn histories_with_shared_syncs(tally: &Tally, seeds: usize) {
+    in_parallel(seeds, |unit| history(tally, 4 * unit + 3));
+}
+
+fn history(tally: &Tally, seed: usize) {
+    let label = format!("TREERING_TRUST_SEED={seed}: ");
+    let mut crashes = Crashes::new(tally, 1000 + seed as u64, 600, label);
+    match seed % 4 {
+        3 => shared_syncs(&mut crashes),
+        kind => {
+            let alphabet = if kind == 2 { &COPY[..] } else { &LOCAL[..] };
+            let mut pick = || alphabet[crashes.random.below(alphabet.len() as u64) as usize];
+            let operations: Vec<Operation> = (0..8).map(|_| pick()).collect();
+            let source = (kind == 2).then(Source::new);
+            // Enough history that space is used again.
+            let start = match kind {
+                0 => seasoned(&mut Random(seed as u64), 12),
+                _ => (formatted(), State::default()),
+            };
+            run_and_crash(&mut crashes, start, &operations, 0, source);
         }
-    });
+    }
 }
 
 /// Versions that share their syncs: what a crash leaves is a beginning of the history, at least up to the last sync.
