@@ -132,3 +132,19 @@ pub(crate) fn is_held_elsewhere(_: &File, _: LockRange) -> io::Result<bool> {
         "this system has no open-file-description locks, so readers cannot be seen and nothing is expired",
     ))
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_locks_is_an_error_that_says_so() {
+        use nix::errno::Errno;
+        for errno in [Errno::ENOLCK, Errno::EOPNOTSUPP] {
+            let error = explained(errno);
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+            assert!(error.to_string().contains("copy the store to a local disk"));
+        }
+        assert_eq!(explained(Errno::EIO).raw_os_error(), Some(Errno::EIO as i32));
+    }
+}

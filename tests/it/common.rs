@@ -149,3 +149,18 @@ pub(crate) fn tiny(dim: usize, leaf_capacity: u32) -> CreateOptions {
 pub(crate) fn threads(threads: usize) -> OpenOptions {
     OpenOptions::new().threads(threads)
 }
+
+/// What a command says that mounts a file system in a namespace of its own; `None`, saying why, where that cannot be
+/// had. It ends with 77 if it cannot mount.
+pub(crate) fn with_a_mount(unshare: &mut std::process::Command) -> Option<std::process::Output> {
+    let Ok(output) = unshare.output() else {
+        println!("skipped: there is no `unshare`");
+        return None;
+    };
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(77) || errors.contains("unshare failed") {
+        println!("skipped: a tmpfs cannot be mounted here: {errors}");
+        return None;
+    }
+    Some(output)
+}

@@ -14,6 +14,7 @@ mod history;
 #[cfg(feature = "cli")]
 mod limits;
 mod model;
+mod read_only;
 mod readers;
 mod time_travel;
 mod trust;

@@ -8,7 +8,7 @@ use std::process::Command;
 use treering::{CommitError, InsertError, Retention, Store};
 
 use super::figures::{say, scale};
-use crate::common::{Random, assert_sound, threads};
+use crate::common::{Random, assert_sound, threads, with_a_mount};
 use treering::CreateOptions;
 
 const CHILD: &str = "TREERING_TRUST_TMPFS";
@@ -72,23 +72,16 @@ fn a_full_disk_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let test = std::env::current_exe().unwrap();
     let script = "mount -t tmpfs -o size=1m tmpfs \"$1\" || exit 77; shift; exec \"$@\"";
-    let output = Command::new("unshare")
+    let mut unshare = Command::new("unshare");
+    unshare
         .args(["--mount", "--map-root-user", "sh", "-c", script, "sh"])
         .arg(dir.path())
         .arg(test)
         .args(["trust::full_disk::child_on_a_small_disk", "--exact", "--nocapture"])
-        .env(CHILD, dir.path())
-        .output();
-    let Ok(output) = output else {
-        println!("skipped: there is no `unshare`");
-        return;
-    };
+        .env(CHILD, dir.path());
+    let Some(output) = with_a_mount(&mut unshare) else { return };
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    if output.status.code() == Some(77) || errors.contains("unshare failed") {
-        println!("skipped: a tmpfs cannot be mounted here: {errors}");
-        return;
-    }
     assert!(output.status.success(), "{text}\n{errors}");
     let rounds = text.lines().find_map(|line| line.split(MOUNTED).nth(1)).expect("a figure");
     say("rounds on a full disk", rounds);
