@@ -30,10 +30,10 @@ fn suite() {
     }
     let crashes = Tally::telling(|what| complain(&format!("crashes: {what}")));
     crashes::every_short_sequence(&crashes, 7);
-    crashes::histories_with_shared_syncs(&crashes, 24);
     crashes::histories(&crashes, 12);
     let faults = Tally::telling(|what| complain(&format!("faults: {what}")));
     faults::every_operation_fails(&faults, 9);
+    crashes::histories_with_shared_syncs(&crashes, 24);
 }
 
 fn complain(what: &str) {
