@@ -33,7 +33,8 @@ fn suite() {
     crashes::histories(&crashes, 12);
     let faults = Tally::telling(|what| complain(&format!("faults: {what}")));
     faults::every_operation_fails(&faults, 9);
-    crashes::histories_with_shared_syncs(&crashes, 24);
+    // Number 20 uses space again before it is durable, if there is that bug.
+    crashes::histories_with_shared_syncs(&crashes, 18..21);
 }
 
 fn complain(what: &str) {

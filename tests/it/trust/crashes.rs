@@ -205,8 +205,8 @@ pub(crate) fn histories(tally: &Tally, seeds: usize) {
 }
 
 /// Like [`histories`], those of versions that share their syncs only.
-pub(crate) fn histories_with_shared_syncs(tally: &Tally, seeds: usize) {
-    in_parallel(seeds, |unit| history(tally, 4 * unit + 3));
+pub(crate) fn histories_with_shared_syncs(tally: &Tally, numbers: std::ops::Range<usize>) {
+    in_parallel(numbers.len(), |unit| history(tally, 4 * (numbers.start + unit) + 3));
 }
 
 fn history(tally: &Tally, seed: usize) {
