@@ -39,6 +39,7 @@ mod insert;
 mod maintain;
 mod metric;
 mod new_file;
+mod opening;
 mod options;
 mod query;
 mod retention;

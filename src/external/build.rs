@@ -85,6 +85,10 @@ impl<'a> Builder<'a> {
         self.append_nodes(&[TOP])?;
         self.visit(TOP)?;
         let root = &self.top.nodes[TOP];
+        assert_eq!(
+            root.live as u64, self.points,
+            "a point that moves on goes to a node still to come"
+        );
         let level = root_level(root.farthest);
         let row = self.tree.nodes.get(ROOT as u64)?;
         self.tree.nodes.set(ROOT as u64, NodeRow { level: level.get(), ..row })?;

@@ -155,13 +155,13 @@ impl<'a> Filter<'a> {
     pub(crate) fn load(&mut self, rows: &[&[f32]]) {
         let (octets, mut cells) = (self.octets, std::mem::take(&mut self.cells));
         self.grid.quantize(self.kernel, rows, octets, &mut cells);
-        for (row, moment) in cells.octets.chunks_exact(octets).zip(&cells.moments) {
-            let lane = self.residuals.len() % LANES;
+        let rows = cells.octets.chunks_exact(octets).zip(&cells.moments);
+        for (place, (row, moment)) in (self.residuals.len()..).zip(rows) {
+            let lane = place % LANES;
             if lane == 0 {
                 self.panels.resize(self.panels.len() + octets, Octet([[0; LANES]; 2]));
                 self.starts.push([0; LANES]);
             }
-            let place = self.residuals.len();
             let panel = self.panels.len() - octets;
             for (to, &octet) in self.panels[panel..].iter_mut().zip(row) {
                 let [first, second] = halves(octet);
@@ -169,10 +169,8 @@ impl<'a> Filter<'a> {
                 to.0[1][lane] = second;
             }
             self.starts[place / LANES][lane] = -(moment >> 1);
-            self.residuals.push(0.0);
         }
-        let count = self.residuals.len() - cells.residuals.len();
-        self.residuals[count..].copy_from_slice(&cells.residuals);
+        self.residuals.extend_from_slice(&cells.residuals);
         self.cells = cells;
     }
 
@@ -193,9 +191,9 @@ impl<'a> Filter<'a> {
             let reach = self.grid.in_cells(self.slack.true_distance(radius));
             let reach = (reach + self.errors[q] + error) * (1.0 + 2.0_f64.powi(-40));
             let norm = f64::from(self.norms[q * stride + self.octets]);
-            // The conversion saturates. Not a number stands for nothing known.
-            let limit = ((norm - reach * reach) / 2.0).floor();
-            limits.push(if limit.is_nan() { i32::MIN } else { (limit as i32).saturating_sub(1) });
+            // The conversion saturates.
+            let limit = ((norm - reach * reach) / 2.0).floor() as i32;
+            limits.push(limit.saturating_sub(1));
         }
         // A place in the last group without a query takes nothing.
         limits.resize(self.query_count.next_multiple_of(GROUP), i32::MAX);

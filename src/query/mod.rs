@@ -10,6 +10,7 @@ pub(crate) mod heap;
 pub(crate) mod knn;
 pub(crate) mod prune;
 pub(crate) mod range;
+mod refine;
 pub(crate) mod scan;
 mod sorted_list;
 

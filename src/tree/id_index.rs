@@ -1,4 +1,5 @@
-//! From id to slot: a few immutable sorted runs, newest first to win, merged geometrically.
+//! From id to slot: immutable sorted runs, newest first to win, merged geometrically as far as a batch can bear: after many
+//! small batches there are some dozens.
 //!
 //! A run is cut into *pieces*. A stretch of ids that are consecutive, or nearly so, is dense: one slot number per id,
 //! no keys. Everything else is sparse: sorted keys and their slots. A point that moves gets a new entry in a newer run.
@@ -22,7 +23,8 @@ const DENSE_GAP: u64 = 3;
 const MERGE_RATIO: u64 = 3;
 
 /// But nothing is merged into a run of more entries than the greatest of these: so many times those of the batch, one in
-/// so many of the whole index, and so many. So no batch pays for all before it, and there are never many runs.
+/// so many of the whole index, and so many. So no batch pays for all before it, and the number of runs grows with the
+/// logarithm of the index.
 const MERGED_PER_ENTRY: u64 = 2;
 const MERGED_PART: u64 = 32;
 const MERGED_ENTRIES: u64 = 1 << 15;
