@@ -1,7 +1,7 @@
 //! Operations against a model.
 
 #![no_main]
-#![allow(dead_code, reason = "the modules are shared with the integration tests, which use more of them")]
+#![allow(dead_code, unused_imports, reason = "the modules are shared with the integration tests, which use more of them")]
 
 #[path = "../../tests/it/common.rs"]
 mod common;

@@ -1,7 +1,7 @@
 //! A store file with fields changed and every checksum above them repaired.
 
 #![no_main]
-#![allow(dead_code, reason = "the modules are shared with the integration tests, which use more of them")]
+#![allow(dead_code, unused_imports, reason = "the modules are shared with the integration tests, which use more of them")]
 
 #[path = "../../tests/it/common.rs"]
 mod common;

@@ -25,8 +25,9 @@ pub(super) fn confirm(
     let state = Array::ALL[DATA_ARRAYS..].iter();
     let mut tables: Vec<Table> = state.map(|&a| db.state_table(newest, a)).collect();
     // Several versions if their commits shared their syncs.
+    let rows = db.rows(newest)?;
     for version in (1..=newest.newest_version).rev() {
-        let row = db.rows(newest)?.get(version)?;
+        let row = rows.get(version)?;
         if row.commit < newest.first_commit {
             break;
         }
