@@ -120,9 +120,10 @@ impl<const N: usize> SixteenRows for Narrow<N> {
 
     #[inline(always)]
     fn fewer<L: Lanes>(lanes: L, query: &[f32], prepared: &L::Vector, rows: &[f32]) -> L::Vector {
-        let mut padded = [0.0; LANES * LANES];
+        let mut padded = [[0.0; N]; LANES];
+        let padded = padded.as_flattened_mut();
         padded[..rows.len()].copy_from_slice(rows);
-        Self::sixteen(lanes, query, prepared, &padded[..LANES * N])
+        Self::sixteen(lanes, query, prepared, padded)
     }
 }
 

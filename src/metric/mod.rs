@@ -20,6 +20,7 @@ mod portable;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod sieve;
+mod sorted;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -50,6 +51,9 @@ pub(crate) const MAX_BOX_DIM: usize = 8;
 
 /// Boxes that lie side by side, one to a lane.
 pub(crate) const BOX_GROUP: usize = scalar::LANES;
+
+/// Places of a sorted list that are compared together.
+pub(crate) const PLACES: usize = 8;
 
 /// A row or a box that is near.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -265,6 +269,26 @@ impl Kernel {
         });
     }
 
+    /// Puts a slot behind those that are as near; those farther move on by one place, and the last is dropped.
+    ///
+    /// `distances`: `[1 + m x PLACES]`, bits of distances that are not negative, ascending, of which the first stays where
+    /// it is. `slots`: as many.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths are others.
+    #[inline]
+    pub(crate) fn insert_sorted(
+        self,
+        distances: &mut [i32],
+        slots: &mut [u32],
+        distance: i32,
+        slot: u32,
+    ) {
+        let work = sorted::Insert { distances, slots, distance, slot };
+        dispatch!(self, work.portable(), lanes => lanes.vectorize(work));
+    }
+
     /// The canonical sum of one pair of rows.
     ///
     /// # Panics
@@ -272,6 +296,12 @@ impl Kernel {
     /// If the lengths differ.
     pub(crate) fn sum(self, a: &[f32], b: &[f32]) -> f32 {
         assert_eq!(a.len(), b.len(), "rows of one sum have one length");
+        if let (Some(a), Some(b)) = (a.as_array(), b.as_array()) {
+            return scalar::short_sum::<3>(a, b);
+        }
+        if let (Some(a), Some(b)) = (a.as_array(), b.as_array()) {
+            return scalar::short_sum::<2>(a, b);
+        }
         dispatch!(self, portable::sum(a, b), lanes => lanes.vectorize(kernel::Sum { a, b }))
     }
 

@@ -32,6 +32,21 @@ pub(crate) fn sum(a: &[f32], b: &[f32]) -> f32 {
     tree(lanes)
 }
 
+/// Most components of a row whose sum is taken where it is wanted: a call of a vector kernel costs more.
+pub(super) const SHORT: usize = 4;
+
+/// [`sum`] of rows of N <= [`SHORT`] components: of the halving tree only what adds more than zeros (M3).
+#[inline(always)]
+pub(super) fn short_sum<const N: usize>(a: &[f32; N], b: &[f32; N]) -> f32 {
+    const { assert!(N <= SHORT) };
+    let mut lanes = [0.0; SHORT];
+    for i in 0..N {
+        let difference = a[i] - b[i];
+        lanes[i] = difference * difference;
+    }
+    (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
+}
+
 /// The four-level halving tree of M1.
 #[inline(always)]
 pub(crate) fn tree(mut lanes: [f32; LANES]) -> f32 {

@@ -113,13 +113,22 @@ impl<S: SixteenRows, T: Threshold> Job for Sieve<'_, S, T> {
             }
             first += LANES;
         }
-        if !rest.is_empty() {
-            let sums = S::fewer(lanes, query, &prepared, rest);
-            let there = ((1_u32 << (rest.len() / dim)) - 1) as u16;
-            let near = lanes.at_most(sums, threshold.of(lanes, first)) & there;
-            if near != 0 {
-                take(lanes, first, near, sums, found);
+        if rest.is_empty() {
+            return;
+        }
+        let count = rest.len() / dim;
+        // The rows before them once more rather than none, where there are such.
+        let (sums, wanted) = match (first + count).checked_sub(LANES) {
+            Some(start) => {
+                first = start;
+                let sums = S::sixteen(lanes, query, &prepared, &rows[first * dim..]);
+                (sums, u16::MAX << (LANES - count))
             }
+            None => (S::fewer(lanes, query, &prepared, rest), (1 << count) - 1),
+        };
+        let near = lanes.at_most(sums, threshold.of(lanes, first)) & wanted;
+        if near != 0 {
+            take(lanes, first, near, sums, found);
         }
     }
 }

@@ -63,7 +63,7 @@ fn in_parallel(
             let live = tree.live()?;
             let mut best: Vec<KBest> = Vec::new();
             best.resize_with(queries.len() / tree.dim, KBest::default);
-            best.iter_mut().for_each(|best| best.reset(k, live));
+            best.iter_mut().for_each(|best| best.reset(tree, k, live));
             scan(tree, queries, &mut best)?;
             let mut found = Vec::new();
             for best in &mut best {
@@ -118,10 +118,7 @@ fn offer_near(tree: &Tree, best: &mut KBest, first: u32, sums: &[f32]) -> Result
         }
         for (slot, &sum) in (first..).zip(sums) {
             if sum <= best.sum_limit() {
-                let distance = metric::distance(sum);
-                if distance <= best.radius() && tree.is_live(slot)? {
-                    best.offer(tree, distance, slot)?;
-                }
+                best.offer(tree, metric::distance(sum), slot)?;
             }
         }
     }

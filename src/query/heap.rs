@@ -14,6 +14,8 @@ const SORTED_LIST: usize = 64;
 #[derive(Default)]
 pub(crate) struct KBest {
     k: usize,
+    /// Every slot of the tree is live, so that none need be looked up.
+    all_live: bool,
     /// For small k, above 0.
     list: SortedList,
     /// For large k: a binary heap with the greatest first.
@@ -30,9 +32,10 @@ fn key(distance: u32, id: u64) -> u128 {
 }
 
 impl KBest {
-    /// Empties the buffer and makes it one for `k`. At most `live` candidates will ever be offered.
-    pub(crate) fn reset(&mut self, k: usize, live: u64) {
+    /// Empties the buffer and makes it one for the `k` best of a tree with so many `live` points.
+    pub(crate) fn reset(&mut self, tree: &Tree, k: usize, live: u64) {
         self.k = usize::try_from(live).unwrap_or(usize::MAX).min(k);
+        self.all_live = live == u64::from(tree.slots());
         self.heap.clear();
         match self.k {
             0 => {}
@@ -57,7 +60,7 @@ impl KBest {
         self.sum_limit
     }
 
-    /// Takes a live slot if it is among the k best so far; false if not.
+    /// Takes a slot if it is live and among the k best so far. False if it is not among these; dead slots are not asked.
     #[inline]
     pub(crate) fn offer(
         &mut self,
@@ -67,6 +70,9 @@ impl KBest {
     ) -> Result<bool, ReadError> {
         if self.k == 0 || distance > self.radius {
             return Ok(false);
+        }
+        if !self.all_live && !tree.is_live(slot)? {
+            return Ok(true);
         }
         let worst = match self.k <= SORTED_LIST {
             true => self.list.offer(tree, distance, slot)?,
@@ -120,6 +126,13 @@ impl KBest {
         self.heap[at] = key;
     }
 
+    /// Asks for the ids of the candidates so far.
+    pub(crate) fn prefetch_ids(&self, tree: &Tree) {
+        if (1..=SORTED_LIST).contains(&self.k) {
+            self.list.prefetch_ids(tree);
+        }
+    }
+
     /// The neighbours in order. Ends the search: nothing may be offered until the next reset.
     pub(crate) fn sorted(&mut self, tree: &Tree) -> Result<&[Neighbor], ReadError> {
         self.found.clear();
@@ -167,7 +180,7 @@ mod tests {
         for k in [0, 1, 2, 5, 31, 64, 65, 90, 200] {
             for distances in [1, 4, 1000] {
                 let mut best = KBest::default();
-                best.reset(k, 100);
+                best.reset(tree, k, 100);
                 let mut all: Vec<Neighbor> = Vec::new();
                 for i in 0..100 {
                     let slot = (i * 37 % 100) as u32;

@@ -87,7 +87,7 @@ pub(super) fn filter_and_refine(
         let pairs = pass.best.len() * count as usize;
         if found > pairs / MANY && pass.octets == grid.octets() {
             let live = tree.live()?;
-            best.iter_mut().for_each(|best| best.reset(k, live));
+            best.iter_mut().for_each(|best| best.reset(tree, k, live));
             return Ok(false);
         }
         if tree.dim >= LONG_ROW {
@@ -161,12 +161,8 @@ impl<'a> Pass<'a> {
             if sum > best.sum_limit() {
                 continue;
             }
-            let (distance, slot) = (metric::distance(sum), slot_of(pair.row));
-            if let Some(slot) = slot
-                && distance <= best.radius()
-                && tree.is_live(slot)?
-            {
-                best.offer(tree, distance, slot)?;
+            if let Some(slot) = slot_of(pair.row) {
+                best.offer(tree, metric::distance(sum), slot)?;
             }
         }
         Ok(found.len())

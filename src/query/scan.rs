@@ -8,7 +8,7 @@ use crate::tree::columns::{Range, Tree};
 /// Rows scanned before the bound is looked at again.
 const STEP: u32 = 256;
 
-/// Offers every live point of a range of slots. In steps, so that what is found in one bounds the sums of the next.
+/// Offers every point of a range of slots. In steps, so that what is found in one bounds the sums of the next.
 pub(crate) fn scan(
     tree: &Tree,
     query: &[f32],
@@ -24,11 +24,8 @@ pub(crate) fn scan(
         tree.kernel.near(query, rows, best.sum_limit(), found);
         for &Found { index, sum } in &*found {
             if sum <= best.sum_limit() {
-                let distance = metric::distance(sum);
                 let slot = first + index as u64;
-                if distance <= best.radius() && tree.is_live(slot as u32)? {
-                    best.offer(tree, distance, slot as u32)?;
-                }
+                best.offer(tree, metric::distance(sum), slot as u32)?;
             }
         }
         first += (rows.len() / tree.dim) as u64;
@@ -36,7 +33,7 @@ pub(crate) fn scan(
     Ok(())
 }
 
-/// Offers the live twins of a range, which all are at the same distance and are sorted by id.
+/// Offers the twins of a range, which all are at the same distance and are sorted by id.
 pub(crate) fn offer_twins(
     tree: &Tree,
     distance: f32,
@@ -44,7 +41,7 @@ pub(crate) fn offer_twins(
     best: &mut KBest,
 ) -> Result<(), ReadError> {
     for slot in range.start..range.start + range.count {
-        if tree.is_live(slot)? && !best.offer(tree, distance, slot)? {
+        if !best.offer(tree, distance, slot)? {
             break;
         }
     }

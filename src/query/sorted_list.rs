@@ -2,16 +2,11 @@
 //!
 //! A candidate is a slot at a distance. Its id decides only between equal distances, and reading it is a cache miss as a
 //! rule; so ids are read where two tie for the last place, and in the end.
-//!
-//! A candidate is put in its place by comparing it with several others at once: that takes no branch that could be
-//! mispredicted.
 
 use super::Neighbor;
 use crate::error::ReadError;
+use crate::metric::PLACES;
 use crate::tree::columns::Tree;
-
-/// Places that are compared together.
-const BLOCK: usize = 8;
 
 /// Distances, as bits: they are not negative, so that these sort as they do.
 type Bits = i32;
@@ -29,33 +24,12 @@ pub(super) struct SortedList {
     slots: Vec<u32>,
 }
 
-/// The places of a block and the one before it, which stays as it is.
-///
-/// Masks of all ones or none, on copies, so that a compiler makes vectors of them rather than branches.
-#[inline(always)]
-fn insert_in_block(
-    distances: &mut [Bits; BLOCK + 1],
-    slots: &mut [u32; BLOCK + 1],
-    distance: Bits,
-    slot: u32,
-) {
-    let (old, old_slots) = (*distances, *slots);
-    for i in 0..BLOCK {
-        let stays = -i32::from(old[i + 1] <= distance);
-        let comes = -i32::from(old[i] <= distance);
-        let moved = distance & comes | old[i] & !comes;
-        let moved_slot = slot & comes as u32 | old_slots[i] & !comes as u32;
-        distances[i + 1] = old[i + 1] & stays | moved & !stays;
-        slots[i + 1] = old_slots[i + 1] & stays as u32 | moved_slot & !stays as u32;
-    }
-}
-
 impl SortedList {
     /// Empties the list and makes it one for `k` > 0 candidates.
     pub(super) fn reset(&mut self, k: usize) {
         assert!(k > 0, "a list has a last place");
         (self.k, self.count) = (k, 0);
-        let places = 1 + k.next_multiple_of(BLOCK);
+        let places = 1 + k.next_multiple_of(PLACES);
         self.distances.clear();
         self.distances.resize(places, NONE);
         self.distances[0] = Bits::MIN;
@@ -89,20 +63,8 @@ impl SortedList {
         } else {
             self.count += 1;
         }
-        self.insert(distance, slot);
+        tree.kernel.insert_sorted(&mut self.distances, &mut self.slots, distance, slot);
         Ok(Some(self.worst()))
-    }
-
-    /// Puts a candidate behind those that are as near; those farther move on by one place.
-    #[inline]
-    fn insert(&mut self, distance: Bits, slot: u32) {
-        // From the last block on, so that each still finds the place before it as it was.
-        for block in (0..self.distances.len() / BLOCK).rev() {
-            let start = block * BLOCK;
-            let distances = self.distances[start..].first_chunk_mut().expect("whole blocks");
-            let slots = self.slots[start..].first_chunk_mut().expect("as many slots");
-            insert_in_block(distances, slots, distance, slot);
-        }
     }
 
     /// Among those that tie for the last place, drops the one with the greatest id. False if that is the candidate.
@@ -122,6 +84,13 @@ impl SortedList {
         slots.swap(greatest.1, self.k);
         distances[self.k] = NONE;
         Ok(true)
+    }
+
+    /// Asks for the ids of the candidates.
+    pub(super) fn prefetch_ids(&self, tree: &Tree) {
+        for &slot in &self.slots[1..=self.count] {
+            tree.ids.prefetch(slot.into(), 1);
+        }
     }
 
     /// The candidates by distance, in any order among equal ones.

@@ -281,7 +281,7 @@ impl Tree {
     }
 
     /// The links of a node.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn link(&self, node: u32) -> Result<Links, ReadError> {
         let CountRow { span, run_start, run_count, flags, .. } = self.counts.get(node as u64)?;
         Ok(Links { row: self.links.get(node as u64)?, span, run_start, run_count, flags })
