@@ -279,16 +279,39 @@ fn short<L: Lanes, const N: usize>(lanes: L, mut tile: Tile<'_>) {
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn long<L: Lanes>(lanes: L, mut tile: Tile<'_>) {
-    let octets = tile.octets;
-    for (group, queries) in tile.queries.chunks_exact(tile.octets_per_query).enumerate() {
-        let queries = &queries[..octets];
-        let limits = *tile.limits[group * GROUP..].first_chunk().expect("one limit per place");
-        for (p, (panel, start)) in tile.panels.chunks_exact(octets).zip(tile.starts).enumerate() {
-            let mut sums = [lanes.load_ints(start); GROUP];
-            for (rows, queries) in panel.iter().zip(queries) {
-                add_dots(lanes, &mut sums, rows, queries);
+    let groups = tile.limits.len() / GROUP;
+    let mut group = 0;
+    // Two groups where registers hold their sums: more additions that need not wait for each other.
+    while L::WIDE_BLOCK && group + 2 <= groups {
+        groups_at_once::<L, 2>(lanes, &mut tile, group);
+        group += 2;
+    }
+    while group < groups {
+        groups_at_once::<L, 1>(lanes, &mut tile, group);
+        group += 1;
+    }
+}
+
+/// All panels for M groups of queries, from `group` on.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn groups_at_once<L: Lanes, const M: usize>(lanes: L, tile: &mut Tile<'_>, group: usize) {
+    let (octets, stride) = (tile.octets, tile.octets_per_query);
+    let mut queries: [&[[[i32; 2]; GROUP]]; M] = [&[]; M];
+    let mut limits = [[0; GROUP]; M];
+    for m in 0..M {
+        queries[m] = &tile.queries[(group + m) * stride..][..octets];
+        limits[m] = *tile.limits[(group + m) * GROUP..].first_chunk().expect("one per place");
+    }
+    for (p, (panel, start)) in tile.panels.chunks_exact(octets).zip(tile.starts).enumerate() {
+        let mut sums = [[lanes.load_ints(start); GROUP]; M];
+        for (octet, rows) in panel.iter().enumerate() {
+            for m in 0..M {
+                add_dots(lanes, &mut sums[m], rows, &queries[m][octet]);
             }
-            take(lanes, &mut tile, group, p, &sums, &limits);
+        }
+        for m in 0..M {
+            take(lanes, tile, group + m, p, &sums[m], &limits[m]);
         }
     }
 }
@@ -319,7 +342,10 @@ fn take<L: Lanes>(
 ) {
     if lanes.any_above(sums, limits) {
         for (q, (&sum, &limit)) in sums.iter().zip(limits).enumerate() {
-            tile.take(group * GROUP + q, panel, lanes.above(sum, limit));
+            let near = lanes.above(sum, limit);
+            if near != 0 {
+                tile.take(group * GROUP + q, panel, near);
+            }
         }
     }
 }

@@ -70,7 +70,7 @@ pub(crate) enum Isa {
     Portable,
     /// 256-bit x86 vectors.
     Avx2,
-    /// 512-bit x86 vectors: AVX-512F and BW.
+    /// 512-bit x86 vectors: AVX-512F and VNNI.
     Avx512,
 }
 

@@ -7,13 +7,13 @@ use super::super::lanes::{Job, Lanes, Spread};
 use super::super::scalar::LANES;
 use super::eight::{self, Sums};
 
-/// Proof that the processor has AVX-512F and AVX-512BW, which all but the oldest have together (X1).
+/// Proof that the processor has AVX-512F and AVX-512 VNNI (X1). The few that have only the first are served by AVX2.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::metric) struct Avx512(());
 
 impl Avx512 {
     pub(in crate::metric) fn detect() -> Option<Self> {
-        let both = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+        let both = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni");
         both.then_some(Self(()))
     }
 }
@@ -68,7 +68,7 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn vectorize<J: Job>(self, job: J) -> J::Output {
-        #[target_feature(enable = "avx512f,avx512bw")]
+        #[target_feature(enable = "avx512f,avx512vnni")]
         fn compiled<J: Job>(lanes: Avx512, job: J) -> J::Output {
             job.run(lanes)
         }
@@ -286,16 +286,10 @@ impl Lanes for Avx512 {
         let (first, second) = (self.load_ints(&rows[0]), self.load_ints(&rows[1]));
         // SAFETY: the processor has AVX-512F (X1).
         let queries = unsafe { [_mm512_set1_epi32(query[0]), _mm512_set1_epi32(query[1])] };
-        // SAFETY: the processor has AVX-512BW (X1).
-        let first = unsafe { _mm512_maddubs_epi16(first, queries[0]) };
-        // SAFETY: the processor has AVX-512BW (X1).
-        let second = unsafe { _mm512_maddubs_epi16(second, queries[1]) };
-        // SAFETY: the processor has AVX-512BW (X1).
-        let fours = unsafe { _mm512_add_epi16(first, second) };
-        // SAFETY: the processor has AVX-512BW (X1).
-        let eights = unsafe { _mm512_madd_epi16(fours, _mm512_set1_epi16(1)) };
-        // SAFETY: the processor has AVX-512F (X1).
-        unsafe { _mm512_add_epi32(sum, eights) }
+        // SAFETY: the processor has AVX-512 VNNI (X1).
+        let sum = unsafe { _mm512_dpbusd_epi32(sum, first, queries[0]) };
+        // SAFETY: the processor has AVX-512 VNNI (X1).
+        unsafe { _mm512_dpbusd_epi32(sum, second, queries[1]) }
     }
 
     #[inline(always)]
