@@ -3,13 +3,13 @@
 //! A fault reads one page and waits for it. Who knows what will be wanted next does better to ask for it beforehand, all
 //! at once; but asking for what is there already would cost a warm query a tenth of its time.
 
-/// Queries between two looks at the count of faults.
+/// Steps between two looks at the count of faults.
 const LOOKED_AT_EVERY: u32 = 8;
 
-/// Queries that go on asking after pages were missing: whoever asks sees few faults.
+/// Steps that go on asking after pages were missing: whoever asks sees few faults.
 const ASKING: u32 = 256;
 
-/// What one thread has lately waited for.
+/// What one thread has lately waited for. A step is a query, or some pages of a scan.
 #[derive(Default)]
 pub(crate) struct Pressure {
     /// Major faults at the last look.
@@ -19,9 +19,9 @@ pub(crate) struct Pressure {
 }
 
 impl Pressure {
-    /// Notes that a query begins.
+    /// Notes that a step begins.
     #[inline]
-    pub(crate) fn begin_query(&mut self) {
+    pub(crate) fn step(&mut self) {
         self.asking = self.asking.saturating_sub(1);
         match self.until_look.checked_sub(1) {
             Some(less) => self.until_look = less,

@@ -67,7 +67,7 @@ pub(crate) fn knn(
 ) -> Result<(), ReadError> {
     let live = tree.live()?;
     scratch.best.reset(k, live);
-    scratch.pressure.begin_query();
+    scratch.pressure.step();
     match (k == 0 || live == 0, tree.has_boxes()) {
         (true, _) => Ok(()),
         (false, true) => search::<Boxes>(tree, query, scratch),

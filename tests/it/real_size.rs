@@ -35,6 +35,14 @@ fn timed(folder: &Path, mib: u64, line: &str) -> (String, u64) {
     (out, ended.anonymous_peak)
 }
 
+/// Makes the system forget the pages of a file, as far as it listens.
+fn forget_pages(path: &Path) {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    let file = std::fs::File::open(path).unwrap();
+    file.sync_all().unwrap();
+    posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+}
+
 #[test]
 #[ignore = "eight million points of 128 dimensions: 15 GB of disk and half an hour"]
 fn sixteen_times_as_many_points_as_memory() {
@@ -48,7 +56,7 @@ fn sixteen_times_as_many_points_as_memory() {
     };
     let made = Made::Sheets(Sheets::new(100, 128, 8, 0.01, 42));
     let (_guard, folder) = folder_with(&made, points, QUERIES);
-    write_npy(&folder.join("one.npy"), &made, 1, 2);
+    write_npy(&folder.join("one.npy"), &made, 1, 1);
 
     let (out, peak) = timed(&folder, 1024, "build s x.npy --memory-limit 512MiB --json");
     eprintln!("{out}");
@@ -64,12 +72,22 @@ fn sixteen_times_as_many_points_as_memory() {
     // What a query costs that cannot be pruned.
     timed(&folder, 256, "query s one.npy -k 10 --brute-force --json");
 
-    let (out, _) = timed(&folder, 1024, "verify s --deep --json");
+    // Ninety-nine versions more, of which opening must read nothing.
+    for version in 2..=100 {
+        write_npy(&folder.join("more.npy"), &made, 1000, version);
+        ok(&folder, "insert s more.npy --quiet");
+    }
+    forget_pages(&folder.join("s"));
+    let bytes = std::fs::metadata(folder.join("s")).unwrap().len();
+    eprintln!("100 versions, {} MiB", bytes / MIB);
+    timed(&folder, 64, "get s 0 --at 50");
+
+    let (out, _) = timed(&folder, 1024, "verify s --at 1 --deep --json");
     let verified: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(verified["ok"], true);
 
     // Without a limit: the same answers, and what the limit has cost.
-    let before = ok(&folder, "query s q.npy -k 10");
+    let before = ok(&folder, "query s q.npy -k 10 --at 1");
     std::fs::remove_file(folder.join("s")).unwrap();
     let (_, peak) = timed(&folder, 1 << 20, "build s x.npy --json");
     assert!(peak > LIMIT, "the test shows nothing: {} MiB", peak / MIB);
