@@ -15,8 +15,8 @@ struct Figure {
 
 const FIGURES: [Figure; 6] = [
     Figure {
-        name: "build: seconds per million points",
-        of: |r| Some(r.build.seconds / r.points as f64 * 1e6),
+        name: "build: processor seconds per million points",
+        of: |r| Some(r.build.cpu_seconds / r.points as f64 * 1e6),
     },
     Figure {
         name: "build: evaluations per point",
