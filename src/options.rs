@@ -48,13 +48,14 @@ pub struct CreateOptions {
 }
 
 impl CreateOptions {
-    /// A store of `dim`-dimensional points with the defaults: Euclidean, buckets of 64, blocks and topology segments of
-    /// 4 KiB, coordinate segments of 64 KiB.
+    /// A store of `dim`-dimensional points with the defaults: Euclidean, buckets of 96 (above 16 dimensions: 64), blocks
+    /// and topology segments of 4 KiB, coordinate segments of 64 KiB.
     pub fn new(dim: usize) -> Self {
         CreateOptions {
             dim,
             metric: Metric::Euclidean,
-            leaf_capacity: 64,
+            // Where rows are short, nodes weigh more than the points that they would spare a query.
+            leaf_capacity: if dim <= 16 { 96 } else { 64 },
             block_bytes: 4096,
             topology_segment_bytes: 4096,
             coordinate_segment_bytes: 65_536,

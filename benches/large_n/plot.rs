@@ -15,8 +15,8 @@ struct Figure {
 
 const FIGURES: [Figure; 6] = [
     Figure {
-        name: "build: seconds per million points",
-        of: |r| Some(r.build.seconds / r.points as f64 * 1e6),
+        name: "build: processor seconds per million points",
+        of: |r| Some(r.build.cpu_seconds / r.points as f64 * 1e6),
     },
     Figure {
         name: "build: evaluations per point",
@@ -71,7 +71,14 @@ pub(crate) fn plot(path: &Path, rows: &[Row]) -> Result<(), Box<dyn Error>> {
             .x_label_area_size(28)
             .y_label_area_size(56)
             .build_cartesian_2d(bounds(|p| p.0).log_scale(), bounds(|p| p.1).log_scale())?;
-        chart.configure_mesh().x_desc("points").draw()?;
+        chart
+            .configure_mesh()
+            .x_desc("points")
+            .x_labels(4)
+            .y_labels(5)
+            .max_light_lines(0)
+            .bold_line_style(BLACK.mix(0.1))
+            .draw()?;
         for (i, (name, points)) in lines.iter().enumerate() {
             let color = Palette99::pick(i).to_rgba();
             chart

@@ -35,6 +35,11 @@ impl<T: FromBytes + Immutable> Typed<T> {
         let fits = len.checked_mul(size_of::<T>()).is_some_and(|need| need <= available);
         (fits && start.is_aligned()).then_some(Typed { bytes, start, len, marker: PhantomData })
     }
+
+    /// Asks the system for records that will be wanted soon. Costs a system call.
+    pub(crate) fn will_need(&self, first: usize, count: usize) {
+        self.bytes.will_need(first * size_of::<T>(), count * size_of::<T>());
+    }
 }
 
 impl<T> Deref for Typed<T> {

@@ -79,6 +79,16 @@ impl Bytes {
         BytesMut { words: vec![0; len.div_ceil(8)], len }
     }
 
+    /// Asks the system to read `len` of them from `from` on, while something else is being done. Costs a system call.
+    pub(crate) fn will_need(&self, from: usize, len: usize) {
+        if let Owner::Window(map) = &self.owner
+            && from.checked_add(len).is_some_and(|end| end <= self.len)
+        {
+            // Only advice.
+            let _ = map.advise_range(Advice::WillNeed, self.start + from, len);
+        }
+    }
+
     /// Where the bytes begin. They stay there for as long as `self` or a clone of it exists.
     pub(crate) fn as_ptr(&self) -> *const u8 {
         match &self.owner {

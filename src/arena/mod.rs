@@ -7,6 +7,7 @@ pub(crate) mod cast;
 pub(crate) mod free_space;
 pub(crate) mod lock;
 pub(crate) mod mapping;
+pub(crate) mod pressure;
 pub(crate) mod storage;
 
 use std::collections::HashMap;

@@ -57,6 +57,8 @@ struct Measured {
     p50_us: f64,
     p99_us: f64,
     evaluations: f64,
+    /// Of the first batch, the later ones, and the single queries.
+    pages_per_query: Option<[f64; 3]>,
     sample: usize,
     mismatches: usize,
 }
@@ -69,8 +71,10 @@ fn measure(
     stopped: impl Fn() -> bool,
 ) -> Result<Measured, QueryError> {
     let queries = rows.rows();
+    let mut pages = vec![pages_read()];
     bar.stage("warm up", 0, 0);
     let table = snapshot.knn_batch(&rows.values, k)?;
+    pages.push(pages_read());
     bar.stage("batches", 0, 0);
     let started = Instant::now();
     let mut asked = 0;
@@ -80,6 +84,7 @@ fn measure(
     }
     let queries_per_second = asked as f64 / started.elapsed().as_secs_f64();
 
+    pages.push(pages_read());
     bar.stage("singles", 0, 0);
     let mut searcher = snapshot.searcher();
     let mut latencies = Vec::new();
@@ -93,6 +98,12 @@ fn measure(
         searcher.knn(rows.row(query), k)?;
         latencies.push(begun.elapsed());
     }
+    pages.push(pages_read());
+    let pages: Option<Vec<u64>> = pages.into_iter().collect();
+    let pages_per_query = pages.map(|pages| {
+        let asked = [queries, asked, latencies.len()];
+        std::array::from_fn(|i| (pages[i + 1] - pages[i]) as f64 / asked[i] as f64)
+    });
     latencies.sort_unstable();
 
     bar.stage("compare", 0, 0);
@@ -109,9 +120,18 @@ fn measure(
         p50_us: percentile(&latencies, 50),
         p99_us: percentile(&latencies, 99),
         evaluations: table.distance_evaluations() as f64 / queries as f64,
+        pages_per_query,
         sample: chosen.len(),
         mismatches,
     })
+}
+
+/// Pages of 4 KiB that the system has read from disks for this process, through the map or otherwise; `None` where it
+/// does not say.
+fn pages_read() -> Option<u64> {
+    let told = std::fs::read_to_string("/proc/self/io").ok()?;
+    let bytes = told.lines().find_map(|line| line.strip_prefix("read_bytes: "))?;
+    Some(bytes.parse::<u64>().ok()? / 4096)
 }
 
 /// Up to `at_most` numbers below `n`, evenly spread.
@@ -136,10 +156,17 @@ fn print(context: &Context, measured: &Measured, k: usize) -> Result<(), Failure
             "queries_per_second": measured.queries_per_second,
             "latency_us": { "p50": measured.p50_us, "p99": measured.p99_us },
             "distance_evaluations_per_query": measured.evaluations,
+            "pages_read_per_query": measured.pages_per_query.map(|[first_batch, batch, single]| {
+                json!({ "first_batch": first_batch, "batch": batch, "single": single })
+            }),
             "sample": measured.sample,
             "mismatches": measured.mismatches,
         }));
     }
+    let pages = measured.pages_per_query.map_or("unknown".to_owned(), |pages| {
+        let [first, batch, single] = pages.map(|pages| format!("{pages:.1}"));
+        format!("{single} of a single query, {batch} of a batch, {first} of the first batch")
+    });
     output::print(&human::pairs(&[
         ("version", measured.version.to_string()),
         ("queries", human::count(measured.queries as u64)),
@@ -149,6 +176,7 @@ fn print(context: &Context, measured: &Measured, k: usize) -> Result<(), Failure
         ("latency p50", format!("{:.1} us", measured.p50_us)),
         ("latency p99", format!("{:.1} us", measured.p99_us)),
         ("distance_evaluations_per_query", format!("{:.1}", measured.evaluations)),
+        ("pages_read_per_query", pages),
         ("mismatches", format!("{} of {} compared", measured.mismatches, measured.sample)),
     ]))
 }

@@ -208,7 +208,10 @@ impl<'a> Builder<'a> {
             for ((&found, &id), row) in found.iter().zip(&piece.ids).zip(rows) {
                 self.top.push(found, id, row)?;
             }
-            self.means.context.options.report("2/3 spread", total - taken.rows(), total);
+            // What moves on later is part of the building.
+            if node == TOP {
+                self.means.context.options.report("2/3 spread", total - taken.rows(), total);
+            }
         }
         Ok(())
     }

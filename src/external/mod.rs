@@ -37,6 +37,9 @@ use crate::version::early::Early;
 use build::Builder;
 use top::Top;
 
+/// Entries of the id index from one report of progress to the next.
+const REPORTED_ENTRIES: u64 = 1 << 16;
+
 /// Points that have been read and checked.
 pub(crate) struct Spooled {
     pub(crate) chains: Chains,
@@ -185,7 +188,12 @@ fn index(
 ) -> Result<(), InsertError> {
     let count = entries.count();
     let mut sorted = entries.finish()?;
+    let mut done = 0;
     let entries = std::iter::from_fn(|| {
+        if done % REPORTED_ENTRIES == 0 {
+            means.context.options.report("index", done, count);
+        }
+        done += 1;
         let next = sorted.next().map(|record| record.map(|(key, _)| key.as_wide_first()));
         next.map_err(InsertError::from).transpose()
     });

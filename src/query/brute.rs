@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use super::Neighbor;
+use super::ahead::Ahead;
 use super::heap::KBest;
 use super::refine;
 use super::scan::scan;
@@ -23,6 +24,9 @@ const FEW_ROWS: u32 = 256;
 
 /// Bytes of a tile: what the second-level cache holds well.
 const TILE_BYTES: usize = 64 * 1024;
+
+/// Rows scanned for one query at a time.
+const ROWS_TOGETHER: u32 = 256;
 
 /// Queries whose sums are computed together without a filter, and sums that are looked at together.
 const QUERIES_PER_TILE: usize = 16;
@@ -77,9 +81,14 @@ fn in_parallel(
 
 fn row_by_row(tree: &Tree, queries: &[f32], best: &mut [KBest]) -> Result<(), ReadError> {
     let mut found = Vec::new();
-    let all = Range { start: 0, count: tree.slots() };
+    let slots = tree.slots();
     for (query, best) in queries.chunks_exact(tree.dim).zip(best) {
-        scan(tree, query, all, best, &mut found)?;
+        let mut ahead = Ahead::new(tree);
+        for start in (0..slots).step_by(ROWS_TOGETHER as usize) {
+            ahead.reach(tree, start.into());
+            let rows = Range { start, count: ROWS_TOGETHER.min(slots - start) };
+            scan(tree, query, rows, best, &mut found)?;
+        }
     }
     Ok(())
 }
@@ -90,8 +99,10 @@ fn tile_by_tile(tree: &Tree, queries: &[f32], best: &mut [KBest]) -> Result<(), 
     let rows_per_tile = (TILE_BYTES / 2 / (4 * dim)).clamp(16, 1024) as u64;
     let slots = u64::from(tree.slots());
     let mut sums = Vec::new();
+    let mut ahead = Ahead::new(tree);
     let mut first = 0;
     while first < slots {
+        ahead.reach(tree, first);
         let rows = tree.coordinates.chunk(first, rows_per_tile.min(slots - first))?;
         let count = rows.len() / dim;
         let groups = queries.chunks(QUERIES_PER_TILE * dim);
@@ -150,8 +161,10 @@ fn for_tiles(
     let rows_per_tile = (TILE_BYTES / (4 * tree.dim)).clamp(4, 1024) as u64;
     let slots = tree.slots() as u64;
     let mut sums = Vec::new();
+    let mut ahead = Ahead::new(tree);
     let mut first = 0;
     while first < slots {
+        ahead.reach(tree, first);
         let rows = tree.coordinates.chunk(first, rows_per_tile.min(slots - first))?;
         sums.clear();
         sums.resize(rows.len() / tree.dim, 0.0);

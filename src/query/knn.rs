@@ -8,8 +8,9 @@ use super::frontier::Frontier;
 use super::heap::KBest;
 use super::prune::{Balls, Boxes, Candidate, Prune, Reach};
 use super::scan::{offer_twins, scan};
+use crate::arena::pressure::Pressure;
 use crate::error::ReadError;
-use crate::format::rows::NONE;
+use crate::format::rows::{LinkRow, NONE};
 use crate::metric::Found;
 use crate::tree::columns::{Links, Range, Tree, too_many_nodes};
 
@@ -44,6 +45,7 @@ pub(crate) struct Scratch {
     /// Nodes visited since the scratch was made.
     pub(crate) visits: u64,
     pub(crate) history: History,
+    pressure: Pressure,
 }
 
 /// A node on the way down.
@@ -65,6 +67,7 @@ pub(crate) fn knn(
 ) -> Result<(), ReadError> {
     let live = tree.live()?;
     scratch.best.reset(tree, k, live);
+    scratch.pressure.step();
     match (k == 0 || live == 0, tree.has_boxes()) {
         (true, _) => Ok(()),
         (false, true) => search::<Boxes>(tree, query, scratch),
@@ -128,6 +131,17 @@ fn prefetch_links(tree: &Tree, node: u32) {
     tree.counts.prefetch(node as u64, 1);
 }
 
+/// Asks the system for what a visit of a node will read.
+#[cold]
+fn ask_for(tree: &Tree, links: &Links) {
+    let LinkRow { child_start, child_count, .. } = links.row;
+    let own = small_subtree(tree, links).unwrap_or_else(|| {
+        tree.centers.will_need(child_start.into(), child_count.into());
+        links.row.own_slots()
+    });
+    tree.coordinates.will_need(own.start.into(), own.count.into());
+}
+
 /// Goes to the nearest child until there is none, or until the subtree is small enough to scan, which is done. Children
 /// have larger numbers than their parents, so this ends.
 fn descend<P: Prune>(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
@@ -138,6 +152,9 @@ fn descend<P: Prune>(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Resul
     loop {
         scratch.visits += 1;
         let links = tree.link(at.node)?;
+        if scratch.pressure.is_felt() {
+            ask_for(tree, &links);
+        }
         if let Some(range) = small_subtree(tree, &links) {
             return scan_small::<P>(tree, query, at, &links, range, scratch);
         }
@@ -187,11 +204,14 @@ fn unwind<P: Prune>(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result
             push_children::<P>(tree, query, at.node, &links, next, scratch)?;
             continue;
         }
-        let Scratch { best, frontier, path_children, .. } = scratch;
+        let Scratch { best, frontier, path_children, pressure, .. } = scratch;
         let limit = P::limit(tree, Reach::of(best));
         for &child in &path_children[children..] {
             if child.bound <= limit && child.node != next {
                 prefetch_links(tree, child.node);
+                if pressure.is_felt() {
+                    ask_for(tree, &tree.link(child.node)?);
+                }
                 frontier.push(child);
             }
         }
@@ -209,7 +229,7 @@ fn push_children<P: Prune>(
     skip: u32,
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
-    let Scratch { best, frontier, found, swept, evaluations, .. } = scratch;
+    let Scratch { best, frontier, found, swept, evaluations, pressure, .. } = scratch;
     let reach = Reach::of(best);
     swept.clear();
     tree.for_children(node, links, |block| {
@@ -218,6 +238,9 @@ fn push_children<P: Prune>(
     })?;
     for &child in swept.iter().filter(|child| child.node != skip) {
         prefetch_links(tree, child.node);
+        if pressure.is_felt() {
+            ask_for(tree, &tree.link(child.node)?);
+        }
         frontier.push(child);
     }
     Ok(())

@@ -2,6 +2,7 @@
 //!
 //! Nothing here writes, and nothing here is imported by [`crate::insert`].
 
+mod ahead;
 pub(crate) mod auto;
 pub(crate) mod batch;
 pub(crate) mod brute;

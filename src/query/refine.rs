@@ -1,6 +1,7 @@
 //! Filter and refine: distances between rows as bytes tell which rows may be near a query, and only those get their
 //! canonical sum ([`Filter`]).
 
+use super::ahead::Ahead;
 use super::heap::KBest;
 use crate::error::ReadError;
 use crate::metric::{self, Filter, Grid, Pair};
@@ -73,7 +74,9 @@ pub(super) fn filter_and_refine(
         seen += count;
     }
     let mut first = if step == 1 { slots } else { 0 };
+    let mut ahead = Ahead::new(tree);
     while first < slots {
+        ahead.reach(tree, first.into());
         let count = pass.tile_rows().min(slots - first);
         pass.rows.clear();
         let (start, end) = (first, first + count);

@@ -193,6 +193,23 @@ impl<T: Record> Column<T> {
         }
     }
 
+    /// Asks the system for some rows, as far as they lie in segments that were touched before: a first touch reads a whole
+    /// segment anyway.
+    pub(crate) fn will_need(&self, mut row: u64, mut count: u64) {
+        while count > 0 {
+            let (segment, offset) = self.divide(row);
+            let take = count.min(self.table.spec.rows_per_segment - offset);
+            match self.segments.get(segment as usize).map(OnceLock::get) {
+                Some(Some(Segment::Shared(rows))) => {
+                    rows.will_need(offset as usize * self.width, take as usize * self.width);
+                }
+                Some(_) => {}
+                None => return,
+            }
+            (row, count) = (row + take, count - take);
+        }
+    }
+
     /// Calls `f` with each chunk of `start..start + count`, in order.
     pub(crate) fn for_chunks(
         &self,

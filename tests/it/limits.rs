@@ -15,10 +15,12 @@ mod group;
 #[allow(dead_code, reason = "a part of it will do")]
 mod made;
 
-use group::{Ended, MemoryGroup};
-use made::{Made, ROWS_PER_CHUNK, Sheets};
+use group::Ended;
+pub(crate) use group::MemoryGroup;
+use made::ROWS_PER_CHUNK;
+pub(crate) use made::{Made, Sheets};
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 const TREERING: &str = env!("CARGO_BIN_EXE_treering");
 
 /// Runs the command in a folder. Words are separated by blanks.
@@ -27,7 +29,7 @@ fn run(folder: &Path, line: &str) -> Output {
     Command::new(TREERING).current_dir(folder).args(words).stdin(Stdio::null()).output().unwrap()
 }
 
-fn ok(folder: &Path, line: &str) -> String {
+pub(crate) fn ok(folder: &Path, line: &str) -> String {
     let output = run(folder, line);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{line}: {errors}");
@@ -35,7 +37,7 @@ fn ok(folder: &Path, line: &str) -> String {
 }
 
 /// Runs the command in a memory group of so many bytes, page cache included; what it prints goes to `out`.
-fn run_within(folder: &Path, bytes: u64, line: &str) -> Result<(Ended, String), String> {
+pub(crate) fn run_within(folder: &Path, bytes: u64, line: &str) -> Result<(Ended, String), String> {
     let group = MemoryGroup::new(bytes)?;
     let mut command = group.command(Path::new(TREERING));
     let out = fs::File::create(folder.join("out")).unwrap();
@@ -46,7 +48,7 @@ fn run_within(folder: &Path, bytes: u64, line: &str) -> Result<(Ended, String), 
     Ok((ended, fs::read_to_string(folder.join("out")).unwrap()))
 }
 
-fn names(folder: &Path) -> Vec<String> {
+pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<String> =
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -67,7 +69,7 @@ fn npy_header(rows: usize, dim: usize) -> Vec<u8> {
 }
 
 /// Writes rows of a stream, piece by piece.
-fn write_npy(path: &Path, made: &Made, rows: usize, stream: u64) {
+pub(crate) fn write_npy(path: &Path, made: &Made, rows: usize, stream: u64) {
     use std::io::Write;
     let mut file = fs::File::create(path).unwrap();
     file.write_all(&npy_header(rows, made.dim())).unwrap();
@@ -80,7 +82,11 @@ fn write_npy(path: &Path, made: &Made, rows: usize, stream: u64) {
 }
 
 /// A folder with points `x.npy` and queries `q.npy`.
-fn folder_with(made: &Made, rows: usize, queries: usize) -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn folder_with(
+    made: &Made,
+    rows: usize,
+    queries: usize,
+) -> (tempfile::TempDir, PathBuf) {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = tempfile::tempdir_in(root).unwrap();
     write_npy(&folder.path().join("x.npy"), made, rows, 0);
@@ -132,13 +138,6 @@ fn the_limit_is_kept(made: &Made, rows: usize, limit: u64, group: u64, asked: u6
 fn a_build_keeps_its_limit() {
     let made = Made::Sheets(Sheets::new(100, 16, 4, 0.01, 42));
     the_limit_is_kept(&made, 400_000, 56 * MIB, 80 * MIB, 32 * MIB);
-}
-
-#[test]
-#[ignore = "eight million points of 128 dimensions: 15 GB of disk and half an hour"]
-fn a_build_of_real_size_keeps_its_limit() {
-    let made = Made::Sheets(Sheets::new(100, 128, 8, 0.01, 42));
-    the_limit_is_kept(&made, 8_000_000, 512 * MIB, 1024 * MIB, 256 * MIB);
 }
 
 #[test]

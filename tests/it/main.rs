@@ -16,5 +16,7 @@ mod limits;
 mod model;
 mod read_only;
 mod readers;
+#[cfg(feature = "cli")]
+mod real_size;
 mod time_travel;
 mod trust;
