@@ -93,24 +93,30 @@ fn search<P: Prune>(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result
     // Most of these are the answer; their ids come while the rest is looked at.
     scratch.best.prefetch_ids(tree);
     let mut budget = tree.node_rows();
+    let mut foreseen: Option<(u32, Links)> = None;
     while let Some(next) = scratch.frontier.pop() {
         if next.bound > P::limit(tree, Reach::of(&scratch.best)) {
             break;
         }
         budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(next.node))?;
+        let links = match foreseen {
+            Some((node, links)) if node == next.node => links,
+            _ => tree.link(next.node)?,
+        };
         if let Some(after) = scratch.frontier.peek() {
-            prefetch_node::<P>(tree, after.node)?;
+            let links = tree.link(after.node)?;
+            prefetch_node::<P>(tree, after.node, &links);
+            foreseen = Some((after.node, links));
         }
-        visit::<P>(tree, query, next, scratch)?;
+        visit::<P>(tree, query, next, &links, scratch)?;
     }
     Ok(())
 }
 
 /// Asks for what a visit of a node will read first, while something else is being done.
 #[inline]
-fn prefetch_node<P: Prune>(tree: &Tree, node: u32) -> Result<(), ReadError> {
-    let links = tree.link(node)?;
-    match small_subtree(tree, &links) {
+fn prefetch_node<P: Prune>(tree: &Tree, node: u32, links: &Links) {
+    match small_subtree(tree, links) {
         Some(range) => {
             let rows = (PREFETCHED_BYTES / (4 * tree.dim)).max(1) as u64;
             tree.coordinates.prefetch(range.start as u64, rows.min(range.count as u64));
@@ -121,7 +127,6 @@ fn prefetch_node<P: Prune>(tree: &Tree, node: u32) -> Result<(), ReadError> {
             P::prefetch_children(tree, Range { start: row.child_start, count: row.child_count });
         }
     }
-    Ok(())
 }
 
 /// Asks for the links of a node that may be visited.
@@ -257,15 +262,15 @@ fn visit<P: Prune>(
     tree: &Tree,
     query: &[f32],
     at: Candidate,
+    links: &Links,
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
     scratch.visits += 1;
-    let links = tree.link(at.node)?;
-    if let Some(range) = small_subtree(tree, &links) {
-        return scan_small::<P>(tree, query, at, &links, range, scratch);
+    if let Some(range) = small_subtree(tree, links) {
+        return scan_small::<P>(tree, query, at, links, range, scratch);
     }
-    own_points::<P>(tree, query, at, &links, scratch)?;
-    push_children::<P>(tree, query, at.node, &links, NONE, scratch)
+    own_points::<P>(tree, query, at, links, scratch)?;
+    push_children::<P>(tree, query, at.node, links, NONE, scratch)
 }
 
 /// Offers the points of a small subtree. Where the distance to the center is known, the twins of a leaf need no other.
