@@ -13,6 +13,8 @@ mod figures;
 mod flips;
 mod full_disk;
 mod golden;
+#[cfg(feature = "cli")]
+mod inputs;
 mod kills;
 mod medium;
 mod model;
