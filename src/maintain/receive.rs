@@ -349,8 +349,8 @@ fn commit_version(
     let columns: Vec<&dyn ChangedColumn> =
         columns.iter().map(|column| column as &dyn ChangedColumn).collect();
     let columns = columns.try_into().ok().expect("one for each data array");
-    let version =
-        NewVersion { columns, row, base, received: Some(std::mem::take(gone)), early: None };
+    let received = Some(std::mem::take(gone));
+    let version = NewVersion { columns, row, base, received, early: None, watch: None };
     commit(db, Draft { version: Some(version), ..Draft::nothing(cancel) })?;
     Ok(segments)
 }

@@ -270,7 +270,7 @@ impl<'a> Verifier<'a> {
         if !deep || self.report.problems.len() > problems {
             return Ok(());
         }
-        match deep_check(self.db, row) {
+        match self.db.confirm(deep_check(self.db, row)) {
             Ok(violations) => {
                 let versions = vec![VersionId(row.version)];
                 self.report.problems.extend(

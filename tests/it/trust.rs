@@ -5,6 +5,7 @@
 
 mod bugs;
 mod crashes;
+mod cuts;
 mod damage;
 mod decoders;
 mod disk;
