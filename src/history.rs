@@ -318,7 +318,8 @@ impl Store {
         *self.latest.lock().expect("no holder panics") = None;
         let core = &self.core;
         let cancel = &core.options.cancel;
-        let (done, before) = core.pool.install(|| expire::expire(&core.db, rule, save, cancel))?;
+        let done = core.pool.install(|| expire::expire(&core.db, rule, save, cancel));
+        let (done, before) = done.map_err(|e| core.db.explain(e))?;
         Ok(report(&done, (before, self.file_bytes())))
     }
 

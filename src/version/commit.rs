@@ -74,10 +74,7 @@ pub(crate) struct NewVersion<'a> {
 /// Crash outcomes, by step: 1 to 4, the store is as before, with space behind its end that the next writer drops; 5
 /// and 6, either as before or with the new version whole; 7 and later, with the new version.
 pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRow>, CommitError> {
-    make(db, draft).map_err(|e| match e {
-        CommitError::Read(e) => CommitError::Read(db.loss().unwrap_or(e)),
-        other => other,
-    })
+    make(db, draft).map_err(|e| db.explain(e))
 }
 
 fn make(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRow>, CommitError> {

@@ -201,7 +201,7 @@ impl Database {
     }
 
     /// That bytes of the file are gone, if they are.
-    pub(super) fn loss(&self) -> Option<ReadError> {
+    fn loss(&self) -> Option<ReadError> {
         let loss =
             |e: &ReadError| matches!(e, ReadError::Lost { .. } | ReadError::Truncated { .. });
         self.check_whole().err().filter(loss)
@@ -212,6 +212,14 @@ impl Database {
         match self.loss() {
             Some(e) => Err(e.into()),
             None => answer,
+        }
+    }
+
+    /// Why a commit could not read what it builds on: because bytes of the file are gone, if they are.
+    pub(crate) fn explain(&self, e: CommitError) -> CommitError {
+        match e {
+            CommitError::Read(e) => CommitError::Read(self.loss().unwrap_or(e)),
+            other => other,
         }
     }
 
