@@ -315,7 +315,7 @@ fn child_while_it_is_read() {
 fn child_while_it_is_written() {
     let Some(folder) = folder("child_while_it_is_written") else { return };
     let (path, rescued) = (folder.join("s.tre"), folder.join("rescued.tre"));
-    let rounds = scale(60, 600);
+    let rounds = scale(20, 150);
     let (mut random, mut intact) = (Random(78), 0);
     for round in 0..rounds {
         let [fine, coarse] = geometries();
