@@ -4,6 +4,8 @@
 pub(crate) mod decoders;
 #[path = "../tests/it/trust/disk.rs"]
 mod disk;
+#[path = "../tests/it/trust/inputs.rs"]
+pub(crate) mod inputs;
 #[path = "../tests/it/trust/model.rs"]
 mod model;
 #[path = "../tests/it/trust/workload.rs"]

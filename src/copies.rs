@@ -52,7 +52,8 @@ impl Store {
         // A copy must not have what the original can lose.
         self.sync()?;
         let _pinned = self.at(since)?;
-        backup::backup(&self.core.db, since.0, out, &self.core.options.cancel)
+        let db = &self.core.db;
+        db.confirm(backup::backup(db, since.0, out, &self.core.options.cancel))
     }
 
     /// Receives a stream into the store at `path`, which is made if there is none. The whole stream is checked before

@@ -169,6 +169,16 @@ pub enum ReadError {
         /// Bytes there should be.
         needed: u64,
     },
+    /// Bytes that were there are not there any more, and zeros may have been read for them; nothing was answered or
+    /// written that rests on them. The handle stays unusable. See [`crate::OpenOptions::catch_faults`].
+    #[error(
+        "bytes of {} are gone: it was truncated while it was open, or its device failed; see what `treering recover` finds, or restore it from a copy, and open it again",
+        .path.display()
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
+    },
     /// The bytes could not be had.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -318,7 +318,8 @@ impl Store {
         *self.latest.lock().expect("no holder panics") = None;
         let core = &self.core;
         let cancel = &core.options.cancel;
-        let (done, before) = core.pool.install(|| expire::expire(&core.db, rule, save, cancel))?;
+        let done = core.pool.install(|| expire::expire(&core.db, rule, save, cancel));
+        let (done, before) = done.map_err(|e| core.db.explain(e))?;
         Ok(report(&done, (before, self.file_bytes())))
     }
 
@@ -345,7 +346,8 @@ impl Store {
     pub fn expire_preview(&mut self, rule: Retention) -> Result<ExpireReport, CommitError> {
         self.writable()?;
         *self.latest.lock().expect("no holder panics") = None;
-        let done = expire::preview(&self.core.db, rule)?;
+        let db = &self.core.db;
+        let done = db.confirm(expire::preview(db, rule))?;
         let bytes = self.file_bytes();
         Ok(report(&done, (bytes, bytes)))
     }
@@ -381,7 +383,7 @@ impl Store {
     /// # }
     /// ```
     pub fn unique_bytes(&self) -> Result<Vec<(VersionId, u64)>, ReadError> {
-        let unique = self.core.db.unique_bytes()?;
+        let unique = self.core.db.confirm(self.core.db.unique_bytes())?;
         Ok(unique.into_iter().map(|(version, bytes)| (VersionId(version), bytes)).collect())
     }
 
@@ -409,7 +411,7 @@ impl Store {
     pub fn diff(&self, from: VersionId, to: VersionId) -> Result<Diff, AtError> {
         let (from, to) = (self.at(from)?, self.at(to)?);
         let [old, new] = [&from, &to].map(|side| Side::new(side.tree(), &side.row().roots));
-        Ok(diff(&self.core.db, old, new)?)
+        Ok(self.core.db.confirm(diff(&self.core.db, old, new))?)
     }
 }
 

@@ -45,8 +45,8 @@ impl NewFile {
             .permissions(default_permissions())
             .tempfile_in(folder(target))
             .map_err(failed)?;
-        let storage = FileStorage::new(file.as_file().try_clone().map_err(failed)?);
-        format(&storage)?;
+        let handle = file.as_file().try_clone().map_err(failed)?;
+        format(&FileStorage::new(handle, target, false)?)?;
         Ok(NewFile { target: target.to_path_buf(), file })
     }
 
@@ -56,9 +56,9 @@ impl NewFile {
         self.file.as_file().try_clone().map_err(failed)
     }
 
-    /// The folder of the file.
-    pub(crate) fn folder(&self) -> &Path {
-        folder(&self.target)
+    /// Where the file will be.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
     }
 
     /// Gives the file its name without replacing anything, and makes the name durable.

@@ -193,7 +193,7 @@ impl Store {
             .write(!open.read_only)
             .open(path)
             .map_err(|source| OpenError::Path { path: path.to_path_buf(), source })?;
-        Self::from_file(file, open, folder(path))
+        Self::from_file(file, open, path)
     }
 
     /// A store without a file: the same in every respect, and gone when it is dropped.
@@ -224,12 +224,13 @@ impl Store {
 
     pub(crate) fn from_new(new: &NewFile, open: OpenOptions) -> Result<Self, CreateError> {
         let open = OpenOptions { read_only: false, ..open };
-        Self::from_file(new.handle()?, open, new.folder())
+        Self::from_file(new.handle()?, open, new.target())
             .map_err(|e| CreateError::Open(Box::new(e)))
     }
 
-    fn from_file(file: File, options: OpenOptions, folder: &Path) -> Result<Self, OpenError> {
-        Self::from_storage(Box::new(FileStorage::new(file)), options, folder)
+    fn from_file(file: File, options: OpenOptions, path: &Path) -> Result<Self, OpenError> {
+        let storage = FileStorage::new(file, path, options.catch_faults)?;
+        Self::from_storage(Box::new(storage), options, folder(path))
     }
 
     pub(crate) fn from_storage(

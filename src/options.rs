@@ -217,7 +217,7 @@ pub enum Verify {
     #[default]
     FirstTouch,
     /// Never, for files that are known to be whole. Damage then shows as wrong answers, or as errors where numbers make
-    /// no sense; and a read that the device refuses ends the process.
+    /// no sense; and a read that the device refuses ends the process, unless [`OpenOptions::catch_faults`] is on.
     Never,
 }
 
@@ -233,6 +233,7 @@ pub struct OpenOptions {
     pub(crate) provenance: Provenance,
     pub(crate) durability: Durability,
     pub(crate) verify: Verify,
+    pub(crate) catch_faults: bool,
     pub(crate) memory_limit: Option<u64>,
     pub(crate) temporary_folder: Option<PathBuf>,
     /// Shares of memory other than those that the limit gives, for tests: so small that little data does not fit.
@@ -249,6 +250,7 @@ impl Default for OpenOptions {
             provenance: Provenance::System,
             durability: Durability::Full,
             verify: Verify::FirstTouch,
+            catch_faults: false,
             memory_limit: None,
             temporary_folder: None,
             shares: None,
@@ -344,6 +346,37 @@ impl OpenOptions {
     /// ```
     pub fn verify(mut self, policy: Verify) -> Self {
         self.verify = policy;
+        self
+    }
+
+    /// Turns faults of the map into errors. A file that is truncated while it is open, or a device that fails to read
+    /// again what it has read before, ends the process with SIGBUS, as for every memory map; with this, the calls that
+    /// meet it fail with [`crate::ReadError::Lost`], and so do all later ones of this [`crate::Store`]. Nothing is
+    /// answered or committed that rests on what is gone. Costs nothing that can be measured.
+    ///
+    /// Off unless asked for, because it takes a signal handler, and those belong to the program: the first opening with
+    /// this installs one for SIGBUS, for the life of the process. Faults elsewhere go on to the handler that was there
+    /// before. One that is installed later must do the same, and no thread may block SIGBUS. Linux only; elsewhere it does
+    /// nothing. The `treering` command has it on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("s.tre");
+    /// use treering::{CreateOptions, OpenOptions, Store};
+    /// # Store::create(&path, CreateOptions::new(1))?.insert(&[1.0])?;
+    /// let open = OpenOptions::new().read_only(true).catch_faults(true);
+    /// let snapshot = Store::open_with(&path, open)?.latest()?;
+    /// assert_eq!(snapshot.knn(&[0.0], 1)?[0].id, 0);
+    /// std::fs::File::options().write(true).open(&path)?.set_len(0)?; // an accident
+    /// assert!(snapshot.knn(&[0.0], 1).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn catch_faults(mut self, catch: bool) -> Self {
+        self.catch_faults = catch;
         self
     }
 

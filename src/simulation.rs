@@ -7,7 +7,11 @@ use std::sync::Arc;
 use crate::arena::lock::{Hold, LockRange};
 use crate::arena::mapping::Bytes;
 use crate::arena::storage::Storage;
+#[cfg(feature = "cli")]
+use crate::error::SourceError;
 use crate::error::{CreateError, OpenError, ReceiveError, StorageError};
+#[cfg(feature = "cli")]
+use crate::ingest::{self, Format};
 use crate::maintain::receive::{self, ReceiveReport};
 use crate::options::{CreateOptions, OpenOptions};
 use crate::store::Store;
@@ -68,6 +72,44 @@ pub fn open(disk: Arc<dyn Disk>, open: OpenOptions) -> Result<Store, OpenError> 
 pub fn receive(store: &Store, mut stream: impl Read + Seek) -> Result<ReceiveReport, ReceiveError> {
     let survey = receive::survey(&mut stream)?;
     receive::receive(&store.core.db, &survey, stream, &store.core.options.cancel)
+}
+
+/// How the bytes of an input are laid out, and whether their number is known before they are read.
+#[cfg(feature = "cli")]
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// `.npy`, or else text.
+    pub npy: bool,
+    /// From a pipe, so of unknown length.
+    pub piped: bool,
+}
+
+#[cfg(feature = "cli")]
+impl Layout {
+    fn format(self) -> Format {
+        if self.npy { Format::Npy } else { Format::Csv }
+    }
+}
+
+/// What the command reads from an input of rows: their length, and their values one after the other.
+///
+/// # Errors
+///
+/// The input is refused.
+#[cfg(feature = "cli")]
+pub fn read_rows(bytes: Vec<u8>, layout: Layout) -> Result<(usize, Vec<f32>), SourceError> {
+    let rows = ingest::rows_of_bytes(bytes, layout.format(), layout.piped)?;
+    Ok((rows.dim, rows.values))
+}
+
+/// What the command reads from an input of ids.
+///
+/// # Errors
+///
+/// The input is refused.
+#[cfg(feature = "cli")]
+pub fn read_ids(bytes: Vec<u8>, layout: Layout) -> Result<Vec<u64>, SourceError> {
+    Ok(ingest::ids_of_bytes(bytes, layout.format(), layout.piped)?)
 }
 
 /// A disk as the store sees it. There is one handle, so there are no locks.

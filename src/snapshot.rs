@@ -63,10 +63,10 @@ impl std::fmt::Debug for Snapshot {
 impl Snapshot {
     pub(crate) fn open(core: Arc<Core>, row: VersionRow, pin: Pin) -> Result<Self, ReadError> {
         if core.options.verify == Verify::OnOpen {
-            core.pool.install(|| verify::check_once(&core.db, &row))?;
+            core.db.confirm(core.pool.install(|| verify::check_once(&core.db, &row)))?;
         }
         let tree = Tree::open(&core.db, &row.roots)?;
-        if tree.live()? != row.points {
+        if core.db.confirm_watched(&tree.watch, tree.live())? != row.points {
             return Err(ReadError::row(
                 "counts",
                 0,
@@ -117,19 +117,20 @@ impl Snapshot {
     }
 
     fn check(&self, queries: &[f32]) -> Result<usize, QueryError> {
-        self.check_length()?;
+        self.check_whole()?;
         Ok(check_points(queries, self.dim())?)
     }
 
-    /// An error if the file has been cut meanwhile: touching what is gone would end the process. (It still does if the
-    /// file is cut while a query runs.)
-    fn check_length(&self) -> Result<(), ReadError> {
-        let db = &self.inner.core.db;
-        match db.arena.check_length() {
-            // A writer shortens the file when versions expire; the newest commit says what it needs.
-            Err(_) => db.newest().and_then(|_| db.arena.check_length()),
-            whole => whole,
-        }
+    /// An error if the file has been cut meanwhile: touching what is gone would end the process. It still does if the
+    /// file is cut while a query runs, unless faults are caught; then [`Snapshot::confirm`] tells.
+    fn check_whole(&self) -> Result<(), ReadError> {
+        self.inner.core.db.check_whole()
+    }
+
+    /// An answer of the tree, unless what it rests on is gone.
+    #[inline]
+    fn confirm<T>(&self, answer: Result<T, ReadError>) -> Result<T, ReadError> {
+        self.inner.core.db.confirm_watched(&self.tree().watch, answer)
     }
 
     fn check_one(&self, query: &[f32]) -> Result<(), QueryError> {
@@ -212,8 +213,9 @@ impl Snapshot {
         self.check_one(query)?;
         check_radius(radius)?;
         let mut searcher = self.searcher();
-        searcher.check_length()?;
-        Ok(range::count_within(self.tree(), query, radius, &mut searcher.buffers.range)?)
+        searcher.check_whole()?;
+        let scratch = &mut searcher.buffers.range;
+        Ok(self.confirm(range::count_within(self.tree(), query, radius, scratch))?)
     }
 
     /// [`Snapshot::knn`] for many queries, on all threads of the store's pool.
@@ -239,8 +241,8 @@ impl Snapshot {
     /// ```
     pub fn knn_batch(&self, queries: &[f32], k: usize) -> Result<NeighborTable, QueryError> {
         let count = self.check(queries)?;
-        let (neighbors, evaluations) =
-            self.inner.core.pool.install(|| batch::knn_batch(self.tree(), queries, k))?;
+        let answer = self.inner.core.pool.install(|| batch::knn_batch(self.tree(), queries, k));
+        let (neighbors, evaluations) = self.confirm(answer)?;
         self.neighbor_table(count, k, neighbors, evaluations)
     }
 
@@ -264,8 +266,9 @@ impl Snapshot {
     /// ```
     pub fn brute_knn(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
         self.check_one(query)?;
-        self.check_length()?;
-        Ok(self.inner.core.pool.install(|| brute::knn_batch(self.tree(), query, k))?)
+        self.check_whole()?;
+        let answer = self.inner.core.pool.install(|| brute::knn_batch(self.tree(), query, k));
+        Ok(self.confirm(answer)?)
     }
 
     /// [`Snapshot::knn_batch`] by scans of all rows, several queries to a scan.
@@ -290,8 +293,8 @@ impl Snapshot {
     /// ```
     pub fn brute_knn_batch(&self, queries: &[f32], k: usize) -> Result<NeighborTable, QueryError> {
         let count = self.check(queries)?;
-        let neighbors =
-            self.inner.core.pool.install(|| brute::knn_batch(self.tree(), queries, k))?;
+        let answer = self.inner.core.pool.install(|| brute::knn_batch(self.tree(), queries, k));
+        let neighbors = self.confirm(answer)?;
         let evaluations = count as u64 * self.tree().slots() as u64;
         self.neighbor_table(count, k, neighbors, evaluations)
     }
@@ -331,9 +334,9 @@ impl Snapshot {
     /// ```
     pub fn brute_within(&self, query: &[f32], radius: f32) -> Result<Vec<Neighbor>, QueryError> {
         self.check_one(query)?;
-        self.check_length()?;
+        self.check_whole()?;
         check_radius(radius)?;
-        Ok(brute::within(self.tree(), query, radius)?)
+        Ok(self.confirm(brute::within(self.tree(), query, radius))?)
     }
 
     /// A searcher with scratch of its own, for many queries from one thread.
@@ -380,11 +383,12 @@ impl Snapshot {
     /// # }
     /// ```
     pub fn get(&self, id: PointId) -> Result<Option<Vec<f32>>, ReadError> {
-        self.check_length()?;
-        match id_index::find_live(self.tree(), id)? {
-            Some(slot) => Ok(Some(self.tree().coordinates.row(slot as u64)?.to_vec())),
-            None => Ok(None),
-        }
+        self.check_whole()?;
+        let found = id_index::find_live(self.tree(), id).and_then(|slot| {
+            let row = |slot| self.tree().coordinates.row(u64::from(slot)).map(<[f32]>::to_vec);
+            slot.map(row).transpose()
+        });
+        self.confirm(found)
     }
 
     /// True if a live point has this id. O(log n).
@@ -406,8 +410,8 @@ impl Snapshot {
     /// # }
     /// ```
     pub fn contains(&self, id: PointId) -> Result<bool, ReadError> {
-        self.check_length()?;
-        Ok(id_index::find_live(self.tree(), id)?.is_some())
+        self.check_whole()?;
+        Ok(self.confirm(id_index::find_live(self.tree(), id))?.is_some())
     }
 
     /// Calls `f` with the id and the coordinates of every live point, by ascending id. Needs 16 bytes of memory per
@@ -429,9 +433,22 @@ impl Snapshot {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn for_each(&self, f: impl FnMut(PointId, &[f32])) -> Result<(), ReadError> {
-        self.check_length()?;
-        self.tree().for_each_live(f)
+    pub fn for_each(&self, mut f: impl FnMut(PointId, &[f32])) -> Result<(), ReadError> {
+        self.check_whole()?;
+        // Each row is copied, and only then known to be there.
+        let mut row = Vec::with_capacity(self.dim());
+        let mut whole = Ok(());
+        let answer = self.tree().for_each_live(|id, point| {
+            row.clear();
+            row.extend_from_slice(point);
+            if whole.is_ok() {
+                whole = self.tree().watch.check();
+            }
+            if whole.is_ok() {
+                f(id, &row);
+            }
+        });
+        self.confirm(answer).and(whole)
     }
 }
 
@@ -493,10 +510,14 @@ impl Searcher {
     /// As for [`Snapshot::knn`].
     pub fn knn(&mut self, query: &[f32], k: usize) -> Result<&[Neighbor], QueryError> {
         self.snapshot.check_one(query)?;
-        self.check_length()?;
-        let tree = self.snapshot.tree();
-        auto::knn(tree, query, k, &mut self.buffers.knn)?;
-        Ok(self.buffers.knn.best.sorted(tree)?)
+        self.check_whole()?;
+        let Searcher { snapshot, buffers: Buffers { knn: scratch, .. }, .. } = self;
+        let tree = snapshot.tree();
+        let answer = match auto::knn(tree, query, k, scratch) {
+            Ok(()) => scratch.best.sorted(tree),
+            Err(e) => Err(e),
+        };
+        Ok(snapshot.confirm(answer)?)
     }
 
     /// As [`Snapshot::within`], into a buffer of the searcher.
@@ -507,16 +528,17 @@ impl Searcher {
     pub fn within(&mut self, query: &[f32], radius: f32) -> Result<&[Neighbor], QueryError> {
         self.snapshot.check_one(query)?;
         check_radius(radius)?;
-        self.check_length()?;
+        self.check_whole()?;
         let Buffers { range: scratch, found, .. } = &mut self.buffers;
-        range::within(self.snapshot.tree(), query, radius, scratch, found)?;
+        let answer = range::within(self.snapshot.tree(), query, radius, scratch, found);
+        self.snapshot.confirm(answer)?;
         Ok(found)
     }
 
-    fn check_length(&mut self) -> Result<(), ReadError> {
+    fn check_whole(&mut self) -> Result<(), ReadError> {
         self.asked = self.asked.wrapping_add(1);
         match self.asked % QUERIES_PER_CHECK == 1 {
-            true => self.snapshot.check_length(),
+            true => self.snapshot.check_whole(),
             false => Ok(()),
         }
     }

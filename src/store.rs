@@ -74,7 +74,8 @@ impl Core {
 ///
 /// One `Store` at a time may have a file open for writing, in this process or another; any number may read. The file
 /// must not be changed or truncated by anything else while it is open: it is memory-mapped. Each call makes sure that the file
-/// is long enough, so a file that was cut gives an error; cut while a query runs, it ends the process with SIGBUS.
+/// is long enough, so a file that was cut gives an error; cut while a query runs, it ends the process with SIGBUS, unless
+/// [`OpenOptions::catch_faults`] was asked for.
 ///
 /// # Examples
 ///
@@ -341,7 +342,8 @@ impl Store {
     /// # }
     /// ```
     pub fn verify(&self, options: VerifyOptions) -> Result<VerifyReport, AtError> {
-        self.core.pool.install(|| verify::verify(&self.core.db, options, &self.core.options))
+        let Core { db, pool, options: open, .. } = &*self.core;
+        db.confirm(pool.install(|| verify::verify(db, options, open)))
     }
 
     /// Figures of a version of this store, and of the file.
@@ -364,7 +366,8 @@ impl Store {
     /// # }
     /// ```
     pub fn stats(&self, snapshot: &Snapshot) -> Result<Stats, ReadError> {
-        stats::stats(&self.core.db, snapshot.row(), snapshot.tree())
+        let db = &self.core.db;
+        db.confirm(stats::stats(db, snapshot.row(), snapshot.tree()))
     }
 
     /// Bytes of the file that the newest commit needs.

@@ -197,7 +197,7 @@ impl<'a> Transaction<'a> {
             Ok(()) => Ok(self),
             Err((half_done, e)) => {
                 self.broken |= half_done;
-                Err(e)
+                self.store.core.db.confirm(Err(e))
             }
         }
     }
@@ -227,7 +227,7 @@ impl<'a> Transaction<'a> {
             }
             Err(e) => {
                 self.broken |= matches!(e, DeleteError::Read(_) | DeleteError::Commit(_));
-                Err(e)
+                core.db.confirm(Err(e))
             }
         }
     }
@@ -280,7 +280,8 @@ impl<'a> Transaction<'a> {
     ///
     /// Damage or I/O failure.
     pub fn contains(&mut self, id: PointId) -> Result<bool, ReadError> {
-        Ok(id_index::find_live(&self.state()?.tree, id)?.is_some())
+        let found = id_index::find_live(&self.state()?.tree, id);
+        Ok(self.store.core.db.confirm(found)?.is_some())
     }
 
     /// A message that the version keeps: at most 256 bytes, which [`Transaction::commit`] checks.
@@ -340,6 +341,7 @@ impl<'a> Transaction<'a> {
                 base: base.version,
                 received: None,
                 early: early.take(),
+                watch: Some(&tree.watch),
             });
             let group = match core.options.durability {
                 Durability::Full => 0,

@@ -5,10 +5,10 @@
 //!
 //! Invariant: no byte inside a [`Bytes`] changes while it exists. For windows the commit protocol sees to it, because
 //! writes go only into space to which no committed version refers. Another program that writes into the file behind
-//! our back breaks this, and one that truncates it makes the kernel raise SIGBUS on access; so does every map. All
-//! records accept any bit pattern, so what such a program can cause is a wrong answer or a dead process, as with any
-//! file that is changed while it is in use. Opening a store is therefore safe in Rust's sense of the contract that
-//! the caller leaves the file alone.
+//! our back breaks this; so does one that truncates it, which makes the kernel raise SIGBUS on access, or, where
+//! [`super::fault`] is installed, turns the window into zeros. All records accept any bit pattern, so what such a program
+//! can cause is a wrong answer, an error or a dead process, as with any file that is changed while it is in use. Opening a
+//! store is therefore safe in Rust's sense of the contract that the caller leaves the file alone.
 
 #![expect(unsafe_code, reason = "a map is memory that only the operating system knows of")]
 
@@ -18,49 +18,72 @@ use std::sync::{Arc, Mutex};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
+use super::fault::{self, Guard};
 use crate::error::StorageError;
 
 /// Address space per window. Segments never straddle a multiple of it.
 pub(crate) const WINDOW_BYTES: u64 = 1 << 30;
 
-/// The windows of one file, mapped as they are needed.
-#[derive(Default)]
+/// A part of the file in memory.
+struct Window {
+    /// Before the map, because it must be dropped before it.
+    guard: Option<Guard>,
+    map: MmapRaw,
+    /// Where it begins in the file.
+    offset: u64,
+}
+
+/// The windows of one file, mapped as they are needed, and unmapped when this is dropped at the earliest.
 pub(crate) struct Windows {
-    mapped: Mutex<Vec<Option<Arc<MmapRaw>>>>,
+    mapped: Mutex<Vec<Option<Arc<Window>>>>,
+    guarded: bool,
 }
 
 impl Windows {
+    /// None mapped yet. `guarded`: [`fault::install`] has been called, and faults are to be caught.
+    pub(crate) fn new(guarded: bool) -> Self {
+        Windows { mapped: Mutex::default(), guarded }
+    }
+
+    /// True once zeros have taken the place of a window.
+    pub(crate) fn are_damaged(&self) -> bool {
+        let damaged = |window: &Arc<Window>| window.guard.as_ref().is_some_and(Guard::is_damaged);
+        fault::any() && self.mapped.lock().expect("no holder panics").iter().flatten().any(damaged)
+    }
+
     /// The bytes from `offset` on. The caller has made sure that the file is that long.
     pub(crate) fn get(&self, file: &File, offset: u64, len: usize) -> Result<Bytes, StorageError> {
-        let window = (offset / WINDOW_BYTES) as usize;
+        let number = (offset / WINDOW_BYTES) as usize;
         let start = (offset % WINDOW_BYTES) as usize;
         assert!(start + len <= WINDOW_BYTES as usize, "a segment straddles two windows");
         let mut mapped = self.mapped.lock().expect("no holder panics");
-        if mapped.len() <= window {
-            mapped.resize(window + 1, None);
+        if mapped.len() <= number {
+            mapped.resize(number + 1, None);
         }
-        let map = match &mapped[window] {
-            Some(map) => map.clone(),
+        let window = match &mapped[number] {
+            Some(window) => window.clone(),
             None => {
+                let offset = number as u64 * WINDOW_BYTES;
                 let map = MmapOptions::new()
-                    .offset(window as u64 * WINDOW_BYTES)
+                    .offset(offset)
                     .len(WINDOW_BYTES as usize)
                     .map_raw_read_only(file)
                     .map_err(|source| StorageError { operation: "map", source })?;
                 // A k-NN query jumps; read-ahead would fetch what it skips. Only advice: failure costs nothing.
                 let _ = map.advise(Advice::Random);
-                let map = Arc::new(map);
-                mapped[window] = Some(map.clone());
-                map
+                let guard = if self.guarded { Guard::new(map.as_ptr()) } else { None };
+                let window = Arc::new(Window { guard, map, offset });
+                mapped[number] = Some(window.clone());
+                window
             }
         };
-        Ok(Bytes { owner: Owner::Window(map), start, len })
+        Ok(Bytes { owner: Owner::Window(window), start, len })
     }
 }
 
 #[derive(Clone)]
 enum Owner {
-    Window(Arc<MmapRaw>),
+    Window(Arc<Window>),
     /// `u64` words, so that every record is aligned.
     Heap(Arc<[u64]>),
 }
@@ -81,18 +104,28 @@ impl Bytes {
 
     /// Asks the system to read `len` of them from `from` on, while something else is being done. Costs a system call.
     pub(crate) fn will_need(&self, from: usize, len: usize) {
-        if let Owner::Window(map) = &self.owner
+        if let Owner::Window(window) = &self.owner
             && from.checked_add(len).is_some_and(|end| end <= self.len)
         {
             // Only advice.
-            let _ = map.advise_range(Advice::WillNeed, self.start + from, len);
+            let _ = window.map.advise_range(Advice::WillNeed, self.start + from, len);
+        }
+    }
+
+    /// Where the bytes begin in the file, if a fault of theirs would be caught.
+    pub(crate) fn guarded_offset(&self) -> Option<u64> {
+        match &self.owner {
+            Owner::Window(window) if window.guard.is_some() => {
+                Some(window.offset + self.start as u64)
+            }
+            _ => None,
         }
     }
 
     /// Where the bytes begin. They stay there for as long as `self` or a clone of it exists.
     pub(crate) fn as_ptr(&self) -> *const u8 {
         match &self.owner {
-            Owner::Window(map) => map.as_ptr().wrapping_add(self.start),
+            Owner::Window(window) => window.map.as_ptr().wrapping_add(self.start),
             Owner::Heap(words) => words.as_ptr().cast::<u8>().wrapping_add(self.start),
         }
     }

@@ -4,11 +4,13 @@
 //! what its checksum must be, and hands out bytes that match.
 
 pub(crate) mod cast;
+mod fault;
 pub(crate) mod free_space;
 pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod pressure;
 pub(crate) mod storage;
+pub(crate) mod watch;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -70,10 +72,27 @@ impl Arena {
 
     /// An error if the file is shorter than the newest known commit needs.
     pub(crate) fn check_length(&self) -> Result<(), ReadError> {
-        let (found, needed) = (self.storage.len()?, self.limit());
-        match found < needed {
-            true => Err(ReadError::Truncated { found, needed }),
-            false => Ok(()),
+        self.check_reach(self.limit())
+    }
+
+    /// An error if the file is shorter than `needed`.
+    pub(crate) fn check_reach(&self, needed: u64) -> Result<(), ReadError> {
+        match self.storage.len()? {
+            found if found < needed => Err(ReadError::Truncated { found, needed }),
+            _ => Ok(()),
+        }
+    }
+
+    /// True if a fault has turned mapped bytes into zeros.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.storage.lost().is_some()
+    }
+
+    /// An error if a fault has turned mapped bytes into zeros.
+    pub(crate) fn check_maps(&self) -> Result<(), ReadError> {
+        match self.storage.lost() {
+            Some(path) => Err(ReadError::Lost { path: path.to_path_buf() }),
+            None => Ok(()),
         }
     }
 

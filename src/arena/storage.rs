@@ -1,10 +1,12 @@
-//! The one seam between the store and the disk: ten operations, a real file, and memory for tests.
+//! The one seam between the store and the disk: eleven operations, a real file, and memory for tests.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use super::fault;
 use super::lock::{self, Hold, LockRange};
 use super::mapping::{Bytes, Windows};
 use crate::error::StorageError;
@@ -25,6 +27,10 @@ pub(crate) trait Storage: Send + Sync {
     fn sync(&self) -> Result<(), StorageError>;
     /// Bytes that will not change while the result exists.
     fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError>;
+    /// The file, if bytes of it that were mapped have been lost since: they may have been read as zeros.
+    fn lost(&self) -> Option<&Path> {
+        None
+    }
     /// Gives the space of a range back to the file system; it then reads as zeros. Where that cannot be, nothing happens.
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError>;
     /// Changes how this handle holds a range; `false` if another handle's hold is in the way.
@@ -40,12 +46,17 @@ fn failed(operation: &'static str) -> impl Fn(io::Error) -> StorageError {
 /// A store in a real file.
 pub(crate) struct FileStorage {
     file: File,
+    path: PathBuf,
     windows: Windows,
 }
 
 impl FileStorage {
-    pub(crate) fn new(file: File) -> Self {
-        FileStorage { file, windows: Windows::default() }
+    /// `path`: what errors call the file. `catch_faults`: see [`crate::OpenOptions::catch_faults`].
+    pub(crate) fn new(file: File, path: &Path, catch_faults: bool) -> Result<Self, StorageError> {
+        if catch_faults {
+            fault::install().map_err(failed("catch faults of"))?;
+        }
+        Ok(FileStorage { file, path: path.to_path_buf(), windows: Windows::new(catch_faults) })
     }
 
     /// Another handle of the file. It shares the locks of this one.
@@ -102,6 +113,10 @@ impl Storage for FileStorage {
             return Err(failed("map")(io::ErrorKind::UnexpectedEof.into()));
         }
         self.windows.get(&self.file, offset, len)
+    }
+
+    fn lost(&self) -> Option<&Path> {
+        self.windows.are_damaged().then_some(&self.path)
     }
 
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {

@@ -298,7 +298,7 @@ pub(super) struct Verify {
     /// Check this version instead of the newest
     #[arg(long, value_name = "WHEN", conflicts_with = "all")]
     pub(super) at: Option<When>,
-    /// Check every version
+    /// Check every version; what several share is read once
     #[arg(long)]
     pub(super) all: bool,
     /// Check every invariant of the tree as well

@@ -61,7 +61,8 @@ impl Context {
 
     /// The settings of an opening whose progress `bar` shows.
     pub(super) fn open_options(&self, bar: &Bar) -> OpenOptions {
-        let options = OpenOptions::new().threads(self.threads).cancel(self.cancel.clone());
+        let options =
+            OpenOptions::new().threads(self.threads).cancel(self.cancel.clone()).catch_faults(true);
         match bar.handle() {
             Some(handle) => options.progress(move |p| handle.stage(p.stage, p.done, p.total)),
             None => options,

@@ -171,7 +171,7 @@ fn commit(source: &CommitError) -> u8 {
 
 fn read(source: &ReadError) -> u8 {
     match source {
-        ReadError::Corrupt(_) | ReadError::Truncated { .. } => CORRUPT,
+        ReadError::Corrupt(_) | ReadError::Truncated { .. } | ReadError::Lost { .. } => CORRUPT,
         ReadError::Storage(source) => storage(source),
     }
 }

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<(usize, Vec<f32>), IngestError> {
-        let mut rows = open_rows(Input::from_bytes("t.csv", text.as_bytes().to_vec()))?;
+        let mut rows = open_rows(Input::from_bytes("t.csv", text.as_bytes().to_vec(), false))?;
         let mut values = Vec::new();
         while rows.read(2, &mut values)? > 0 {}
         Ok((rows.dim(), values))

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::error::quote;
-use super::{IngestError, Input, npy};
+use super::{Format, IngestError, Input, npy};
 
 /// Ids that are read as they are asked for.
 pub(crate) trait IdSource: Send {
@@ -16,10 +16,15 @@ pub(crate) trait IdSource: Send {
 
 /// Opens the ids of `path`: `.npy` by its ending, text otherwise; `-` is text on standard input.
 pub(crate) fn open_ids(path: &Path) -> Result<Box<dyn IdSource>, IngestError> {
-    let input = Input::open(path)?;
-    match path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npy")) {
-        true => npy::open_ids(input),
-        false => Ok(Box::new(Lines::new(input))),
+    let is_npy = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npy"));
+    ids_of(Input::open(path)?, if is_npy { Format::Npy } else { Format::Csv })
+}
+
+/// CSV of one column is text with one number a line.
+pub(super) fn ids_of(input: Input, format: Format) -> Result<Box<dyn IdSource>, IngestError> {
+    match format {
+        Format::Npy => npy::open_ids(input),
+        Format::Csv => Ok(Box::new(Lines::new(input))),
     }
 }
 
@@ -96,7 +101,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Vec<u64>, IngestError> {
-        let mut lines = Lines::new(Input::from_bytes("ids.txt", text.as_bytes().to_vec()));
+        let mut lines = Lines::new(Input::from_bytes("ids.txt", text.as_bytes().to_vec(), false));
         let mut ids = Vec::new();
         while lines.read(2, &mut ids)? > 0 {}
         Ok(ids)

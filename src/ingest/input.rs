@@ -33,10 +33,10 @@ impl Input {
         Ok(Input { label, bytes: Box::new(file), length })
     }
 
-    /// An input made of bytes at hand, as long as it says.
-    #[cfg(test)]
-    pub(super) fn from_bytes(label: &str, bytes: Vec<u8>) -> Input {
-        let length = Some(bytes.len() as u64);
+    /// An input made of bytes at hand, which says how many they are unless it is `piped`.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn from_bytes(label: &str, bytes: Vec<u8>, piped: bool) -> Input {
+        let length = (!piped).then_some(bytes.len() as u64);
         Input { label: label.to_owned(), bytes: Box::new(io::Cursor::new(bytes)), length }
     }
 }

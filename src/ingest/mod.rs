@@ -92,7 +92,10 @@ pub(crate) fn open(path: &Path, format: Option<Format>) -> Result<Box<dyn RowSou
         Some(format) => format,
         None => Format::of(path)?,
     };
-    let input = Input::open(path)?;
+    rows_of(Input::open(path)?, format)
+}
+
+fn rows_of(input: Input, format: Format) -> Result<Box<dyn RowSource>, IngestError> {
     match format {
         Format::Npy => npy::open_rows(input),
         Format::Csv => csv::open_rows(input),
@@ -114,6 +117,32 @@ pub(crate) fn read_all(path: &Path, format: Option<Format>) -> Result<Rows, Inge
     }
     while source.read(PIECE, &mut values)? > 0 {}
     Ok(Rows { values, dim })
+}
+
+/// [`read_all`] of bytes at hand; `piped`: as if their number were not known. For tests of the readers.
+#[cfg(feature = "simulation")]
+pub(crate) fn rows_of_bytes(
+    bytes: Vec<u8>,
+    format: Format,
+    piped: bool,
+) -> Result<Rows, IngestError> {
+    let mut source = rows_of(Input::from_bytes("input", bytes, piped), format)?;
+    let (dim, mut values) = (source.dim(), Vec::new());
+    while source.read(7, &mut values)? > 0 {}
+    Ok(Rows { values, dim })
+}
+
+/// [`read_ids`] of bytes at hand, likewise.
+#[cfg(feature = "simulation")]
+pub(crate) fn ids_of_bytes(
+    bytes: Vec<u8>,
+    format: Format,
+    piped: bool,
+) -> Result<Vec<u64>, IngestError> {
+    let mut source = ids::ids_of(Input::from_bytes("input", bytes, piped), format)?;
+    let mut ids = Vec::new();
+    while source.read(7, &mut ids)? > 0 {}
+    Ok(ids)
 }
 
 #[cfg(test)]

@@ -136,6 +136,8 @@ pub(crate) fn write(
             }
         }
     }
+    // Without an end the stream is none.
+    db.check_whole()?;
     frames.write(FRAME_TAGS, &[history.tags.as_bytes()])?;
     let count = frames.count;
     frames.write(FRAME_END, &[&count.to_le_bytes()])?;

@@ -8,7 +8,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::error::ReceiveError;
+use crate::error::{AtError, ReceiveError};
 use crate::format::arrays::{Array, ArrayRoot, ArraySpec, DATA_ARRAYS, Entry};
 use crate::format::header::Header;
 use crate::format::page;
@@ -272,7 +272,7 @@ pub(crate) fn receive(
     let needed = |version: &u64| survey.needed.contains(version);
     for &version in survey.needed.range(..=newest) {
         // One that has expired here may be needed only by versions that are here already.
-        pins.extend(db.version(VersionId(version)).ok().map(|(_, pin)| pin));
+        pins.extend(retained(db, version)?);
     }
     let mut time_ns = rows.last().map_or(0, |row| row.time_ns);
 
@@ -349,16 +349,27 @@ fn commit_version(
     let columns: Vec<&dyn ChangedColumn> =
         columns.iter().map(|column| column as &dyn ChangedColumn).collect();
     let columns = columns.try_into().ok().expect("one for each data array");
-    let version =
-        NewVersion { columns, row, base, received: Some(std::mem::take(gone)), early: None };
+    let received = Some(std::mem::take(gone));
+    let version = NewVersion { columns, row, base, received, early: None, watch: None };
     commit(db, Draft { version: Some(version), ..Draft::nothing(cancel) })?;
     Ok(segments)
 }
 
+/// A pin on a version, unless it has expired.
+fn retained(db: &Database, version: u64) -> Result<Option<Pin>, AtError> {
+    match db.version(VersionId(version)) {
+        Ok((_, pin)) => Ok(Some(pin)),
+        Err(AtError::Expired { .. }) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// Tags become those of the stream, but for versions that have expired here.
 fn set_tags(db: &Database, tags: &[TagRow], cancel: &CancelToken) -> Result<(), ReceiveError> {
-    let mut kept = tags.to_vec();
-    kept.retain(|tag| db.version(VersionId(tag.version)).is_ok());
+    let mut kept = Vec::with_capacity(tags.len());
+    for tag in tags {
+        kept.extend(retained(db, tag.version)?.map(|_| *tag));
+    }
     if kept != db.tags()? {
         commit(db, Draft { tags: Some(kept), ..Draft::nothing(cancel) })?;
     }

@@ -84,17 +84,17 @@ impl Store {
         let path = path.as_ref();
         let file = File::open(path)
             .map_err(|source| OpenError::Path { path: path.to_path_buf(), source })?;
-        let storage = FileStorage::new(file);
+        let storage = FileStorage::new(file, path, open.catch_faults)?;
         let header = recovery::read_header(&storage, false)?;
         let (slots, known) = recovery::intact_slots(&storage, header.lineage)?;
         let len = storage.len()?;
         let mut first: Option<OpenError> = None;
         for slot in &slots {
-            let file = storage.handle()?;
-            let db = Database::as_of(Box::new(FileStorage::new(file)), header, *slot, len);
+            let again = FileStorage::new(storage.handle()?, path, open.catch_faults)?;
+            let db = Database::as_of(Box::new(again), header, *slot, len);
             match db.history() {
                 Ok(_) => {
-                    let mut report = survey(&db, slot, &slots, &open)?;
+                    let mut report = db.confirm(survey(&db, slot, &slots, &open))?;
                     report.newest_commit = known.max(slot.commit);
                     report.file_bytes = (len, slot.file_bytes);
                     if let Some(new) = write {

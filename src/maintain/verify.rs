@@ -63,7 +63,7 @@ impl VerifyOptions {
 pub struct Problem {
     /// The defect and its place.
     pub what: Corruption,
-    /// Versions that refer to the place, oldest first.
+    /// Versions that refer to the place, oldest first: all of them, whichever were checked.
     pub versions: Vec<VersionId>,
 }
 
@@ -140,7 +140,7 @@ pub(crate) fn verify(
     }
     let total = verifier.meter.total;
     open.report("verify", total, total);
-    verifier.blame(&versions)?;
+    verifier.blame(&versions);
     Ok(verifier.report)
 }
 
@@ -270,7 +270,7 @@ impl<'a> Verifier<'a> {
         if !deep || self.report.problems.len() > problems {
             return Ok(());
         }
-        match deep_check(self.db, row) {
+        match self.db.confirm(deep_check(self.db, row)) {
             Ok(violations) => {
                 let versions = vec![VersionId(row.version)];
                 self.report.problems.extend(
@@ -311,15 +311,17 @@ impl<'a> Verifier<'a> {
         problems.into_iter().try_for_each(|e| self.problem(e, version))
     }
 
-    /// Names, for every bad place, all checked versions that refer to it.
-    fn blame(&mut self, versions: &[u64]) -> Result<(), AtError> {
+    /// Names, for every bad place, all versions that refer to it, those that were not to be checked included.
+    fn blame(&mut self, checked: &[u64]) {
         if self.bad.is_empty() {
-            return Ok(());
+            return;
         }
         for problem in self.bad.values() {
             self.report.problems[*problem].versions.clear();
         }
-        for &version in versions {
+        // If their list is damaged, it is about those that were checked.
+        let all = self.db.versions().map(|rows| rows.iter().map(|row| row.version).collect());
+        for version in all.unwrap_or(checked.to_vec()) {
             let Ok((row, _pin)) = self.db.version(VersionId(version)) else {
                 continue;
             };
@@ -336,7 +338,6 @@ impl<'a> Verifier<'a> {
                 self.db.data_table(array, &row.roots).walk(&mut hit, &mut |_| {});
             }
         }
-        Ok(())
     }
 }
 

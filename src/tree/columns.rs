@@ -3,7 +3,10 @@
 //! Numbers found in the file are checked where they are followed: a column refuses rows that do not exist, and a child
 //! must have a larger number than its parent, so that no damaged link leads round in a circle.
 
+use std::sync::Arc;
+
 use crate::arena::Access;
+use crate::arena::watch::Watch;
 use crate::error::ReadError;
 use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS};
 pub(crate) use crate::format::rows::Range;
@@ -25,6 +28,8 @@ pub(crate) struct Tree {
     pub(crate) seed: u64,
     pub(crate) kernel: Kernel,
     pub(crate) slack: Slack,
+    /// Over what the columns have mapped.
+    pub(crate) watch: Arc<Watch>,
 
     // By slot.
     pub(crate) coordinates: Column<f32>,
@@ -88,12 +93,14 @@ impl Tree {
     pub(crate) fn open(db: &Database, roots: &[ArrayRoot; DATA_ARRAYS]) -> Result<Self, ReadError> {
         fn column<T: Record>(
             db: &Database,
+            watch: &Arc<Watch>,
             roots: &[ArrayRoot; DATA_ARRAYS],
             array: Array,
         ) -> Result<Column<T>, ReadError> {
             let Table { arena, spec, root, .. } = db.data_table(array, roots);
-            Column::new(arena, spec, root, Access::Mapped)
+            Ok(Column::new(arena, spec, root, Access::Mapped)?.watched(watch))
         }
+        let watch = &Arc::new(Watch::new(db.arena.clone()));
         let dim = db.header.dim as usize;
         let tree = Tree {
             dim,
@@ -101,22 +108,23 @@ impl Tree {
             seed: db.header.seed,
             kernel: Kernel::best(),
             slack: Slack::new(dim),
-            coordinates: column(db, roots, Array::Coordinates)?,
-            ids: column(db, roots, Array::Ids)?,
-            tombstones: column(db, roots, Array::Tombstones)?,
-            owners: column(db, roots, Array::Owners)?,
-            centers: column(db, roots, Array::Centers)?,
-            radii: column(db, roots, Array::Radii)?,
-            nodes: column(db, roots, Array::Nodes)?,
-            links: column(db, roots, Array::Links)?,
-            counts: column(db, roots, Array::Counts)?,
-            runs: column(db, roots, Array::Runs)?,
-            level_counts: column(db, roots, Array::LevelCounts)?,
-            boxes: column(db, roots, Array::Boxes)?,
-            index_runs: column(db, roots, Array::IndexRuns)?,
-            index_pieces: column(db, roots, Array::IndexPieces)?,
-            index_keys: column(db, roots, Array::IndexKeys)?,
-            index_slots: column(db, roots, Array::IndexSlots)?,
+            watch: watch.clone(),
+            coordinates: column(db, watch, roots, Array::Coordinates)?,
+            ids: column(db, watch, roots, Array::Ids)?,
+            tombstones: column(db, watch, roots, Array::Tombstones)?,
+            owners: column(db, watch, roots, Array::Owners)?,
+            centers: column(db, watch, roots, Array::Centers)?,
+            radii: column(db, watch, roots, Array::Radii)?,
+            nodes: column(db, watch, roots, Array::Nodes)?,
+            links: column(db, watch, roots, Array::Links)?,
+            counts: column(db, watch, roots, Array::Counts)?,
+            runs: column(db, watch, roots, Array::Runs)?,
+            level_counts: column(db, watch, roots, Array::LevelCounts)?,
+            boxes: column(db, watch, roots, Array::Boxes)?,
+            index_runs: column(db, watch, roots, Array::IndexRuns)?,
+            index_pieces: column(db, watch, roots, Array::IndexPieces)?,
+            index_keys: column(db, watch, roots, Array::IndexKeys)?,
+            index_slots: column(db, watch, roots, Array::IndexSlots)?,
         };
         let nodes = tree.links.len();
         let node_arrays =

@@ -15,6 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::table::Table;
 use crate::arena::cast::{Typed, prefetch};
+use crate::arena::watch::Watch;
 use crate::arena::{Access, Arena};
 use crate::error::{Defect, Place, ReadError};
 use crate::format::arrays::{ArrayRoot, ArraySpec};
@@ -57,6 +58,8 @@ pub(crate) struct Written {
 /// Rows of `width` records of type `T` each.
 pub(crate) struct Column<T> {
     table: Table,
+    /// Told of what is mapped.
+    watch: Option<Arc<Watch>>,
     width: usize,
     rows: u64,
     /// 2^64 by the rows of a segment, rounded up; 0 for one row, where that does not fit.
@@ -93,10 +96,16 @@ impl<T: Record> Column<T> {
             rows: root.rows,
             segments: std::iter::repeat_with(OnceLock::new).take(segments as usize).collect(),
             table: Table { arena, spec, root, access },
+            watch: None,
             changed: BTreeSet::new(),
             written: BTreeMap::new(),
             copied: (0, 0),
         })
+    }
+
+    /// The same; `watch` is told of what is mapped.
+    pub(crate) fn watched(self, watch: &Arc<Watch>) -> Self {
+        Column { watch: Some(watch.clone()), ..self }
     }
 
     /// Number of rows.
@@ -128,6 +137,9 @@ impl<T: Record> Column<T> {
             }
             None => (self.table.segment(number)?, self.table.root.rows),
         };
+        if let Some(watch) = &self.watch {
+            watch.include(&bytes)?;
+        }
         let rows = self.table.spec.rows_in(number, rows) as usize;
         let typed = Typed::new(bytes, rows * self.width).ok_or_else(|| {
             let array = self.table.spec.array.name();

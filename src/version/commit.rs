@@ -5,7 +5,7 @@
 
 use super::column::ChangedColumn;
 use super::confirm::confirm;
-use super::database::{Database, Writer};
+use super::database::{Database, Writer, cut_back};
 use super::early::Early;
 use super::expire::{self, Expiry};
 use super::family::Brief;
@@ -13,6 +13,7 @@ use super::pins::Gate;
 use super::placement::Placement;
 use super::state_plan::{StateChange, StatePlan};
 use crate::arena::free_space::FreeSpace;
+use crate::arena::watch::Watch;
 use crate::error::{CommitError, ReadError, StorageError};
 use crate::format::arrays::{ArrayRoot, DATA_ARRAYS, STATE_ARRAYS};
 use crate::format::rows::FreedRow;
@@ -64,6 +65,8 @@ pub(crate) struct NewVersion<'a> {
     pub(crate) received: Option<Vec<VersionRow>>,
     /// What the columns have written already.
     pub(crate) early: Option<Early>,
+    /// Over what the columns have read.
+    pub(crate) watch: Option<&'a Watch>,
 }
 
 /// Makes a draft the newest commit and returns the row of its version, if it makes one.
@@ -71,6 +74,10 @@ pub(crate) struct NewVersion<'a> {
 /// Crash outcomes, by step: 1 to 4, the store is as before, with space behind its end that the next writer drops; 5
 /// and 6, either as before or with the new version whole; 7 and later, with the new version.
 pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRow>, CommitError> {
+    make(db, draft).map_err(|e| db.explain(e))
+}
+
+fn make(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRow>, CommitError> {
     let mut writer = db.writer.as_ref().ok_or(CommitError::ReadOnly)?.lock().expect("unpoisoned");
     if writer.poisoned {
         return Err(CommitError::Poisoned);
@@ -111,16 +118,16 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
     slot.store_lineage = db.header.lineage;
     slot.commit_lineage = writer.lineage(number)?;
     slot.time_ns = time_ns;
-    let (columns, mut row, received, mut early) = match draft.version {
-        Some(NewVersion { columns, row, received, early, .. }) => {
-            (Vec::from(columns), Some(row), received, early)
+    let (columns, mut row, received, mut early, watch) = match draft.version {
+        Some(NewVersion { columns, row, received, early, watch, .. }) => {
+            (Vec::from(columns), Some(row), received, early, watch)
         }
-        None => (Vec::new(), None, None, None),
+        None => (Vec::new(), None, None, None, None),
     };
     let storage = db.arena.storage();
-    let (mut old_len, mut written_early) = (storage.len()?, 0);
+    let (mut old_len, mut needed, mut written_early) = (storage.len()?, old.file_bytes, 0);
     if let Some(early) = &mut early {
-        (space, old_len, written_early) = early.hand_over();
+        (space, old_len, needed, written_early) = early.hand_over();
     }
     if let (Some(row), Some(_)) = (&row, &received) {
         slot.commit_lineage = row.commit_lineage;
@@ -164,9 +171,12 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
             + 3 * PAGE_BYTES as u64;
     }
 
-    // 2. Reserve growth, so that a full disk shows here.
+    // 2. Reserve growth, so that a full disk shows here. If somebody has cut the file, growth would hide it.
     let file_bytes = space.used_end();
     let reserved = storage.len()?;
+    if reserved < needed {
+        return Err(ReadError::Truncated { found: reserved, needed }.into());
+    }
     if file_bytes > reserved
         && let Err(e) = storage.allocate(reserved, file_bytes - reserved)
     {
@@ -187,13 +197,18 @@ pub(crate) fn commit(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRo
         Ok(roots) => roots,
         Err(CommitError::Storage(e)) => return Err(abort(db, old_len, file_bytes, e)),
         Err(e) => {
-            let _ = storage.set_len(old_len);
+            let _ = cut_back(storage, old_len);
             return Err(e);
         }
     };
     if draft.cancel.is_cancelled() {
-        let _ = storage.set_len(old_len);
+        let _ = cut_back(storage, old_len);
         return Err(CommitError::Interrupted);
+    }
+    // What was read may have been zeros in the place of what is gone. Nothing is read any more from here on.
+    if let Err(e) = db.arena.check_maps().and_then(|()| watch.map_or(Ok(()), Watch::check)) {
+        let _ = cut_back(storage, old_len);
+        return Err(e.into());
     }
 
     // From here on the file is not cut back without need: what was written early may become part of the store.
@@ -299,7 +314,7 @@ fn oldest_version(
 
 /// Gives back what was reserved. No commit refers to it, so the store is as it was.
 fn abort(db: &Database, old_len: u64, file_bytes: u64, e: StorageError) -> CommitError {
-    let _ = db.arena.storage().set_len(old_len);
+    let _ = cut_back(db.arena.storage(), old_len);
     match e.is_disk_full() {
         true => CommitError::DiskFull { needed: file_bytes.saturating_sub(old_len), source: e },
         false => CommitError::Storage(e),

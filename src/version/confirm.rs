@@ -1,7 +1,7 @@
 //! Making sure that the newest commit is durable before another builds on it.
 
 use super::commit::leave_hint;
-use super::database::{Database, Writer, drop_excess};
+use super::database::{Database, Writer, cut_back};
 use super::table::Table;
 use crate::error::CommitError;
 use crate::format::arrays::{Array, DATA_ARRAYS};
@@ -65,6 +65,6 @@ pub(super) fn confirm(
     }
     writer.confirmed = true;
     leave_hint(db, newest.commit);
-    drop_excess(storage, newest)?;
+    cut_back(storage, newest.file_bytes)?;
     Ok(())
 }

@@ -11,6 +11,7 @@ use super::table::Table;
 use crate::arena::free_space::FreeSpace;
 use crate::arena::lock::{Hold, LockRange};
 use crate::arena::storage::Storage;
+use crate::arena::watch::Watch;
 use crate::arena::{Access, Arena};
 use crate::error::{
     AtError, CommitError, Corruption, Defect, OpenError, Place, ReadError, StorageError,
@@ -128,7 +129,7 @@ impl Database {
         let newest = recovery::newest_commit(&*storage, header.lineage)?;
         let may_cut = newest.confirmed || SeededBug::CutBeforeConfirmation.is_planted();
         if writer.is_some() && may_cut {
-            drop_excess(&*storage, &newest.slot)?;
+            cut_back(&*storage, newest.slot.file_bytes)?;
         }
         let arena = Arc::new(Arena::new(storage, header.block_bytes, verify));
         arena.set_limit(newest.slot.file_bytes);
@@ -179,10 +180,60 @@ impl Database {
         if self.writer.is_none() && !self.frozen {
             match recovery::newest_commit(self.arena.storage(), self.header.lineage) {
                 Ok(found) => self.publish(found.slot),
-                Err(e) => return Err(not_open(e)),
+                Err(e) => {
+                    // Even the slots may have been cut off.
+                    let cut = self.arena.check_reach(DATA_START).err();
+                    return Err(cut.unwrap_or_else(|| not_open(e)));
+                }
             }
         }
         Ok(*self.newest.read().expect("no holder panics"))
+    }
+
+    /// An error if bytes of the file are gone: from the map, or from its end.
+    pub(crate) fn check_whole(&self) -> Result<(), ReadError> {
+        self.arena.check_maps()?;
+        match self.arena.check_length() {
+            // A writer shortens the file when versions expire; the newest commit says what it needs.
+            Err(_) => self.newest().and_then(|_| self.arena.check_length()),
+            whole => whole,
+        }
+    }
+
+    /// That bytes of the file are gone, if they are.
+    fn loss(&self) -> Option<ReadError> {
+        let loss =
+            |e: &ReadError| matches!(e, ReadError::Lost { .. } | ReadError::Truncated { .. });
+        self.check_whole().err().filter(loss)
+    }
+
+    /// `answer`, unless bytes of the file are gone: then it may rest on zeros, or fail because of them.
+    pub(crate) fn confirm<T, E: From<ReadError>>(&self, answer: Result<T, E>) -> Result<T, E> {
+        match self.loss() {
+            Some(e) => Err(e.into()),
+            None => answer,
+        }
+    }
+
+    /// Why a commit could not read what it builds on: because bytes of the file are gone, if they are.
+    pub(crate) fn explain(&self, e: CommitError) -> CommitError {
+        match e {
+            CommitError::Read(e) => CommitError::Read(self.loss().unwrap_or(e)),
+            other => other,
+        }
+    }
+
+    /// [`Database::confirm`] for an answer that rests only on what `watch` knows of, at the cost of two loads.
+    #[inline]
+    pub(crate) fn confirm_watched<T, E: From<ReadError>>(
+        &self,
+        watch: &Watch,
+        answer: Result<T, E>,
+    ) -> Result<T, E> {
+        match answer {
+            Ok(answer) => Ok(watch.check().map(|()| answer)?),
+            failed => self.confirm(failed),
+        }
     }
 
     pub(super) fn publish(&self, slot: CommitSlot) {
@@ -258,7 +309,7 @@ impl Database {
                 Err(e) => {
                     let again = self.newest()?;
                     if again.commit == slot.commit {
-                        return Err(e);
+                        return Err(self.loss().unwrap_or(e));
                     }
                     slot = again;
                 }
@@ -447,10 +498,11 @@ fn not_open(e: OpenError) -> ReadError {
 }
 
 /// Cuts off what lies beyond the end of a commit: it belongs to one that never became visible. The commit must be known
-/// to be durable, because the one before it may have needed a longer file.
-pub(super) fn drop_excess(storage: &dyn Storage, slot: &CommitSlot) -> Result<(), StorageError> {
-    match storage.len()? > slot.file_bytes {
-        true => storage.set_len(slot.file_bytes),
+/// to be durable, because the one before it may have needed a longer file. A file that is shorter is left as it is, so
+/// that it shows.
+pub(super) fn cut_back(storage: &dyn Storage, file_bytes: u64) -> Result<(), StorageError> {
+    match storage.len()? > file_bytes {
+        true => storage.set_len(file_bytes),
         false => Ok(()),
     }
 }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::column::{ChangedColumn, EarlyColumn, Written};
 use super::commit::writable_space;
-use super::database::Database;
+use super::database::{Database, cut_back};
 use crate::arena::free_space::FreeSpace;
 use crate::arena::{Arena, Piece};
 use crate::error::{CommitError, StorageError};
@@ -94,6 +94,8 @@ impl Early {
     fn reserve(&mut self) -> Result<(), CommitError> {
         let needed = self.space.used_end();
         if needed > self.reserved {
+            // If somebody has cut the file, growth would hide it.
+            self.arena.check_reach(self.reserved)?;
             let more = needed - self.reserved;
             self.arena.storage().allocate(self.reserved, more).map_err(|e| full(e, more))?;
             self.reserved = needed;
@@ -101,10 +103,10 @@ impl Early {
         Ok(())
     }
 
-    /// For the commit: the space as it is now, the length of the file before, and the bytes written since.
-    pub(super) fn hand_over(&mut self) -> (FreeSpace, u64, u64) {
+    /// For the commit: the space as it is now, the length of the file before and now, and the bytes written since.
+    pub(super) fn hand_over(&mut self) -> (FreeSpace, u64, u64, u64) {
         let space = std::mem::replace(&mut self.space, FreeSpace::new(4096, Vec::new(), 0));
-        (space, self.old_len, self.bytes_written)
+        (space, self.old_len, self.reserved, self.bytes_written)
     }
 
     /// The file keeps its length.
@@ -117,7 +119,7 @@ impl Drop for Early {
     fn drop(&mut self) {
         if !self.kept && self.reserved > self.old_len {
             // If it fails, the next writer drops it.
-            let _ = self.arena.storage().set_len(self.old_len);
+            let _ = cut_back(self.arena.storage(), self.old_len);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::column::Column;
 use super::commit::{Draft, commit};
-use super::database::{Database, drop_excess};
+use super::database::{Database, cut_back};
 use super::family::{Brief, Family};
 use super::table::Table;
 use crate::error::{CommitError, ReadError};
@@ -245,7 +245,7 @@ fn give_back(db: &Database) -> Result<(), CommitError> {
     for (offset, len) in runs.into_iter().filter(|run| run.1 >= shortest) {
         storage.punch(offset, len)?;
     }
-    drop_excess(storage, &slot)?;
+    cut_back(storage, slot.file_bytes)?;
     Ok(())
 }
 

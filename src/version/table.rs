@@ -285,6 +285,8 @@ impl TableUpdate {
         mut allocate: impl FnMut() -> u64,
         mut replaced: impl FnMut(Entry),
     ) -> Result<Self, ReadError> {
+        // Read and checked each time: what a commit writes must not rest on bytes that have passed before.
+        let old = Table { access: Access::Copied, ..old };
         let fanout = fanout(old.spec.block_bytes);
         let new_height = height(old.spec.segments(rows), fanout);
         let old_height = old.height();

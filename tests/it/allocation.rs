@@ -12,6 +12,8 @@ use crate::common::{Random, threads, tiny};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// The largest block that this thread has asked for.
+    static LARGEST_HERE: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The largest block that any thread has asked for since [`watch`].
@@ -27,10 +29,18 @@ pub(crate) fn largest() -> usize {
     LARGEST.load(Ordering::SeqCst)
 }
 
+/// The largest block that this thread asks for while `f` runs, in bytes.
+pub(crate) fn largest_of(f: impl FnOnce()) -> usize {
+    LARGEST_HERE.set(0);
+    f();
+    LARGEST_HERE.get()
+}
+
 struct Counting;
 
 fn count(bytes: usize) {
-    ALLOCATIONS.with(|n| n.set(n.get() + 1));
+    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+    LARGEST_HERE.set(LARGEST_HERE.get().max(bytes));
     if bytes > LARGEST.load(Ordering::Relaxed) {
         LARGEST.fetch_max(bytes, Ordering::Relaxed);
     }
@@ -38,7 +48,7 @@ fn count(bytes: usize) {
 
 #[expect(unsafe_code, reason = "an allocator cannot be written without")]
 // SAFETY: every call is passed on unchanged to the system's allocator, whose contract is the one asked for here. The
-// counter is a thread-local without a destructor, so that counting allocates nothing and never fails.
+// counters are thread-locals without a destructor, so that counting allocates nothing and never fails.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());

@@ -5,6 +5,7 @@
 
 mod bugs;
 mod crashes;
+mod cuts;
 mod damage;
 mod decoders;
 mod disk;
@@ -13,6 +14,8 @@ mod figures;
 mod flips;
 mod full_disk;
 mod golden;
+#[cfg(feature = "cli")]
+mod inputs;
 mod kills;
 mod medium;
 mod model;

@@ -1,7 +1,7 @@
 //! The header of an `.npy` file, read with suspicion.
 //!
 //! `npyz` parses it. It would allocate whatever length the first bytes claim, overflow on a shape whose product does not
-//! fit, and recurse as deeply as the text nests; so the text is bounded and looked over before `npyz` sees it.
+//! fit, recurse as deeply as the text nests, and take twice as long for each level; so the text is bounded and looked over before `npyz` sees it.
 
 use std::io::{self, Read};
 
@@ -12,8 +12,8 @@ use crate::ingest::{IngestError, Input};
 
 /// The longest header accepted; NumPy itself refuses to read one of more than 10,000 bytes.
 const MAX_TEXT: usize = 1 << 16;
-/// The deepest nesting accepted; a plain array has 2.
-const MAX_DEPTH: usize = 16;
+/// The deepest nesting accepted; a plain array has 2, one of records 4.
+const MAX_DEPTH: usize = 4;
 
 /// What the header says.
 pub(super) struct Header {

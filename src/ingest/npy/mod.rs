@@ -102,8 +102,8 @@ mod tests {
     }
 
     fn read(bytes: Vec<u8>) -> Result<(usize, Vec<f32>), IngestError> {
-        let as_file = rows_of(Input::from_bytes("t.npy", bytes.clone()));
-        let pipe = rows_of(Input { length: None, ..Input::from_bytes("t.npy", bytes) });
+        let as_file = rows_of(Input::from_bytes("t.npy", bytes.clone(), false));
+        let pipe = rows_of(Input::from_bytes("t.npy", bytes, true));
         match (&as_file, &pipe) {
             // As text, because NaN is not equal to itself.
             (Ok(a), Ok(b)) => assert_eq!(format!("{a:?}"), format!("{b:?}")),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn ids(bytes: Vec<u8>) -> Result<Vec<u64>, IngestError> {
-        let mut source = open_ids(Input::from_bytes("t.npy", bytes))?;
+        let mut source = open_ids(Input::from_bytes("t.npy", bytes, false))?;
         let mut ids = Vec::new();
         while source.read(1, &mut ids)? > 0 {}
         Ok(ids)
@@ -189,6 +189,9 @@ mod tests {
             Err(E::NpyTrailing { rows: 2, extra: 8, .. })
         ));
         assert!(matches!(read(array("<f4", true, "(4, 2)", &data)), Err(E::NpyTruncated { .. })));
+        // A pipe that went on behind an array without rows passed for whole.
+        let empty = read(array("<f4", false, "(0, 2)", &data));
+        assert!(matches!(empty, Err(E::NpyTrailing { rows: 0, extra: 24, .. })), "{empty:?}");
     }
 
     #[test]
@@ -197,6 +200,11 @@ mod tests {
         let rows = read(array("<f4", false, "(1000000000000000, 3)", &[0; 24]));
         assert!(matches!(rows, Err(E::NpyTruncated { .. })), "{rows:?}");
         let deep = format!("{{'descr': {}", "[".repeat(50_000));
+        // Of a depth that was accepted once: 16 levels side by side took minutes.
+        let wide = format!(
+            "{{'descr': [{}]}}",
+            format!("{}1{},", "{1:".repeat(14), "}".repeat(14)).repeat(900)
+        );
         for dictionary in [
             "{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296, 0)}",
             "{'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775807, 2)}",
@@ -209,6 +217,7 @@ mod tests {
             "(3, 2)",
             "\u{0}",
             deep.as_str(),
+            wide.as_str(),
         ] {
             let result = read(file(dictionary, &[0; 24]));
             assert!(matches!(result, Err(E::NpyHeader { .. })), "{dictionary:.80}: {result:?}");

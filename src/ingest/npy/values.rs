@@ -83,7 +83,7 @@ impl Values {
             }
             _ => {}
         }
-        Ok(Values {
+        let mut values = Values {
             label: input.label,
             bytes: input.bytes,
             element,
@@ -94,7 +94,11 @@ impl Values {
             rows,
             columns: header.shape.get(1).copied().unwrap_or(1).max(1),
             scratch: Vec::new(),
-        })
+        };
+        if values.left == 0 && !values.vouched {
+            values.expect_end()?;
+        }
+        Ok(values)
     }
 
     /// Values still to come.

@@ -10,7 +10,7 @@ use super::disk::{Disk, Event, Fault, Plan};
 use super::figures::{Tally, finished, in_parallel, one_in, say};
 use super::medium::{Fate, Medium};
 use super::model::{State, Wrong, check};
-use super::workload::{Operation, Planned, deferred, open, options, seasoned};
+use super::workload::{Operation, Planned, Source, deferred, formatted, open, options, seasoned};
 use crate::common::Random;
 
 /// What is done; failures may make it shorter.
@@ -27,9 +27,15 @@ const OPERATIONS: [Operation; 10] = [
     Operation::Insert,
 ];
 
+/// What is done to a copy that receives from another store.
+const TO_A_COPY: [Operation; 5] =
+    [Operation::Receive, Operation::Tag, Operation::Receive, Operation::Expire, Operation::Receive];
+
 /// A run with one plan of failure.
 struct Run<'a> {
     tally: &'a Tally,
+    operations: &'static [Operation],
+    source: Option<Source>,
     label: String,
     disk: Disk,
     medium: Medium,
@@ -119,8 +125,9 @@ impl Run<'_> {
             }
         };
         let mut refused = false;
-        for (number, operation) in OPERATIONS.into_iter().enumerate() {
-            let plan = Planned::new(operation, &state, &mut self.random, None);
+        for (number, &operation) in self.operations.iter().enumerate() {
+            let source = self.source.as_mut();
+            let plan = Planned::new(operation, &state, &mut self.random, source);
             let before = self.disk.failed();
             let what = format!("operation {number}, {operation:?}");
             let result = plan.run(&mut store);
@@ -192,9 +199,13 @@ pub(crate) fn every_operation_fails(tally: &Tally, step: u64) {
         .into_iter()
         .flat_map(|fault| [(fault, false), (fault, true)])
         .collect();
-    in_parallel(kinds.len(), |kind| {
+    in_parallel(2 * kinds.len(), |unit| {
+        let (kind, is_copy) = (unit / 2, unit % 2 == 1);
         let (fault, for_good) = kinds[kind];
-        let (disk, state) = seasoned(&mut Random(3), 3);
+        let (disk, state) = match is_copy {
+            true => (formatted(), State::default()),
+            false => seasoned(&mut Random(3), 3),
+        };
         let start = disk.content();
         // From the first operation on, until a run in which nothing fails. Every single one fails once with EIO.
         let step = if kind == 0 { 1 } else { step };
@@ -204,7 +215,9 @@ pub(crate) fn every_operation_fails(tally: &Tally, step: u64) {
             disk.fail(Some(plan));
             let run = Run {
                 tally,
-                label: format!("{plan:?}"),
+                operations: if is_copy { &TO_A_COPY } else { &OPERATIONS },
+                source: is_copy.then(Source::new),
+                label: format!("{}{plan:?}", if is_copy { "a copy, " } else { "" }),
                 medium: Medium::new(start.clone()),
                 disk,
                 random: Random(number),
@@ -226,4 +239,29 @@ fn the_device_fails_at_every_operation() {
     say("io faults", faults);
     finished(Some(&tally));
     assert!(faults > 500, "{faults} faults");
+}
+
+/// A read that failed while a copy looked whether the versions that tags name are there: the tag was taken for one of an
+/// expired version and dropped, and the copy said that it had received everything.
+#[test]
+fn no_tag_is_dropped_because_a_read_fails() {
+    let mut source = Source::new();
+    let (nothing, mut random) = (State::default(), Random(1));
+    let plan = Planned::new(Operation::Receive, &nothing, &mut random, Some(&mut source));
+    let whole = plan.states.last().expect("there is one");
+    assert!(!whole.tags.is_empty());
+    let mut failed = 0;
+    for at in 0..200 {
+        let disk = formatted();
+        let mut store = open(&disk).unwrap();
+        disk.fail(Some(Plan { at, fault: Fault::Io, for_good: false }));
+        let received = plan.run(&mut store);
+        disk.fail(None);
+        failed += disk.failed().0;
+        match received {
+            Ok(()) => assert!(check(&store, std::slice::from_ref(whole)).is_ok(), "at {at}"),
+            Err(_) => assert!(check(&store, &plan.states).is_ok(), "at {at}"),
+        }
+    }
+    assert!(failed > 30, "{failed} operations failed");
 }

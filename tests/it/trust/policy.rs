@@ -11,7 +11,7 @@ use super::disk::{Disk, Fault, Plan};
 use super::preamble::small;
 use super::workload::{geometry, options};
 use crate::common::{Random, threads};
-use crate::format::{Image, Spec};
+use crate::format::{Image, Spec, busy_store};
 
 fn with(policy: Verify) -> OpenOptions {
     threads(1).read_only(true).verify(policy)
@@ -73,6 +73,37 @@ fn progress_is_told_in_bytes() {
     assert!(seen.windows(2).all(|pair| pair[0].0 <= pair[1].0), "{seen:?}");
     let (done, total) = *seen.last().unwrap();
     assert!(done == total && total > 0, "{seen:?}");
+}
+
+#[test]
+fn what_versions_share_is_read_once_and_each_can_be_checked_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.tre");
+    drop(busy_store(&path, small(), 6));
+    let bytes = std::fs::read(&path).unwrap();
+    let spec = Spec::parse();
+    let mut image = Image::new(&spec, &bytes);
+    image.check_all();
+    let segments = image.pieces.values().filter(|piece| piece.level == 0).count() as u64;
+    let store = Store::open_with(&path, with(Verify::FirstTouch)).unwrap();
+    let all = store.verify(VerifyOptions::all()).unwrap();
+    assert_eq!((all.segments_checked, all.is_ok()), (segments, true));
+    let mut sum = 0;
+    for info in store.versions().unwrap() {
+        let one = store.verify(VerifyOptions::version(info.version)).unwrap();
+        assert!(one.is_ok() && one.versions_checked == 1);
+        sum += one.segments_checked;
+    }
+    assert!(sum > 2 * segments, "{sum} segments one by one, {segments} in all");
+
+    // Whichever version is checked, all that share what is bad are named.
+    hurt(&path.with_extension("hurt"));
+    let store = Store::open_with(path.with_extension("hurt"), with(Verify::FirstTouch)).unwrap();
+    for version in [1, 2].map(VersionId) {
+        let report = store.verify(VerifyOptions::version(version)).unwrap();
+        assert_eq!((report.versions_checked, report.problems.len()), (1, 1));
+        assert_eq!(report.problems[0].versions, [VersionId(1), VersionId(2)]);
+    }
 }
 
 /// A device that does not give its bytes is an error of the query, not a signal.

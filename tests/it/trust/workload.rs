@@ -85,7 +85,6 @@ impl Source {
     fn advance(&mut self, since: u64, seed: u64) -> (Vec<u8>, Vec<State>) {
         let mut store = open(&self.disk).unwrap();
         let mut random = Random(seed);
-        let before = self.state.newest();
         for operation in [Operation::Insert, Operation::Delete, Operation::Tag] {
             let plan = Planned::new(operation, &self.state, &mut random, None);
             plan.run(&mut store).unwrap();
@@ -93,7 +92,7 @@ impl Source {
         }
         let mut stream = Vec::new();
         store.backup((since > 0).then_some(VersionId(since)), &mut stream).unwrap();
-        let steps = (before + 1..=self.state.newest()).map(|version| {
+        let steps = (since + 1..=self.state.newest()).map(|version| {
             let mut state = self.state.clone();
             state.versions.retain(|&v, _| v <= version);
             state

@@ -1,0 +1,78 @@
+//! Whether everything that was read from the map was there.
+//!
+//! A cut of the file takes pages away, which [`super::fault`] catches, and turns the rest of the page in which it lies
+//! into zeros, which nobody tells. But a cut takes all that follows it: so as long as the last byte of all that was
+//! mapped here, other than zeros, is there, everything before it is, and what follows it is zero anyway.
+
+#![expect(unsafe_code, reason = "the byte is read without a lock")]
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering, fence};
+use std::sync::{Arc, Mutex};
+
+use super::mapping::Bytes;
+use super::{Arena, fault};
+use crate::error::ReadError;
+
+/// Watches over what one reader has mapped.
+pub(crate) struct Watch {
+    /// Has the windows, and keeps them mapped.
+    arena: Arc<Arena>,
+    /// Offset in the file of the last byte that is not zero.
+    last: Mutex<u64>,
+    /// The same in memory; null if there is none.
+    byte: AtomicPtr<u8>,
+}
+
+impl Watch {
+    pub(crate) fn new(arena: Arc<Arena>) -> Self {
+        Watch { arena, last: Mutex::new(0), byte: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// Includes bytes of the arena, before they are used. They must not change from now on, and the file must not be cut
+    /// before them by who may do so, for as long as this is asked.
+    pub(crate) fn include(&self, bytes: &Bytes) -> Result<(), ReadError> {
+        let Some(offset) = bytes.guarded_offset() else { return Ok(()) };
+        let mut last = self.last.lock().expect("no holder panics");
+        if let Some(i) = bytes.iter().rposition(|&byte| byte != 0)
+            && offset + i as u64 > *last
+        {
+            *last = offset + i as u64;
+            self.byte.store(bytes.as_ptr().wrapping_add(i).cast_mut(), Ordering::Release);
+        }
+        // Had it been cut before, a byte further ahead would have been taken for the last.
+        self.arena.check_reach(offset + bytes.len() as u64)
+    }
+
+    /// An error if anything of what was included has been lost up to now. Costs two loads.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<(), ReadError> {
+        if self.is_whole() { Ok(()) } else { Err(self.loss()) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn loss(&self) -> ReadError {
+        let found = *self.last.lock().expect("no holder panics");
+        let told = self.arena.check_maps().and_then(|()| self.arena.check_length());
+        // It is as long as it was: somebody has made it longer again.
+        told.err().unwrap_or(ReadError::Truncated { found, needed: self.arena.limit() })
+    }
+
+    #[inline]
+    fn is_whole(&self) -> bool {
+        // After all that was read.
+        fence(Ordering::Acquire);
+        let byte = self.byte.load(Ordering::Acquire);
+        if !byte.is_null() {
+            // SAFETY: `byte` lies in a window of the arena, which is readable for as long as `self.arena` exists, be it
+            // replaced or not. A byte has no alignment and any value. Nobody writes to it but who cuts the file, which is
+            // what is asked for: hence volatile.
+            let byte = unsafe { byte.read_volatile() };
+            if byte == 0 {
+                return false;
+            }
+        }
+        !fault::any() || !self.arena.is_damaged()
+    }
+}
