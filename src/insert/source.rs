@@ -24,6 +24,11 @@ pub(crate) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
+    /// Number of points.
+    pub(crate) fn len(&self) -> usize {
+        self.batch.ids.len() + self.moved.ids.len()
+    }
+
     /// The coordinates of a point.
     #[inline]
     pub(crate) fn row(&self, point: Point) -> &'a [f32] {
