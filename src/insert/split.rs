@@ -135,7 +135,7 @@ impl<'a> Splitter<'a> {
         let mut sums = vec![0.0; points.len()];
         points.par_chunks(ROWS).zip(sums.par_chunks_mut(ROWS)).for_each(|(points, sums)| {
             self.context.scratch.with(|scratch| {
-                self.source.gather(points, &mut scratch.rows);
+                self.source.gather(points.iter().copied(), &mut scratch.rows);
                 self.kernel.sums(center, &scratch.rows, sums);
             });
         });
@@ -169,7 +169,7 @@ impl<'a> Splitter<'a> {
     fn branch_of_copy(&self, child: Child, work: &mut Work) -> Result<Branch, Stop> {
         let Child { center, level, share: Share { members, sums }, .. } = child;
         let mut points = Vec::with_capacity(members.len() * self.source.dim);
-        self.source.gather(&members, &mut points);
+        self.source.gather(members.iter().copied(), &mut points);
         let ids = members.iter().map(|&point| self.source.id(point)).collect();
         let (batch, moved) = (Batch { points: &points, ids }, Moved::default());
         let source = Source { batch: &batch, moved: &moved, ..self.source };
@@ -275,7 +275,7 @@ impl<'a> Splitter<'a> {
     fn winners(&self, candidates: &[Point], level: Level, work: &mut Work) -> Vec<Point> {
         self.context.scratch.with(|scratch| {
             let start = Instant::now();
-            self.source.gather(candidates, &mut scratch.rows);
+            self.source.gather(candidates.iter().copied(), &mut scratch.rows);
             let graph = conflicts(self.kernel, self.source.dim, level, scratch);
             work.times.conflict += start.elapsed();
             let pairs = candidates.len() * (candidates.len() - 1) / 2;
