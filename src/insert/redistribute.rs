@@ -220,6 +220,7 @@ fn find_moves(
             tile.drop_out(block[0].least);
             evaluations += tile.offer(splitter.kernel, block_rows, block, sums);
         }
+        // And in the end all of them.
         tile.drop_out(f32::INFINITY);
     }
     moves.sort_unstable_by_key(|m| m.position);
@@ -327,4 +328,42 @@ fn take_out<'a>(
     from.members.truncate(kept);
     from.sums.truncate(kept);
     (before - kept) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_drops_out_would_not_have_moved() {
+        let mut state = 7_u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let kernel = Kernel::best();
+        let mut dropped = 0;
+        for (dim, exponent) in [(1, 0), (2, 20), (3, -30), (16, 0), (16, -62), (40, 1)] {
+            let scale = 2.0_f32.powi(exponent);
+            for _ in 0..2_000 {
+                let old: Vec<f32> = (0..dim).map(|_| scale * uniform()).collect();
+                let new: Vec<f32> = (0..dim).map(|_| scale * uniform()).collect();
+                // About half way between the two, where it is decided.
+                let way = 0.5 + uniform() / 100_000.0;
+                let member: Vec<f32> =
+                    old.iter().zip(&new).map(|(old, new)| old + way * (new - old)).collect();
+                let owned = kernel.sum(&member, &old);
+                let offered = kernel.sum(&member, &new);
+                let distance = metric::distance(kernel.sum(&old, &new));
+                for within in [0.25 * scale, 1024.0 * scale] {
+                    let least = least_attracted(Slack::new(dim), distance, within);
+                    if owned < least {
+                        dropped += 1;
+                        assert!(offered > owned || metric::distance(offered) > within);
+                    }
+                }
+            }
+        }
+        assert!(dropped > 1_000, "{dropped}");
+    }
 }
