@@ -27,6 +27,13 @@ impl fmt::Display for Metric {
     }
 }
 
+/// The size of coordinate segments unless it is chosen: long, so that there are few, but short enough that the last one,
+/// which a batch copies when it appends, is not most of what a small batch writes.
+pub(crate) fn default_coordinate_segment_bytes(dim: usize) -> u32 {
+    const ROWS: usize = 1024;
+    1 << (ROWS * 4 * dim.clamp(2, 16)).ilog2()
+}
+
 /// The persisted geometry of a new store.
 ///
 /// # Examples
@@ -49,7 +56,8 @@ pub struct CreateOptions {
 
 impl CreateOptions {
     /// A store of `dim`-dimensional points with the defaults: Euclidean, buckets of 96 (above 16 dimensions: 64), blocks
-    /// and topology segments of 4 KiB, coordinate segments of 64 KiB.
+    /// and topology segments of 4 KiB, coordinate segments of up to 1,024 rows, but 8 KiB at least and 64 KiB, from 16
+    /// dimensions on, at most.
     pub fn new(dim: usize) -> Self {
         CreateOptions {
             dim,
@@ -58,7 +66,7 @@ impl CreateOptions {
             leaf_capacity: if dim <= 16 { 96 } else { 64 },
             block_bytes: 4096,
             topology_segment_bytes: 4096,
-            coordinate_segment_bytes: 65_536,
+            coordinate_segment_bytes: default_coordinate_segment_bytes(dim),
             seed: 0x7265_6972_6E67_0001,
         }
     }

@@ -4,6 +4,7 @@
 //! shares do not depend on the number of threads, because the shape of the tree depends on them.
 
 use crate::error::InsertError;
+use crate::options::default_coordinate_segment_bytes;
 
 /// Threads whose scratch is always allowed for. More of them must fit into the reserve.
 const THREADS: u64 = 4;
@@ -51,8 +52,9 @@ impl Budget {
     ) -> Result<Self, InsertError> {
         let row = 4 * dim as u64;
         let scratch = (3 << 20) + 2048 * row;
-        // Where each segment lies: 4 KiB of topology and 64 KiB of coordinates.
-        let tables = points / 4096 * 32 * 160 + points.saturating_mul(row) / 65_536 * 160;
+        // Where each segment lies: 4 KiB of topology, and of coordinates what is usual.
+        let segment = u64::from(default_coordinate_segment_bytes(dim));
+        let tables = points / 4096 * 32 * 160 + points.saturating_mul(row) / segment * 160;
         let fixed = PROGRAM + THREADS * scratch + tables;
         // Coordinates as they are read and as they are written, and centers, in the tree and on top of it.
         let per_point = 2 * row + row / 2 + PLANNING;

@@ -2,7 +2,10 @@
 //!
 //! A point within 2^k of a new center, and strictly nearer to it than to its present center, moves there; among several
 //! to the nearest, and on a tie to the earlier in priority. Distances are blocked tiles, new centers by members, over
-//! members gathered side by side: gathering at random costs more than the arithmetic.
+//! members gathered side by side: gathering at random costs more than the arithmetic. A member near its present center
+//! cannot be nearer to a far one, so each tile takes the new centers from near to far, and members drop out on the way.
+
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -10,15 +13,18 @@ use super::report::Work;
 use super::scratch::Scratch;
 use super::source::Point;
 use super::split::{Share, Splitter};
-use crate::metric::{self, Level};
+use crate::metric::{self, Kernel, Level, Slack};
 
 /// Members gathered for one tile: as many as fit the first-level cache, within limits.
 fn members_per_tile(dim: usize) -> usize {
     (32 * 1024 / (4 * dim)).clamp(16, 1024)
 }
 
-/// New centers per tile, so that the tile's sums stay in cache.
-const CENTERS_PER_TILE: usize = 64;
+/// New centers per tile, so that the tile's sums stay in cache, and members drop out soon.
+const CENTERS_PER_TILE: usize = 16;
+
+/// Members drop out of a tile when one in so many can.
+const DROP_OUT: usize = 8;
 
 /// Fewer pairs than this are not worth another thread.
 const PARALLEL_PAIRS: usize = 1 << 15;
@@ -45,7 +51,16 @@ struct Task<'a> {
     first: usize,
     members: &'a [Point],
     sums: &'a [f32],
-    centers: std::sync::Arc<Vec<u32>>,
+    /// From near to far.
+    centers: Arc<Vec<Near>>,
+}
+
+/// A new center that may attract members of a share.
+#[derive(Clone, Copy)]
+struct Near {
+    center: u32,
+    /// Members whose sum to their present center is below this are nearer to that one, or not within 2^k of this.
+    least: f32,
 }
 
 /// A member that found a nearer center.
@@ -66,22 +81,23 @@ pub(crate) fn redistribute(
 ) {
     let dim = splitter.source.dim;
     let mut center_rows = Vec::new();
-    splitter.source.gather(centers, &mut center_rows);
+    splitter.source.gather(centers.iter().copied(), &mut center_rows);
     let tasks = plan_tasks(splitter, shares, level, &center_rows, work);
     let pairs: usize = tasks.iter().map(|t| t.members.len() * t.centers.len()).sum();
-    work.counters.distance_evaluations += pairs as u64;
     let run = |task: &Task<'_>| {
         splitter
             .context
             .scratch
             .with(|scratch| find_moves(splitter, task, level, &center_rows, scratch))
     };
-    let moves: Vec<Vec<Move>> = match pairs >= PARALLEL_PAIRS {
+    let moves: Vec<(Vec<Move>, u64)> = match pairs >= PARALLEL_PAIRS {
         true => tasks.par_iter().map(run).collect(),
         false => tasks.iter().map(run).collect(),
     };
+    work.counters.distance_evaluations +=
+        moves.iter().map(|(_, evaluations)| evaluations).sum::<u64>();
     let moves: Vec<(usize, usize, Vec<Move>)> =
-        tasks.iter().zip(moves).map(|(task, moves)| (task.share, task.first, moves)).collect();
+        tasks.iter().zip(moves).map(|(task, (moves, _))| (task.share, task.first, moves)).collect();
     drop(tasks);
     debug_assert_eq!(center_rows.len(), centers.len() * dim);
 
@@ -119,9 +135,9 @@ fn plan_tasks<'a>(
     let count = center_rows.len() / dim;
     let within = metric::distance(level.pow4());
     let mut tasks = Vec::new();
-    let mut add = |index: usize, share: &'a Share, centers: Vec<u32>| {
+    let mut add = |index: usize, share: &'a Share, centers: Vec<Near>| {
         let per_task = members_per_tile(dim) * 4;
-        let centers = std::sync::Arc::new(centers);
+        let centers = Arc::new(centers);
         let chunks = share.members.chunks(per_task).zip(share.sums.chunks(per_task));
         tasks.extend(chunks.enumerate().map(|(i, (members, sums))| Task {
             share: index,
@@ -131,18 +147,22 @@ fn plan_tasks<'a>(
             centers: centers.clone(),
         }));
     };
-    add(0, &shares.own, (0..count as u32).collect());
+    add(0, &shares.own, (0..count as u32).map(|center| Near { center, least: 0.0 }).collect());
     let mut sums = vec![0.0; count];
     for (i, child) in shares.children.iter().enumerate() {
         splitter.kernel.sums(splitter.source.row(child.center), center_rows, &mut sums);
         work.counters.distance_evaluations += count as u64;
         let radius = metric::distance(child.reach);
-        let near: Vec<u32> = (0..count as u32)
-            .filter(|&c| {
-                let distance = metric::distance(sums[c as usize]);
-                !splitter.slack.excludes(distance, radius, within.min(radius))
+        let mut near: Vec<Near> = (0..count as u32)
+            .zip(&sums)
+            .map(|(center, &sum)| (center, metric::distance(sum)))
+            .filter(|&(_, distance)| !splitter.slack.excludes(distance, radius, within.min(radius)))
+            .map(|(center, distance)| Near {
+                center,
+                least: least_attracted(splitter.slack, distance, within),
             })
             .collect();
+        near.sort_by(|a, b| a.least.total_cmp(&b.least));
         work.counters.bound_hits += (count - near.len()) as u64;
         if !near.is_empty() {
             add(i + 1, &child.share, near);
@@ -151,56 +171,136 @@ fn plan_tasks<'a>(
     tasks
 }
 
+/// A sum r^2 such that members whose sum to their present center is below it are not attracted by a new center at
+/// `distance` from that one: with D their distance to the new center, D > r or D > `within`.
+///
+/// [`Slack::excludes`] holds for a member at distance r if e - r > min(`within`, r), where e is `distance` less the slack:
+/// if r < e / 2, or r < e - `within`. The factor covers the rounding of squares and roots.
+fn least_attracted(slack: Slack, distance: f32, within: f32) -> f32 {
+    const MARGIN: f64 = 1.0 - 1.0 / (1 << 20) as f64;
+    let e = slack.lower_bound(distance, 0.0);
+    let r = (e / 2.0).max(e - f64::from(within)).max(0.0);
+    (r * r * MARGIN) as f32
+}
+
+/// The moves of a task by ascending position, and the distances computed.
 fn find_moves(
     splitter: &Splitter<'_>,
     task: &Task<'_>,
     level: Level,
     center_rows: &[f32],
     scratch: &mut Scratch,
-) -> Vec<Move> {
+) -> (Vec<Move>, u64) {
     let dim = splitter.source.dim;
-    let tile = members_per_tile(dim);
     let limit = level.pow4().next_up();
-    let Scratch { rows, centers, sums, best, best_center, .. } = scratch;
-    let all = task.centers.len() * dim == center_rows.len();
-    if !all {
-        centers.clear();
-        for &center in task.centers.iter() {
-            let start = center as usize * dim;
-            centers.extend_from_slice(&center_rows[start..start + dim]);
-        }
+    let Scratch { rows, centers, sums, best, best_center, positions, .. } = scratch;
+    centers.clear();
+    for near in task.centers.iter() {
+        let start = near.center as usize * dim;
+        centers.extend_from_slice(&center_rows[start..start + dim]);
     }
-    let center_rows = if all { center_rows } else { centers };
     let mut moves = Vec::new();
-    for (i, (members, owned)) in task.members.chunks(tile).zip(task.sums.chunks(tile)).enumerate() {
-        splitter.source.gather(members, rows);
+    let mut evaluations = 0;
+    let per_tile = members_per_tile(dim);
+    let chunks = task.members.chunks(per_tile).zip(task.sums.chunks(per_tile));
+    for (i, (members, owned)) in chunks.enumerate() {
+        let least = task.centers[0].least;
+        positions.clear();
+        positions.extend((0..owned.len() as u32).filter(|&p| owned[p as usize] >= least));
+        splitter.source.gather(positions.iter().map(|&p| members[p as usize]), rows);
         best.clear();
-        best.extend(owned.iter().map(|&sum| sum.min(limit)));
+        best.extend(positions.iter().map(|&p| owned[p as usize].min(limit)));
         best_center.clear();
-        best_center.resize(members.len(), u32::MAX);
-        for (block, block_rows) in center_rows.chunks(CENTERS_PER_TILE * dim).enumerate() {
-            let count = block_rows.len() / dim;
-            sums.clear();
-            sums.resize(count * members.len(), 0.0);
-            splitter.kernel.tile(block_rows, rows, dim, sums);
-            for (c, sums) in sums.chunks_exact(members.len()).enumerate() {
-                let center = (block * CENTERS_PER_TILE + c) as u32;
-                for ((best, best_center), &sum) in best.iter_mut().zip(&mut *best_center).zip(sums)
-                {
-                    // A tie stays where it is.
-                    if sum < *best {
-                        *best = sum;
-                        *best_center = center;
-                    }
+        best_center.resize(positions.len(), 0);
+        let first = (i * per_tile) as u32;
+        let moves = &mut moves;
+        let mut tile = Tile { dim, first, owned, positions, rows, best, best_center, moves };
+        let blocks = centers.chunks(CENTERS_PER_TILE * dim);
+        for (block_rows, block) in blocks.zip(task.centers.chunks(CENTERS_PER_TILE)) {
+            tile.drop_out(block[0].least);
+            evaluations += tile.offer(splitter.kernel, block_rows, block, sums);
+        }
+        // And in the end all of them.
+        tile.drop_out(f32::INFINITY);
+    }
+    moves.sort_unstable_by_key(|m| m.position);
+    (moves, evaluations)
+}
+
+/// Members that centers are offered to, side by side.
+struct Tile<'a> {
+    dim: usize,
+    /// Position of the first member in the task.
+    first: u32,
+    /// Sums to their present center.
+    owned: &'a [f32],
+    /// Those of them that are still here, and their rows.
+    positions: &'a mut Vec<u32>,
+    rows: &'a mut Vec<f32>,
+    /// Their least sum so far, and the center that has it: 0 the present one, i + 1 new center i.
+    best: &'a mut Vec<f32>,
+    best_center: &'a mut Vec<u32>,
+    moves: &'a mut Vec<Move>,
+}
+
+impl Tile<'_> {
+    /// Compares members with a block of centers. Returns the distances computed.
+    fn offer(
+        &mut self,
+        kernel: Kernel,
+        rows: &[f32],
+        centers: &[Near],
+        sums: &mut Vec<f32>,
+    ) -> u64 {
+        let members = self.positions.len();
+        if members == 0 {
+            return 0;
+        }
+        sums.clear();
+        sums.resize(centers.len() * members, 0.0);
+        kernel.tile(rows, self.rows, self.dim, sums);
+        for (near, sums) in centers.iter().zip(sums.chunks_exact(members)) {
+            let number = near.center + 1;
+            for ((best, best_center), &sum) in
+                self.best.iter_mut().zip(&mut *self.best_center).zip(sums)
+            {
+                // A tie stays where it is, or goes to the earlier of two new centers.
+                if sum < *best || (sum == *best && number < *best_center) {
+                    *best = sum;
+                    *best_center = number;
                 }
             }
         }
-        for (j, &center) in best_center.iter().enumerate().filter(|&(_, &c)| c != u32::MAX) {
-            let position = (i * tile + j) as u32;
-            moves.push(Move { position, center: task.centers[center as usize], sum: best[j] });
-        }
+        sums.len() as u64
     }
-    moves
+
+    /// Lets members go whose sum is below `least`, if they are many enough to repay moving the others together.
+    fn drop_out(&mut self, least: f32) {
+        let members = self.positions.len();
+        let goes = |position: u32| self.owned[position as usize] < least;
+        let going = self.positions.iter().filter(|&&position| goes(position)).count();
+        if going * DROP_OUT < members.max(1) {
+            return;
+        }
+        let mut kept = 0;
+        for i in 0..members {
+            let position = self.positions[i];
+            if !goes(position) {
+                self.positions[kept] = position;
+                self.rows.copy_within(i * self.dim..(i + 1) * self.dim, kept * self.dim);
+                self.best[kept] = self.best[i];
+                self.best_center[kept] = self.best_center[i];
+                kept += 1;
+            } else if let Some(center) = self.best_center[i].checked_sub(1) {
+                let position = self.first + position;
+                self.moves.push(Move { position, center, sum: self.best[i] });
+            }
+        }
+        self.positions.truncate(kept);
+        self.rows.truncate(kept * self.dim);
+        self.best.truncate(kept);
+        self.best_center.truncate(kept);
+    }
 }
 
 /// Moves members (ascending positions) out of a share; the order of the rest stays.
@@ -228,4 +328,42 @@ fn take_out<'a>(
     from.members.truncate(kept);
     from.sums.truncate(kept);
     (before - kept) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_drops_out_would_not_have_moved() {
+        let mut state = 7_u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let kernel = Kernel::best();
+        let mut dropped = 0;
+        for (dim, exponent) in [(1, 0), (2, 20), (3, -30), (16, 0), (16, -62), (40, 1)] {
+            let scale = 2.0_f32.powi(exponent);
+            for _ in 0..2_000 {
+                let old: Vec<f32> = (0..dim).map(|_| scale * uniform()).collect();
+                let new: Vec<f32> = (0..dim).map(|_| scale * uniform()).collect();
+                // About half way between the two, where it is decided.
+                let way = 0.5 + uniform() / 100_000.0;
+                let member: Vec<f32> =
+                    old.iter().zip(&new).map(|(old, new)| old + way * (new - old)).collect();
+                let owned = kernel.sum(&member, &old);
+                let offered = kernel.sum(&member, &new);
+                let distance = metric::distance(kernel.sum(&old, &new));
+                for within in [0.25 * scale, 1024.0 * scale] {
+                    let least = least_attracted(Slack::new(dim), distance, within);
+                    if owned < least {
+                        dropped += 1;
+                        assert!(offered > owned || metric::distance(offered) > within);
+                    }
+                }
+            }
+        }
+        assert!(dropped > 1_000, "{dropped}");
+    }
 }

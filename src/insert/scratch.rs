@@ -17,6 +17,8 @@ pub(crate) struct Scratch {
     /// Best sum of each member, and the center that has it.
     pub(crate) best: Vec<f32>,
     pub(crate) best_center: Vec<u32>,
+    /// Positions of members in a share.
+    pub(crate) positions: Vec<u32>,
     /// Conflict graph: offsets and targets.
     pub(crate) offsets: Vec<u32>,
     pub(crate) targets: Vec<u32>,
@@ -31,6 +33,7 @@ macro_rules! each_buffer {
             $f(&mut s.sums),
             $f(&mut s.best),
             $f(&mut s.best_center),
+            $f(&mut s.positions),
             $f(&mut s.offsets),
             $f(&mut s.targets),
         ]
@@ -39,11 +42,11 @@ macro_rules! each_buffer {
 
 impl Scratch {
     /// Elements that each buffer can hold; all elements have four bytes.
-    fn capacities(&mut self) -> [usize; 7] {
+    fn capacities(&mut self) -> [usize; 8] {
         each_buffer!(self, |buffer: &mut Vec<_>| buffer.capacity())
     }
 
-    fn reserve(&mut self, capacities: [usize; 7]) {
+    fn reserve(&mut self, capacities: [usize; 8]) {
         let mut wanted = capacities.into_iter();
         let mut wanted = || wanted.next().expect("one capacity per buffer");
         each_buffer!(self, |buffer: &mut Vec<_>| {
@@ -88,7 +91,7 @@ impl ScratchPool {
         let mut idle = self.idle.lock().expect("no holder panics");
         let count = self.threads.max(idle.len());
         idle.resize_with(count, Scratch::default);
-        let mut largest = [0; 7];
+        let mut largest = [0; 8];
         for scratch in idle.iter_mut() {
             for (most, capacity) in largest.iter_mut().zip(scratch.capacities()) {
                 *most = capacity.max(*most);

@@ -1,6 +1,7 @@
 //! The points that a stage works on: rows of the batch, and rows already in the tree that are moved.
 
 use super::batch::Batch;
+use crate::arena::cast::prefetch;
 use crate::ids::PointId;
 
 /// Rows read from the tree because their node changes.
@@ -24,6 +25,11 @@ pub(crate) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
+    /// Number of points.
+    pub(crate) fn len(&self) -> usize {
+        self.batch.ids.len() + self.moved.ids.len()
+    }
+
     /// The coordinates of a point.
     #[inline]
     pub(crate) fn row(&self, point: Point) -> &'a [f32] {
@@ -64,9 +70,15 @@ impl<'a> Source<'a> {
     }
 
     /// Copies the rows of `points` side by side.
-    pub(crate) fn gather(&self, points: &[Point], out: &mut Vec<f32>) {
+    pub(crate) fn gather(&self, points: impl Iterator<Item = Point> + Clone, out: &mut Vec<f32>) {
+        /// So many rows are on their way from memory at a time.
+        const AHEAD: usize = 16;
         out.clear();
-        for &point in points {
+        let mut ahead = points.clone().skip(AHEAD);
+        for point in points {
+            if let Some(point) = ahead.next() {
+                prefetch(self.row(point));
+            }
             out.extend_from_slice(self.row(point));
         }
     }

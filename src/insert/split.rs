@@ -15,11 +15,12 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::batch::Batch;
 use super::conflict::conflicts;
 use super::mis::maximal_independent_set;
 use super::redistribute::{Child, Shares, redistribute};
 use super::report::Work;
-use super::source::{Point, Source};
+use super::source::{Moved, Point, Source};
 use super::{Context, Stop};
 use crate::metric::{self, Kernel, Level, Slack};
 use crate::tree::columns::Tree;
@@ -70,6 +71,17 @@ pub(crate) struct Branch {
     pub(crate) body: Body,
 }
 
+impl Branch {
+    /// Replaces every point p by `points[p]`.
+    fn renumber(&mut self, points: &[Point]) {
+        let Body { twins, bucket, children, .. } = &mut self.body;
+        for point in [&mut self.center].into_iter().chain(twins).chain(bucket) {
+            *point = points[*point as usize];
+        }
+        children.iter_mut().for_each(|child| child.renumber(points));
+    }
+}
+
 impl Body {
     /// The own radius as it is stored (T5). At a leaf it would say what the radius says, and change whenever that does.
     pub(crate) fn stored_own_radius(&self, is_leaf: bool) -> f32 {
@@ -91,6 +103,10 @@ const FLAT_SAMPLE: usize = 8;
 
 /// Shares above this size are split on several threads.
 const PARALLEL_MEMBERS: usize = 2048;
+
+/// Rows are copied side by side where every so-manieth of a source is wanted, if the source is larger than a cache.
+const SCATTERED: usize = 8;
+const CACHED_BYTES: usize = 1 << 18;
 
 /// Splits shares of one source.
 pub(crate) struct Splitter<'a> {
@@ -119,7 +135,7 @@ impl<'a> Splitter<'a> {
         let mut sums = vec![0.0; points.len()];
         points.par_chunks(ROWS).zip(sums.par_chunks_mut(ROWS)).for_each(|(points, sums)| {
             self.context.scratch.with(|scratch| {
-                self.source.gather(points, &mut scratch.rows);
+                self.source.gather(points.iter().copied(), &mut scratch.rows);
                 self.kernel.sums(center, &scratch.rows, sums);
             });
         });
@@ -138,6 +154,32 @@ impl<'a> Splitter<'a> {
         let radius = metric::distance(share.farthest());
         let body = self.body(self.source.row(center), share, work)?;
         Ok(Branch { center, level, radius, body })
+    }
+
+    /// True if the rows of a share that will be split lie so far apart that copying them side by side pays.
+    fn is_scattered(&self, share: &Share) -> bool {
+        let Source { dim, .. } = self.source;
+        let rows = share.members.len();
+        rows > self.bucket_rows
+            && rows * SCATTERED <= self.source.len()
+            && self.source.len() * dim * size_of::<f32>() > CACHED_BYTES
+    }
+
+    /// A child's branch, worked out on a copy of its rows: each is read many times, and from memory only once.
+    fn branch_of_copy(&self, child: Child, work: &mut Work) -> Result<Branch, Stop> {
+        let Child { center, level, share: Share { members, sums }, .. } = child;
+        let mut points = Vec::with_capacity(members.len() * self.source.dim);
+        self.source.gather(members.iter().copied(), &mut points);
+        let ids = members.iter().map(|&point| self.source.id(point)).collect();
+        let (batch, moved) = (Batch { points: &points, ids }, Moved::default());
+        let source = Source { batch: &batch, moved: &moved, ..self.source };
+        let splitter = Splitter { source, ..*self };
+        let center = members.iter().position(|&point| point == center);
+        let center = center.expect("a center is nearest to itself") as Point;
+        let share = Share { members: (0..members.len() as Point).collect(), sums };
+        let mut branch = splitter.branch(center, level, share, work)?;
+        branch.renumber(&members);
+        Ok(branch)
     }
 
     /// What a node around `center` holds when `share` is all that belongs to it and its new children.
@@ -233,7 +275,7 @@ impl<'a> Splitter<'a> {
     fn winners(&self, candidates: &[Point], level: Level, work: &mut Work) -> Vec<Point> {
         self.context.scratch.with(|scratch| {
             let start = Instant::now();
-            self.source.gather(candidates, &mut scratch.rows);
+            self.source.gather(candidates.iter().copied(), &mut scratch.rows);
             let graph = conflicts(self.kernel, self.source.dim, level, scratch);
             work.times.conflict += start.elapsed();
             let pairs = candidates.len() * (candidates.len() - 1) / 2;
@@ -250,8 +292,9 @@ impl<'a> Splitter<'a> {
     /// Splits the children's shares in their turn, the largest first.
     fn branches(&self, children: Vec<Child>, work: &mut Work) -> Result<Vec<Branch>, Stop> {
         let members: usize = children.iter().map(|child| child.share.members.len()).sum();
-        let branch = |child: Child, work: &mut Work| {
-            self.branch(child.center, child.level, child.share, work)
+        let branch = |child: Child, work: &mut Work| match self.is_scattered(&child.share) {
+            true => self.branch_of_copy(child, work),
+            false => self.branch(child.center, child.level, child.share, work),
         };
         if members <= PARALLEL_MEMBERS {
             return children.into_iter().map(|child| branch(child, work)).collect();
