@@ -132,14 +132,18 @@ impl<T: Record> Column<T> {
     fn load(&self, segment: usize) -> Result<&[T], ReadError> {
         let number = segment as u64;
         let (bytes, rows) = match self.written.get(&number) {
+            // Not watched: its place may be written to again. The commit looks at the length of the file.
             Some(written) => {
                 (self.table.arena.unchecked(written.address, written.bytes)?, self.rows)
             }
-            None => (self.table.segment(number)?, self.table.root.rows),
+            None => {
+                let bytes = self.table.segment(number)?;
+                if let Some(watch) = &self.watch {
+                    watch.include(&bytes)?;
+                }
+                (bytes, self.table.root.rows)
+            }
         };
-        if let Some(watch) = &self.watch {
-            watch.include(&bytes)?;
-        }
         let rows = self.table.spec.rows_in(number, rows) as usize;
         let typed = Typed::new(bytes, rows * self.width).ok_or_else(|| {
             let array = self.table.spec.array.name();
