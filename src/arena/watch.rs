@@ -55,8 +55,9 @@ impl Watch {
     fn loss(&self) -> ReadError {
         let found = *self.last.lock().expect("no holder panics");
         let told = self.arena.check_maps().and_then(|()| self.arena.check_length());
-        // It is as long as it was: somebody has made it longer again.
-        told.err().unwrap_or(ReadError::Truncated { found, needed: self.arena.limit() })
+        // It is as long as it was: somebody has made it longer again, after it was cut before the last byte.
+        let needed = self.arena.limit().max(found + 1);
+        told.err().unwrap_or(ReadError::Truncated { found, needed })
     }
 
     #[inline]

@@ -296,11 +296,8 @@ impl Kernel {
     /// If the lengths differ.
     pub(crate) fn sum(self, a: &[f32], b: &[f32]) -> f32 {
         assert_eq!(a.len(), b.len(), "rows of one sum have one length");
-        if let (Some(a), Some(b)) = (a.as_array(), b.as_array()) {
-            return scalar::short_sum::<3>(a, b);
-        }
-        if let (Some(a), Some(b)) = (a.as_array(), b.as_array()) {
-            return scalar::short_sum::<2>(a, b);
+        if a.len() <= scalar::SHORT {
+            return scalar::short_sum(a, b);
         }
         dispatch!(self, portable::sum(a, b), lanes => lanes.vectorize(kernel::Sum { a, b }))
     }

@@ -35,14 +35,13 @@ pub(crate) fn sum(a: &[f32], b: &[f32]) -> f32 {
 /// Most components of a row whose sum is taken where it is wanted: a call of a vector kernel costs more.
 pub(super) const SHORT: usize = 4;
 
-/// [`sum`] of rows of N <= [`SHORT`] components: of the halving tree only what adds more than zeros (M3).
-#[inline(always)]
-pub(super) fn short_sum<const N: usize>(a: &[f32; N], b: &[f32; N]) -> f32 {
-    const { assert!(N <= SHORT) };
+/// s of rows of at most [`SHORT`] components: of the halving tree only what adds more than zeros (M3).
+#[inline]
+pub(super) fn short_sum(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0; SHORT];
-    for i in 0..N {
-        let difference = a[i] - b[i];
-        lanes[i] = difference * difference;
+    for (lane, (x, y)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+        let difference = x - y;
+        *lane = difference * difference;
     }
     (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
 }

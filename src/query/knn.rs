@@ -138,10 +138,10 @@ fn prefetch_links(tree: &Tree, node: u32) {
 
 /// Asks the system for what a visit of a node will read.
 #[cold]
-fn ask_for(tree: &Tree, links: &Links) {
+fn ask_for<P: Prune>(tree: &Tree, links: &Links) {
     let LinkRow { child_start, child_count, .. } = links.row;
     let own = small_subtree(tree, links).unwrap_or_else(|| {
-        tree.centers.will_need(child_start.into(), child_count.into());
+        P::ask_for_children(tree, Range { start: child_start, count: child_count });
         links.row.own_slots()
     });
     tree.coordinates.will_need(own.start.into(), own.count.into());
@@ -158,7 +158,7 @@ fn descend<P: Prune>(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Resul
         scratch.visits += 1;
         let links = tree.link(at.node)?;
         if scratch.pressure.is_felt() {
-            ask_for(tree, &links);
+            ask_for::<P>(tree, &links);
         }
         if let Some(range) = small_subtree(tree, &links) {
             return scan_small::<P>(tree, query, at, &links, range, scratch);
@@ -215,7 +215,7 @@ fn unwind<P: Prune>(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result
             if child.bound <= limit && child.node != next {
                 prefetch_links(tree, child.node);
                 if pressure.is_felt() {
-                    ask_for(tree, &tree.link(child.node)?);
+                    ask_for::<P>(tree, &tree.link(child.node)?);
                 }
                 frontier.push(child);
             }
@@ -244,7 +244,7 @@ fn push_children<P: Prune>(
     for &child in swept.iter().filter(|child| child.node != skip) {
         prefetch_links(tree, child.node);
         if pressure.is_felt() {
-            ask_for(tree, &tree.link(child.node)?);
+            ask_for::<P>(tree, &tree.link(child.node)?);
         }
         frontier.push(child);
     }

@@ -78,6 +78,9 @@ pub(crate) trait Prune {
     /// Asks for what a sweep of the children will read.
     fn prefetch_children(tree: &Tree, block: Range);
 
+    /// Asks the system for it.
+    fn ask_for_children(tree: &Tree, block: Range);
+
     /// Canonical distance from the query to the center of a candidate.
     fn distance(tree: &Tree, query: &[f32], candidate: Candidate) -> Result<f32, ReadError>;
 }
@@ -152,10 +155,23 @@ impl Prune for Balls {
         tree.centers.prefetch(block.start as u64, block.count.min(PREFETCHED_CENTERS) as u64);
     }
 
+    fn ask_for_children(tree: &Tree, block: Range) {
+        tree.radii.will_need(block.start.into(), block.count.into());
+        tree.centers.will_need(block.start.into(), block.count.into());
+    }
+
     #[inline]
     fn distance(_: &Tree, _: &[f32], candidate: Candidate) -> Result<f32, ReadError> {
         Ok(candidate.distance)
     }
+}
+
+/// The rows of the boxes of a block: the first, and how many.
+#[inline]
+fn groups(block: Range) -> (u64, u64) {
+    let last = block.start.saturating_add(block.count).saturating_sub(1);
+    let (first, last) = (extent::place(block.start).0, extent::place(last).0);
+    (first, last.saturating_sub(first) + 1)
 }
 
 /// By the gap between query and box. Bounds are filter sums (B3).
@@ -224,9 +240,13 @@ impl Prune for Boxes {
 
     #[inline]
     fn prefetch_children(tree: &Tree, block: Range) {
-        let last = block.start.saturating_add(block.count).saturating_sub(1);
-        let (first, last) = (extent::place(block.start).0, extent::place(last).0);
-        tree.boxes.prefetch(first, last.saturating_sub(first) + 1);
+        let (first, count) = groups(block);
+        tree.boxes.prefetch(first, count);
+    }
+
+    fn ask_for_children(tree: &Tree, block: Range) {
+        let (first, count) = groups(block);
+        tree.boxes.will_need(first, count);
     }
 
     fn distance(tree: &Tree, query: &[f32], candidate: Candidate) -> Result<f32, ReadError> {
