@@ -31,12 +31,13 @@ const USAGE: &str = "cargo bench --bench runtime_breakdown -- [--max-n N] [--thr
   --threads T    threads of the store's pool, one per core unless given
   --dir DIR      where the files lie: on a disk, or the times of commits say nothing";
 
-const SIZES: [(&str, usize); 6] = [
+const SIZES: [(&str, usize); 7] = [
     ("2k", 1 << 11),
     ("8k", 1 << 13),
     ("32k", 1 << 15),
     ("128k", 1 << 17),
     ("512k", 1 << 19),
+    ("1M", 1_000_000),
     ("2M", 1 << 21),
 ];
 /// Points per batch into the built store, and how many such batches.

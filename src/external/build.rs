@@ -186,7 +186,7 @@ impl<'a> Builder<'a> {
             splitter.bucket_rows = bucket.max(splitter.bucket_rows.min(sampled / 8));
             let center = self.top.center(node).to_vec();
             let share = splitter.share(&center, (0..sampled as Point).collect(), &mut work);
-            splitter.body(&center, share, &mut work)?
+            splitter.body(&center, share, f32::INFINITY, &mut work)?
         };
         self.work.add(&work);
         self.top.add_branches(node, &body.children, source);
@@ -331,7 +331,7 @@ impl<'a> Builder<'a> {
         let mut work = Work::default();
         let own = Share { members, sums: loaded.sums };
         let mut shares = crate::insert::redistribute::Shares { own, children: Vec::new() };
-        let is_flat = self.splitter(source).win_children(&mut shares, &mut work)?;
+        let is_flat = self.splitter(source).win_children(&mut shares, f32::INFINITY, &mut work)?;
         self.work.add(&work);
         for child in shares.children {
             let new = self.top.add(Some(node), source.row(child.center), child.level);
@@ -499,7 +499,7 @@ impl<'a> Builder<'a> {
             .map(|(i, share)| {
                 let mut work = Work::default();
                 let center = self.top.center(leaves[i]);
-                Ok((i, splitter.body(center, share, &mut work)?, work))
+                Ok((i, splitter.body(center, share, f32::INFINITY, &mut work)?, work))
             })
             .collect::<Result<Vec<(usize, Body, Work)>, InsertError>>()?;
         bodies.sort_unstable_by_key(|(i, ..)| *i);

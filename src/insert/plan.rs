@@ -1,7 +1,7 @@
 //! Stage: what becomes of each node that receives points.
 //!
-//! The batch is grouped by target node. A group that fits the bucket is appended as a run; one that does not is split
-//! together with the bucket. A subtree that has grown too much since it was built is built anew, the topmost one
+//! The batch is grouped by target node. A group that fits the bucket, in number and in distance, is appended as a run; one
+//! that does not is split together with the bucket. A subtree that has grown too much since it was built is built anew, the topmost one
 //! first, because many small batches leave a worse tree than one large one. Groups are independent of each other, hence
 //! planned in parallel, the largest first.
 
@@ -20,7 +20,7 @@ use crate::error::ReadError;
 use crate::format::rows::{
     COUNT_UNEQUAL_TWINS, LinkRow, RUN_BUCKET, RUN_CHILDREN, RUN_TWINS, RunRow,
 };
-use crate::metric;
+use crate::metric::{self, Level};
 use crate::tree::columns::{Links, Range, Tree, too_many_nodes};
 use crate::tree::root_level;
 
@@ -248,7 +248,9 @@ impl Planner<'_> {
         let in_bucket = link.row.bucket_count as u64 + of_kind(&runs, RUN_BUCKET);
         let flat = tree.nodes.get(node as u64)?.flat_capacity as u64;
         let capacity = flat.max(tree.leaf_capacity as u64 - 1);
-        let splits = !far.is_empty() && in_bucket + far.len() as u64 > capacity;
+        let scope = if far.is_empty() { f32::INFINITY } else { bucket_scope(tree, node, &link)? };
+        let splits = far.iter().any(|p| sums(p) > scope)
+            || (!far.is_empty() && in_bucket + far.len() as u64 > capacity);
 
         let mut retired = Vec::new();
         let moved_twins = absorb(&mut runs, RUN_TWINS, twins.len(), &mut retired);
@@ -286,7 +288,7 @@ impl Planner<'_> {
             share.push(point, sums(&point));
         }
         let mut body = match splits {
-            true => splitter.body(center, share, work)?,
+            true => splitter.body(center, share, scope, work)?,
             false => {
                 let farthest = share.sums.iter().copied().fold(0.0, f32::max);
                 Body {
@@ -355,7 +357,7 @@ impl Planner<'_> {
         let center = center(tree, group.node)?;
         let share: Share = splitter.share(center, points, work);
         let farthest = share.sums.iter().copied().fold(0.0, f32::max);
-        let body = splitter.body(center, share, work)?;
+        let body = splitter.body(center, share, f32::INFINITY, work)?;
         Ok(Change {
             node: group.node,
             keep: Keep::Nothing,
@@ -368,6 +370,19 @@ impl Planner<'_> {
             dropped,
         })
     }
+}
+
+/// The largest sum to its center that a row in the bucket of a node should have: 4^l for the level l of the lowest child. A
+/// split leaves none beyond. If later rows were let in from anywhere up to the node's own level, the own radius would
+/// grow to that, and every query that passes would scan the bucket: they become children instead.
+fn bucket_scope(tree: &Tree, node: u32, link: &Links) -> Result<f32, ReadError> {
+    let mut lowest = None;
+    tree.for_children(node, link, |block| {
+        tree.nodes.for_chunks(block.start as u64, block.count as u64, |_, rows| {
+            lowest = rows.iter().map(|row| row.level).chain(lowest).min();
+        })
+    })?;
+    Ok(lowest.map_or(f32::INFINITY, |level| Level::new(level).pow4()))
 }
 
 /// Takes the newest runs of a kind out of `runs` while they are not longer than what has been gathered already, so that
@@ -481,4 +496,65 @@ pub(crate) fn new_link(
         link.flags |= COUNT_UNEQUAL_TWINS;
     }
     link
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{CreateOptions, OpenOptions};
+    use crate::store::Store;
+    use crate::tree::columns::ROOT;
+
+    /// Rows in buckets of nodes with children, and how many of them are out of scope.
+    fn out_of_scope(tree: &Tree) -> (u64, u64) {
+        let (mut rows, mut out) = (0, 0);
+        let mut pending = vec![ROOT];
+        let mut sums = Vec::new();
+        while let Some(node) = pending.pop() {
+            let link = tree.link(node).unwrap();
+            let scope = bucket_scope(tree, node, &link).unwrap();
+            tree.for_children(node, &link, |block| {
+                pending.extend(block.start..block.start + block.count);
+                Ok(())
+            })
+            .unwrap();
+            let center = tree.centers.row(node as u64).unwrap();
+            tree.for_bucket(node, &link, |range| {
+                tree.sums(&tree.coordinates, range, center, &mut sums)?;
+                if scope < f32::INFINITY {
+                    rows += sums.len() as u64;
+                    out += sums.iter().filter(|&&sum| sum > scope).count() as u64;
+                }
+                Ok(())
+            })
+            .unwrap();
+        }
+        (rows, out)
+    }
+
+    #[test]
+    fn batches_leave_no_bucket_wider_than_a_split_does() {
+        let mut state = 3_u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1 << 24) as f32
+        };
+        for (dim, leaf_capacity) in [(2, 8), (3, 32), (12, 16)] {
+            let mut points: Vec<Vec<f32>> =
+                (0..6000).map(|_| (0..dim).map(|_| uniform()).collect()).collect();
+            points.sort_by(|a, b| a[0].total_cmp(&b[0]));
+            let options = CreateOptions::new(dim).leaf_capacity(leaf_capacity);
+            let mut store = Store::in_memory(options, OpenOptions::new()).unwrap();
+            // Sorted, then more of the same everywhere.
+            let more: Vec<Vec<f32>> =
+                (0..2000).map(|_| (0..dim).map(|_| uniform()).collect()).collect();
+            for batch in points.chunks(500).chain(more.chunks(40)) {
+                store.insert(&batch.concat()).unwrap();
+            }
+            let snapshot = store.latest().unwrap();
+            let (rows, out) = out_of_scope(snapshot.tree());
+            assert!(rows > 10, "dimension {dim}: {rows} rows");
+            assert_eq!(out, 0, "dimension {dim}: of {rows} rows");
+        }
+    }
 }

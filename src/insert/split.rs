@@ -152,7 +152,7 @@ impl<'a> Splitter<'a> {
         work: &mut Work,
     ) -> Result<Branch, Stop> {
         let radius = metric::distance(share.farthest());
-        let body = self.body(self.source.row(center), share, work)?;
+        let body = self.body(self.source.row(center), share, f32::INFINITY, work)?;
         Ok(Branch { center, level, radius, body })
     }
 
@@ -182,8 +182,15 @@ impl<'a> Splitter<'a> {
         Ok(branch)
     }
 
-    /// What a node around `center` holds when `share` is all that belongs to it and its new children.
-    pub(crate) fn body(&self, center: &[f32], share: Share, work: &mut Work) -> Result<Body, Stop> {
+    /// What a node around `center` holds when `share` is all that belongs to it and its new children, and the bucket takes
+    /// no row whose sum is above `scope`.
+    pub(crate) fn body(
+        &self,
+        center: &[f32],
+        share: Share,
+        scope: f32,
+        work: &mut Work,
+    ) -> Result<Body, Stop> {
         self.context.check()?;
         let mut twins = Vec::new();
         let mut own = Share::default();
@@ -196,7 +203,7 @@ impl<'a> Splitter<'a> {
         let twins_equal = twins.iter().all(|&twin| self.source.row(twin) == center);
         twins.sort_unstable_by_key(|&twin| self.source.id(twin));
         let mut shares = Shares { own, children: Vec::new() };
-        let flat = self.win_children(&mut shares, work)?;
+        let flat = self.win_children(&mut shares, scope, work)?;
         let own_radius = metric::distance(shares.own.farthest());
         let flat_capacity = if flat { 2 * shares.own.members.len() as u32 } else { 0 };
         let bucket = self.bucket_order(shares.own);
@@ -222,13 +229,23 @@ impl<'a> Splitter<'a> {
         order.into_iter().map(|(_, point)| point).collect()
     }
 
-    /// Rounds of candidates until the own share fits the bucket. True if the node is left flat.
-    pub(crate) fn win_children(&self, shares: &mut Shares, work: &mut Work) -> Result<bool, Stop> {
+    /// Rounds of candidates until the own share fits the bucket, its sums being at most `scope`. True if the node is left
+    /// flat.
+    pub(crate) fn win_children(
+        &self,
+        shares: &mut Shares,
+        scope: f32,
+        work: &mut Work,
+    ) -> Result<bool, Stop> {
         if shares.own.members.len() > self.bucket_rows {
             work.counters.splits += 1;
         }
-        while shares.own.members.len() > self.bucket_rows {
-            let level = Level::of_sum(shares.own.farthest());
+        loop {
+            let farthest = shares.own.farthest();
+            if shares.own.members.len() <= self.bucket_rows && farthest <= scope {
+                return Ok(false);
+            }
+            let level = Level::of_sum(farthest);
             let mut first_round = true;
             loop {
                 self.context.check()?;
@@ -238,6 +255,7 @@ impl<'a> Splitter<'a> {
                 }
                 let winners = self.winners(&candidates, level, work);
                 let structureless = first_round
+                    && farthest <= scope
                     && self.bucket_rows > 0
                     && candidates.len() >= FLAT_SAMPLE
                     && winners.len() * 16 >= candidates.len() * 15;
@@ -250,7 +268,6 @@ impl<'a> Splitter<'a> {
                 first_round = false;
             }
         }
-        Ok(false)
     }
 
     /// The first own points in seeded order that are farther than 2^k from the center.
