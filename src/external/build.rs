@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::Means;
 use super::budget::Budget;
-use super::top::{Found, TOP, Top, TopId, TopNode, first};
+use super::top::{Found, TOP, Top, TopId, TopNode};
 use crate::error::InsertError;
 use crate::format::rows::{COUNT_UNEQUAL_TWINS, CountRow, LinkRow, NONE, NodeRow, OwnerRow};
 use crate::ids::PointId;
@@ -20,6 +20,7 @@ use crate::insert::batch::Batch;
 use crate::insert::journal::Journal;
 use crate::insert::layout::Layout;
 use crate::insert::report::Work;
+use crate::insert::root::choose_root;
 use crate::insert::source::{Moved, Point, Source};
 use crate::insert::split::{Body, Share, Splitter};
 use crate::metric::{self, BOX_GROUP, Level};
@@ -117,8 +118,9 @@ impl<'a> Builder<'a> {
         let batch = Batch { points: &sample.points, ids: sample.ids };
         let source =
             Source { dim: self.top.dim, seed: self.tree.seed, batch: &batch, moved: &nothing };
-        // The first in priority order of all, because the sample is a prefix of that order.
-        let center = first(&source, batch.ids.len());
+        // Mostly what would be chosen of all, because the sample is a prefix of the order that is taken from.
+        let (center, evaluations) = choose_root(self.tree.kernel, &source);
+        self.work.counters.distance_evaluations += evaluations;
         self.top.add(None, source.row(center), Level::MIN);
         self.grow(TOP, &source, self.top.chains.rows(all))?;
         self.distribute(TOP, all)
@@ -157,6 +159,11 @@ impl<'a> Builder<'a> {
                     sample.points.extend_from_slice(row);
                 }
             }
+        }
+        if sample.ids.is_empty() {
+            // Ids that somebody chose against the order: any points will do.
+            let mut taken = self.top.chains.look(chain)?;
+            self.next(&mut taken, &mut sample)?;
         }
         Ok(sample)
     }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::error::TemporaryError;
 use crate::ids::PointId;
-use crate::insert::source::{Point, Source};
+use crate::insert::source::Source;
 use crate::insert::split::Branch;
 use crate::metric::{self, Kernel, Level, Slack};
 use crate::spill::{ChainId, Chains};
@@ -304,10 +304,4 @@ impl Top {
         }
         best
     }
-}
-
-/// The point of a sample that comes first in the order in which centers are chosen.
-pub(crate) fn first(source: &Source<'_>, points: usize) -> Point {
-    let first = (0..points as Point).min_by_key(|&point| source.priority(point));
-    first.expect("the sample is not empty")
 }

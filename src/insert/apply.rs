@@ -140,6 +140,14 @@ fn apply_change(
         }
     }
 
+    if let Some((center, level)) = &change.root {
+        journal.set_center(node, center.clone());
+        let row = journal.node(tree, node)?;
+        let before = std::mem::replace(&mut row.level, level.get());
+        journal.add_level(before, -1);
+        journal.add_level(level.get(), 1);
+    }
+
     let points = change.body.points;
     if change.keep != Keep::All {
         let flat_capacity = change.body.flat_capacity;

@@ -18,6 +18,7 @@ pub(crate) struct Journal {
     live: BTreeMap<u32, i64>,
     /// Node to the size of its contiguous range of slots; 0 if it has none any more.
     spans: BTreeMap<u32, u32>,
+    centers: BTreeMap<u32, Vec<f32>>,
     radii: BTreeMap<u32, f32>,
     links: BTreeMap<u32, LinkRow>,
     /// Node to its later ranges and flags.
@@ -59,6 +60,10 @@ impl Journal {
         self.spans.insert(node, span);
     }
 
+    pub(crate) fn set_center(&mut self, node: u32, center: Vec<f32>) {
+        self.centers.insert(node, center);
+    }
+
     pub(crate) fn set_radius(&mut self, node: u32, radius: f32) {
         self.radii.insert(node, radius);
     }
@@ -96,6 +101,7 @@ impl Journal {
         let start = Instant::now();
         let entries = self.live.len()
             + self.spans.len()
+            + self.centers.len()
             + self.radii.len()
             + self.links.len()
             + self.later.len()
@@ -116,6 +122,9 @@ impl Journal {
         for (node, Links { run_start, run_count, flags, .. }) in self.later {
             let row = tree.counts.get(node as u64)?;
             tree.counts.set(node as u64, CountRow { run_start, run_count, flags, ..row })?;
+        }
+        for (node, center) in self.centers {
+            tree.centers.edit(node as u64)?.copy_from_slice(&center);
         }
         for (node, radius) in self.radii {
             tree.radii.set(node as u64, radius)?;

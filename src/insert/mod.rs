@@ -21,6 +21,7 @@ pub(crate) mod plan;
 pub(crate) mod redistribute;
 pub(crate) mod remove;
 pub(crate) mod report;
+pub(crate) mod root;
 pub(crate) mod scratch;
 pub(crate) mod source;
 pub(crate) mod split;

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::batch::Batch;
 use super::locate::Placements;
 use super::report::Work;
+use super::root::choose_root;
 use super::source::{Moved, Point, Source};
 use super::split::{Body, Branch, Share, Splitter};
 use super::{Context, Stop};
@@ -21,7 +22,7 @@ use crate::format::rows::{
     COUNT_UNEQUAL_TWINS, LinkRow, RUN_BUCKET, RUN_CHILDREN, RUN_TWINS, RunRow,
 };
 use crate::metric::{self, Level};
-use crate::tree::columns::{Links, Range, Tree, too_many_nodes};
+use crate::tree::columns::{Links, ROOT, Range, Tree, too_many_nodes};
 use crate::tree::root_level;
 
 /// A subtree is rebuilt when it holds more than 3 points for every 2 that it was built with. At twice as many, sheets of 4
@@ -65,6 +66,8 @@ pub(crate) struct Change {
     pub(crate) body: Body,
     /// Radius of a rebuilt node.
     pub(crate) radius: Option<f32>,
+    /// Center and level of a rebuilt root: with other points another makes a better one.
+    pub(crate) root: Option<(Vec<f32>, Level)>,
     /// Levels of the nodes that a rebuild drops.
     pub(crate) dropped: Vec<i16>,
 }
@@ -98,11 +101,11 @@ pub(crate) fn plan(
     let changes = if tree.node_rows() == 0 {
         split.counters.groups = 1;
         let splitter = Splitter::new(tree, context, source);
-        let points = 0..batch.ids.len() as Point;
-        let center = points.clone().into_par_iter().min_by_key(|&p| source.priority(p));
-        let center = center.expect("the batch is not empty");
-        let share = splitter.share(source.row(center), points.collect(), &mut split);
-        let farthest = share.sums.iter().copied().fold(0.0, f32::max);
+        let (center, evaluations) = choose_root(tree.kernel, &source);
+        split.counters.distance_evaluations += evaluations;
+        let points = (0..source.len() as Point).collect();
+        let share = splitter.share(source.row(center), points, &mut split);
+        let farthest = share.farthest();
         let level = root_level(farthest);
         Changes::Root(splitter.branch(center, level, share, &mut split)?)
     } else {
@@ -290,7 +293,7 @@ impl Planner<'_> {
         let mut body = match splits {
             true => splitter.body(center, share, scope, work)?,
             false => {
-                let farthest = share.sums.iter().copied().fold(0.0, f32::max);
+                let farthest = share.farthest();
                 Body {
                     own_radius: metric::distance(farthest),
                     bucket: splitter.bucket_order(share),
@@ -314,11 +317,12 @@ impl Planner<'_> {
             body: body.counted(),
             moved,
             radius: None,
+            root: None,
             dropped: Vec::new(),
         })
     }
 
-    /// Splits everything below a node anew, under the same center and level.
+    /// Splits everything below a node anew, under the same center and level unless it is the root.
     fn rebuild(&self, group: Group, work: &mut Work) -> Result<Change, Stop> {
         let tree = self.tree;
         let mut moved = Moved::default();
@@ -354,9 +358,17 @@ impl Planner<'_> {
         let added = group.points.len() as u32;
         let mut points = group.points;
         points.extend(first_moved..first_moved + moved.ids.len() as Point);
-        let center = center(tree, group.node)?;
+        let center = match group.node {
+            ROOT => {
+                let (center, evaluations) = choose_root(tree.kernel, &source);
+                work.counters.distance_evaluations += evaluations;
+                source.row(center)
+            }
+            node => center(tree, node)?,
+        };
         let share: Share = splitter.share(center, points, work);
-        let farthest = share.sums.iter().copied().fold(0.0, f32::max);
+        let farthest = share.farthest();
+        let root = (group.node == ROOT).then(|| (center.to_vec(), root_level(farthest)));
         let body = splitter.body(center, share, f32::INFINITY, work)?;
         Ok(Change {
             node: group.node,
@@ -367,6 +379,7 @@ impl Planner<'_> {
             body,
             moved,
             radius: Some(metric::distance(farthest)),
+            root,
             dropped,
         })
     }
@@ -503,7 +516,6 @@ mod tests {
     use super::*;
     use crate::options::{CreateOptions, OpenOptions};
     use crate::store::Store;
-    use crate::tree::columns::ROOT;
 
     /// Rows in buckets of nodes with children, and how many of them are out of scope.
     fn out_of_scope(tree: &Tree) -> (u64, u64) {

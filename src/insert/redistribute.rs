@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::report::Work;
 use super::scratch::Scratch;
-use super::source::Point;
+use super::source::{Point, copy_row};
 use super::split::{Share, Splitter};
 use crate::metric::{self, Kernel, Level, Slack};
 
@@ -260,16 +260,8 @@ impl Tile<'_> {
         sums.resize(centers.len() * members, 0.0);
         kernel.tile(rows, self.rows, self.dim, sums);
         for (near, sums) in centers.iter().zip(sums.chunks_exact(members)) {
-            let number = near.center + 1;
-            for ((best, best_center), &sum) in
-                self.best.iter_mut().zip(&mut *self.best_center).zip(sums)
-            {
-                // A tie stays where it is, or goes to the earlier of two new centers.
-                if sum < *best || (sum == *best && number < *best_center) {
-                    *best = sum;
-                    *best_center = number;
-                }
-            }
+            // A tie stays where it is, or goes to the earlier of two new centers.
+            kernel.keep_nearest(sums, near.center + 1, self.best, self.best_center);
         }
         sums.len() as u64
     }
@@ -287,7 +279,7 @@ impl Tile<'_> {
             let position = self.positions[i];
             if !goes(position) {
                 self.positions[kept] = position;
-                self.rows.copy_within(i * self.dim..(i + 1) * self.dim, kept * self.dim);
+                copy_row(self.rows, self.dim, i, kept);
                 self.best[kept] = self.best[i];
                 self.best_center[kept] = self.best_center[i];
                 kept += 1;

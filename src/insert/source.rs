@@ -79,7 +79,33 @@ impl<'a> Source<'a> {
             if let Some(point) = ahead.next() {
                 prefetch(self.row(point));
             }
-            out.extend_from_slice(self.row(point));
+            append_row(self.row(point), out);
         }
+    }
+}
+
+/// A copy of a length that the compiler knows is a few moves, not a call.
+#[inline(always)]
+fn append_row(row: &[f32], out: &mut Vec<f32>) {
+    match *row {
+        [x, y] => out.extend_from_slice(&[x, y]),
+        [x, y, z] => out.extend_from_slice(&[x, y, z]),
+        _ => match row.try_into() {
+            Ok::<&[f32; 16], _>(row) => out.extend_from_slice(row),
+            Err(_) => out.extend_from_slice(row),
+        },
+    }
+}
+
+/// Copies row `from` to where row `to` is.
+#[inline(always)]
+pub(crate) fn copy_row(rows: &mut [f32], dim: usize, from: usize, to: usize) {
+    let rows = &mut rows[to * dim..(from + 1) * dim];
+    let from = (from - to) * dim;
+    match dim {
+        2 => rows.copy_within(from..from + 2, 0),
+        3 => rows.copy_within(from..from + 3, 0),
+        16 => rows.copy_within(from..from + 16, 0),
+        _ => rows.copy_within(from.., 0),
     }
 }

@@ -16,6 +16,7 @@ mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 mod level;
+mod nearest;
 mod portable;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
@@ -286,6 +287,25 @@ impl Kernel {
         slot: u32,
     ) {
         let work = sorted::Insert { distances, slots, distance, slot };
+        dispatch!(self, work.portable(), lanes => lanes.vectorize(work));
+    }
+
+    /// Keeps for each row the least sum so far and the number of the query that has it, on a tie the smaller number.
+    ///
+    /// `sums`: `[m]`, of the query `number` and every row. `least`, `numbers`: `[m]`.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths differ.
+    pub(crate) fn keep_nearest(
+        self,
+        sums: &[f32],
+        number: u32,
+        least: &mut [f32],
+        numbers: &mut [u32],
+    ) {
+        assert!(sums.len() == least.len() && sums.len() == numbers.len(), "one of each per row");
+        let work = nearest::Keep { sums, number, least, numbers };
         dispatch!(self, work.portable(), lanes => lanes.vectorize(work));
     }
 

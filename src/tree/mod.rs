@@ -6,7 +6,8 @@
 //!
 //! Invariants ("nearer" means a strictly smaller s, the canonical sum of squares). [`check`] verifies them all.
 //!
-//! - **T1 root**: every point is within 2^l(root) of the root's center. l(root) is the largest level(s) + 1 of any batch.
+//! - **T1 root**: every point is within 2^l(root) of the root's center. l(root) is the largest level(s) + 1 of any batch since the
+//!   center was chosen.
 //! - **T2 cover**: a child c of p has l(c) < l(p) and d(c,p) <= 2^(l(c)+1). A point in p's bucket is within 2^l(p) of p.
 //! - **T3 separation**: children a, b of p are farther apart than 2^min(l(a),l(b)), and a child c is farther than
 //!   2^l(c) from p.
