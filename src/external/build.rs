@@ -464,9 +464,9 @@ impl<'a> Builder<'a> {
             let slots = layout.own_rows(number, body);
             places.push((slots, layout.children(number, &body.children)));
         }
-        let extents = layout.write_boxes(self.tree, &source, &places)?;
         let mut entries = Vec::new();
         layout.write(self.tree, &source, &mut self.journal, &mut entries)?;
+        let extents = layout.write_boxes(self.tree, &places)?;
         for (id, slot) in entries {
             self.entries.push(Key::wide_first(id, slot), &[])?;
         }

@@ -33,8 +33,8 @@ pub(crate) fn apply(
             let source = Source { dim: tree.dim, seed: tree.seed, batch, moved: &nothing };
             let mut layout = Layout::behind(tree);
             layout.root(&root);
-            layout.write_boxes(tree, &source, &[])?;
             layout.write(tree, &source, &mut journal, &mut entries)?;
+            layout.write_boxes(tree, &[])?;
             work.counters.splice_count += 1;
         }
         Changes::Nodes(changes) => {
@@ -107,8 +107,8 @@ fn apply_change(
     let mut layout = Layout::behind(tree);
     let slots = layout.own_rows(node, &change.body);
     let children = layout.children(node, &change.body.children);
-    let extent = layout.write_boxes(tree, &source, &[(slots, children)])?[0];
     layout.write(tree, &source, journal, entries)?;
+    let extent = layout.write_boxes(tree, &[(slots, children)])?[0];
     if children.count > 0 {
         work.counters.splice_count += 1;
     }

@@ -125,12 +125,9 @@ impl Layout {
     }
 
     /// The box of each node laid out (T8).
-    fn extents(&self, source: &Source<'_>) -> Vec<Extent> {
-        let mut extents: Vec<Extent> = self
-            .links
-            .par_iter()
-            .map(|link| self.extent_of_rows(source, link.own_slots()))
-            .collect();
+    fn extents(&self, tree: &Tree) -> Result<Vec<Extent>, ReadError> {
+        let own = self.links.par_iter().map(|link| extent_of_rows(tree, link.own_slots()));
+        let mut extents: Vec<Extent> = own.collect::<Result<_, ReadError>>()?;
         // Children come after their parents.
         for node in (0..extents.len()).rev() {
             let LinkRow { child_start, child_count, .. } = self.links[node];
@@ -142,38 +139,28 @@ impl Layout {
             let children = below.iter().skip(first - node - 1).take(child_count as usize);
             children.for_each(|child| up_to[node].merge(child));
         }
-        extents
+        Ok(extents)
     }
 
-    fn extent_of_rows(&self, source: &Source<'_>, slots: Range) -> Extent {
-        let first = (slots.start - self.first_slot) as usize;
-        let mut extent = Extent::EMPTY;
-        for &point in &self.points[first..first + slots.count as usize] {
-            extent.include(source.row(point));
-        }
-        extent
-    }
-
-    /// Appends the boxes of the nodes laid out, and returns, for each of `subtrees`, that of its own slots and children
-    /// together, which are laid out too.
+    /// Appends the boxes of the nodes laid out, whose points are written, and returns, for each of `subtrees`, that of its
+    /// own slots and children together, which are laid out too.
     pub(crate) fn write_boxes(
         &self,
         tree: &mut Tree,
-        source: &Source<'_>,
         subtrees: &[(Range, Range)],
     ) -> Result<Vec<Extent>, ReadError> {
         if !tree.has_boxes() {
             return Ok(vec![Extent::EMPTY; subtrees.len()]);
         }
-        let extents = self.extents(source);
+        let extents = self.extents(tree)?;
         let whole = subtrees.iter().map(|&(slots, children)| {
-            let mut whole = self.extent_of_rows(source, slots);
+            let mut whole = extent_of_rows(tree, slots)?;
             let first_child = (children.start - self.first_node) as usize;
             let children = extents[first_child..].iter().take(children.count as usize);
             children.for_each(|e| whole.merge(e));
-            whole
+            Ok(whole)
         });
-        let whole = whole.collect();
+        let whole = whole.collect::<Result<_, ReadError>>()?;
 
         // The nodes that share a group with earlier ones, then whole groups.
         let (row, lane) = extent::place(self.first_node);
@@ -193,9 +180,9 @@ impl Layout {
         Ok(whole)
     }
 
-    /// Appends the rows. `entries` receives the id and the slot of each point.
+    /// Appends the rows of all but the boxes. `entries` receives the id and the slot of each point.
     pub(crate) fn write(
-        self,
+        &self,
         tree: &mut Tree,
         source: &Source<'_>,
         journal: &mut Journal,
@@ -239,4 +226,13 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+/// The box around the points of some slots.
+fn extent_of_rows(tree: &Tree, slots: Range) -> Result<Extent, ReadError> {
+    let mut extent = Extent::EMPTY;
+    tree.coordinates.for_chunks(slots.start.into(), slots.count.into(), |_, rows| {
+        rows.chunks_exact(tree.dim).for_each(|row| extent.include(row));
+    })?;
+    Ok(extent)
 }

@@ -117,7 +117,7 @@ pub(crate) fn redistribute(
         start = end;
     }
     for (&center, share) in centers.iter().zip(gained) {
-        let reach = share.sums.iter().copied().fold(0.0, f32::max);
+        let reach = share.farthest();
         shares.children.push(Child { center, level, share, reach });
     }
 }

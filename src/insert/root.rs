@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use super::source::{Point, Source};
+use super::split::greatest;
 use crate::metric::Kernel;
 
 /// Points that may become the root, and points that they are measured against: the first in priority order.
@@ -29,7 +30,7 @@ pub(crate) fn choose_root(kernel: Kernel, source: &Source<'_>) -> (Point, u64) {
     for &candidate in sample.iter().take(CANDIDATES) {
         kernel.sums(source.row(candidate), &rows, &mut sums);
         evaluations += sums.len() as u64;
-        let loss = loss(sums.iter().copied().fold(0.0, f32::max));
+        let loss = loss(greatest(&sums));
         if loss < best.1 {
             best = (candidate, loss);
         }

@@ -4,13 +4,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::report::Counters;
+use crate::metric::Found;
 
 /// Buffers of one piece of sequential work. Capacities only grow.
 #[derive(Default)]
 pub(crate) struct Scratch {
     /// Gathered rows.
     pub(crate) rows: Vec<f32>,
-    /// Gathered rows of new centers.
+    /// Gathered rows of new centers, or of winners.
     pub(crate) centers: Vec<f32>,
     /// Sums of squares.
     pub(crate) sums: Vec<f32>,
@@ -19,9 +20,9 @@ pub(crate) struct Scratch {
     pub(crate) best_center: Vec<u32>,
     /// Positions of members in a share.
     pub(crate) positions: Vec<u32>,
-    /// Conflict graph: offsets and targets.
-    pub(crate) offsets: Vec<u32>,
-    pub(crate) targets: Vec<u32>,
+    /// Rows of candidates that no winner conflicts with.
+    pub(crate) rivals: Vec<f32>,
+    pub(crate) found: Vec<Found>,
 }
 
 macro_rules! each_buffer {
@@ -34,16 +35,24 @@ macro_rules! each_buffer {
             $f(&mut s.best),
             $f(&mut s.best_center),
             $f(&mut s.positions),
-            $f(&mut s.offsets),
-            $f(&mut s.targets),
+            $f(&mut s.rivals),
+            $f(&mut s.found),
         ]
     }};
 }
 
 impl Scratch {
-    /// Elements that each buffer can hold; all elements have four bytes.
+    /// Elements that each buffer can hold.
     fn capacities(&mut self) -> [usize; 8] {
         each_buffer!(self, |buffer: &mut Vec<_>| buffer.capacity())
+    }
+
+    /// Bytes that all buffers together can hold.
+    fn bytes(&mut self) -> usize {
+        fn bytes<T>(buffer: &mut Vec<T>) -> usize {
+            buffer.capacity() * size_of::<T>()
+        }
+        each_buffer!(self, bytes).iter().sum()
     }
 
     fn reserve(&mut self, capacities: [usize; 8]) {
@@ -100,7 +109,7 @@ impl ScratchPool {
         let mut bytes = 0;
         for scratch in idle.iter_mut() {
             scratch.reserve(largest);
-            bytes += 4 * scratch.capacities().iter().sum::<usize>() as u64;
+            bytes += scratch.bytes() as u64;
         }
         let before = self.settled_bytes.swap(bytes, Ordering::Relaxed);
         counters.pool_grow_bytes += bytes.saturating_sub(before);

@@ -16,7 +16,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::batch::Batch;
-use super::conflict::conflicts;
+use super::conflict::{BLOCK, conflicts};
 use super::mis::maximal_independent_set;
 use super::redistribute::{Child, Shares, redistribute};
 use super::report::Work;
@@ -38,9 +38,24 @@ impl Share {
         self.sums.push(sum);
     }
 
+    /// The largest sum; 0 if there is none.
     pub(crate) fn farthest(&self) -> f32 {
-        self.sums.iter().copied().fold(0.0, f32::max)
+        greatest(&self.sums)
     }
+}
+
+/// The greatest of some sums; 0 if there are none.
+pub(crate) fn greatest(sums: &[f32]) -> f32 {
+    // Side by side, because each of a chain would wait for the one before it.
+    const TOGETHER: usize = 16;
+    let (chunks, rest) = sums.as_chunks::<TOGETHER>();
+    let mut most = [0.0_f32; TOGETHER];
+    for chunk in chunks {
+        for (most, &sum) in most.iter_mut().zip(chunk) {
+            *most = if sum > *most { sum } else { *most };
+        }
+    }
+    most.iter().chain(rest).copied().fold(0.0, f32::max)
 }
 
 /// What a node holds after a split.
@@ -289,20 +304,30 @@ impl<'a> Splitter<'a> {
         far.into_iter().map(|(_, point)| point).collect()
     }
 
+    /// Those of the candidates, in order, that no earlier one keeps from becoming children.
     fn winners(&self, candidates: &[Point], level: Level, work: &mut Work) -> Vec<Point> {
+        let dim = self.source.dim;
         self.context.scratch.with(|scratch| {
-            let start = Instant::now();
-            self.source.gather(candidates.iter().copied(), &mut scratch.rows);
-            let graph = conflicts(self.kernel, self.source.dim, level, scratch);
-            work.times.conflict += start.elapsed();
-            let pairs = candidates.len() * (candidates.len() - 1) / 2;
-            work.counters.distance_evaluations += pairs as u64;
-            work.counters.conflict_edges += graph.edges();
+            scratch.centers.clear();
+            let mut winners = Vec::new();
+            for candidates in candidates.chunks(BLOCK) {
+                let start = Instant::now();
+                let mut rows = std::mem::take(&mut scratch.rows);
+                self.source.gather(candidates.iter().copied(), &mut rows);
+                let graph = conflicts(self.kernel, dim, level, &rows, scratch);
+                work.counters.distance_evaluations += graph.evaluations;
+                work.counters.conflict_edges += graph.edges;
+                let begun = Instant::now();
+                work.times.conflict += begun - start;
+                for place in maximal_independent_set(&graph) {
+                    winners.push(candidates[place]);
+                    scratch.centers.extend_from_slice(&rows[place * dim..][..dim]);
+                }
+                work.times.mis += begun.elapsed();
+                scratch.rows = rows;
+            }
             work.counters.mis_rounds += 1;
-            let start = Instant::now();
-            let winners = maximal_independent_set(candidates.len(), &graph);
-            work.times.mis += start.elapsed();
-            winners.into_iter().map(|i| candidates[i as usize]).collect()
+            winners
         })
     }
 
