@@ -215,14 +215,13 @@ impl Layout {
         tree.links.push(&self.links)?;
         tree.counts.push(&self.counts)?;
         let slots = (self.first_slot..).zip(points);
-        match points.len() > 1 << 14 {
-            true => entries.par_extend(
-                points
-                    .par_iter()
-                    .enumerate()
-                    .map(|(i, &point)| (source.id(point), self.first_slot + i as u32)),
-            ),
-            false => entries.extend(slots.map(|(slot, &point)| (source.id(point), slot))),
+        if points.len() == source.len() {
+            // In the order of the points, which mostly is that of their ids.
+            let mut slot_of = vec![0; points.len()];
+            slots.for_each(|(slot, &point)| slot_of[point as usize] = slot);
+            entries.extend((0..).zip(slot_of).map(|(point, slot)| (source.id(point), slot)));
+        } else {
+            entries.extend(slots.map(|(slot, &point)| (source.id(point), slot)));
         }
         Ok(())
     }

@@ -101,7 +101,11 @@ pub(crate) fn redistribute(
     drop(tasks);
     debug_assert_eq!(center_rows.len(), centers.len() * dim);
 
-    let mut gained: Vec<Share> = centers.iter().map(|_| Share::default()).collect();
+    let mut sizes = vec![0; centers.len()];
+    for m in moves.iter().flat_map(|(.., moves)| moves) {
+        sizes[m.center as usize] += 1;
+    }
+    let mut gained: Vec<Share> = sizes.into_iter().map(Share::with_capacity).collect();
     let mut start = 0;
     while start < moves.len() {
         let share = moves[start].0;
@@ -206,7 +210,12 @@ fn find_moves(
     for (i, (members, owned)) in chunks.enumerate() {
         let least = task.centers[0].least;
         positions.clear();
-        positions.extend((0..owned.len() as u32).filter(|&p| owned[p as usize] >= least));
+        match least > 0.0 {
+            true => {
+                positions.extend((0..owned.len() as u32).filter(|&p| owned[p as usize] >= least))
+            }
+            false => positions.extend(0..owned.len() as u32),
+        }
         splitter.source.gather(positions.iter().map(|&p| members[p as usize]), rows);
         best.clear();
         best.extend(positions.iter().map(|&p| owned[p as usize].min(limit)));
@@ -268,6 +277,9 @@ impl Tile<'_> {
 
     /// Lets members go whose sum is below `least`, if they are many enough to repay moving the others together.
     fn drop_out(&mut self, least: f32) {
+        if least <= 0.0 {
+            return;
+        }
         let members = self.positions.len();
         let goes = |position: u32| self.owned[position as usize] < least;
         let going = self.positions.iter().filter(|&&position| goes(position)).count();

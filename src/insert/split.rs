@@ -33,6 +33,10 @@ pub(crate) struct Share {
 }
 
 impl Share {
+    pub(crate) fn with_capacity(points: usize) -> Self {
+        Share { members: Vec::with_capacity(points), sums: Vec::with_capacity(points) }
+    }
+
     pub(crate) fn push(&mut self, point: Point, sum: f32) {
         self.members.push(point);
         self.sums.push(sum);

@@ -104,7 +104,10 @@ fn partition(
 /// Adds entries, which win over all older ones. Ids must be distinct. Costs O(n log n) for n entries, and amortised
 /// O(log N) rewrites of each of the N entries there are.
 pub(crate) fn insert(tree: &mut Tree, mut entries: Vec<(PointId, u32)>) -> Result<(), ReadError> {
-    entries.par_sort_unstable_by_key(|entry| entry.0);
+    // Those of a store that numbers its points itself are.
+    if !entries.is_sorted_by_key(|entry| entry.0) {
+        entries.par_sort_unstable_by_key(|entry| entry.0);
+    }
     let count = entries.len() as u64;
     insert_sorted(tree, count, entries.into_iter().map(Ok), |_| Ok(()))
 }
@@ -139,6 +142,14 @@ pub(crate) fn insert_sorted<E: From<ReadError>>(
     let mut entries = entries;
     let mut new = entries.next().transpose()?;
     let mut writer = RunWriter::new(tree);
+    while older.is_empty()
+        && let Some((id, slot)) = new
+    {
+        if writer.push(tree, id, slot)? {
+            pause(tree)?;
+        }
+        new = entries.next().transpose()?;
+    }
     loop {
         let least = heads.iter().chain([&new]).flatten().map(|entry| entry.0).min();
         let Some(id) = least else {
