@@ -464,11 +464,10 @@ impl<'a> Builder<'a> {
             let slots = layout.own_rows(number, body);
             places.push((slots, layout.children(number, &body.children)));
         }
-        let mut entries = Vec::new();
-        layout.write(self.tree, &source, &mut self.journal, &mut entries)?;
+        layout.write(self.tree, &source, &mut self.journal)?;
         let extents = layout.write_boxes(self.tree, &places)?;
-        for (id, slot) in entries {
-            self.entries.push(Key::wide_first(id, slot), &[])?;
+        for (point, slot) in layout.slots() {
+            self.entries.push(Key::wide_first(source.id(point), slot), &[])?;
         }
         for (i, (&leaf, body)) in leaves.iter().zip(&bodies).enumerate() {
             let (slots, children) = places[i];

@@ -26,18 +26,29 @@ pub(crate) fn apply(
     work: &mut Work,
 ) -> Result<(), InsertError> {
     let mut journal = Journal::default();
-    let mut entries = Vec::new();
     match changes {
         Changes::Root(root) => {
             let nothing = Moved::default();
             let source = Source { dim: tree.dim, seed: tree.seed, batch, moved: &nothing };
             let mut layout = Layout::behind(tree);
             layout.root(&root);
-            layout.write(tree, &source, &mut journal, &mut entries)?;
-            layout.write_boxes(tree, &[])?;
-            work.counters.splice_count += 1;
+            // Letting go of many small pieces takes its time, too.
+            rayon::join(
+                || {
+                    layout.write(tree, &source, &mut journal)?;
+                    layout.write_boxes(tree, &[])?;
+                    work.counters.splice_count += 1;
+                    journal.apply(tree, work)?;
+                    let mut slots = vec![0; batch.ids.len()];
+                    layout.slots().for_each(|(point, slot)| slots[point as usize] = slot);
+                    index(tree, batch.ids.iter().copied().zip(slots.iter().copied()), work)
+                },
+                || drop(root),
+            )
+            .0
         }
         Changes::Nodes(changes) => {
+            let mut entries = Vec::new();
             check_slots(tree, batch, &changes)?;
             let forgotten = SeededBug::ForgetAncestorRadii.is_planted();
             for (&node, &distance) in placements.radii.iter().filter(|_| !forgotten) {
@@ -58,9 +69,17 @@ pub(crate) fn apply(
                 journal.add_live(tree, change.node, change.added as i64)?;
                 apply_change(tree, batch, change, &mut journal, &mut entries, work)?;
             }
+            journal.apply(tree, work)?;
+            index(tree, entries.iter().copied(), work)
         }
     }
-    journal.apply(tree, work)?;
+}
+
+fn index(
+    tree: &mut Tree,
+    entries: impl ExactSizeIterator<Item = (PointId, u32)> + Clone,
+    work: &mut Work,
+) -> Result<(), InsertError> {
     let start = Instant::now();
     id_index::insert(tree, entries)?;
     work.times.build_cow += start.elapsed();
@@ -107,7 +126,8 @@ fn apply_change(
     let mut layout = Layout::behind(tree);
     let slots = layout.own_rows(node, &change.body);
     let children = layout.children(node, &change.body.children);
-    layout.write(tree, &source, journal, entries)?;
+    layout.write(tree, &source, journal)?;
+    entries.extend(layout.slots().map(|(point, slot)| (source.id(point), slot)));
     let extent = layout.write_boxes(tree, &[(slots, children)])?[0];
     if children.count > 0 {
         work.counters.splice_count += 1;

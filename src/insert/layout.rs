@@ -13,7 +13,6 @@ use super::source::{Point, Source};
 use super::split::{Body, Branch};
 use crate::error::ReadError;
 use crate::format::rows::{COUNT_UNEQUAL_TWINS, CountRow, LinkRow, NONE, NodeRow, OwnerRow};
-use crate::ids::PointId;
 use crate::metric::BOX_GROUP;
 use crate::tree::columns::{ROOT, Range, Tree};
 use crate::tree::extent::{self, Extent};
@@ -59,6 +58,14 @@ impl Layout {
 
     /// Lays out a whole tree.
     pub(crate) fn root(&mut self, root: &Branch) {
+        let (points, nodes) = (root.body.points as usize, root.body.nodes as usize + 1);
+        self.points.reserve_exact(points);
+        self.owners.reserve_exact(nodes);
+        self.centers.reserve_exact(nodes);
+        self.radii.reserve_exact(nodes);
+        self.nodes.reserve_exact(nodes);
+        self.links.reserve_exact(nodes);
+        self.counts.reserve_exact(nodes);
         let below = Range { start: ROOT + 1, count: root.body.children.len() as u32 };
         self.node(NONE, root, 0, below);
         self.own_rows(ROOT, &root.body);
@@ -180,13 +187,17 @@ impl Layout {
         Ok(whole)
     }
 
-    /// Appends the rows of all but the boxes. `entries` receives the id and the slot of each point.
+    /// The slots of the points laid out.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (Point, u32)> {
+        self.points.iter().copied().zip(self.first_slot..)
+    }
+
+    /// Appends the rows of all but the boxes.
     pub(crate) fn write(
         &self,
         tree: &mut Tree,
         source: &Source<'_>,
         journal: &mut Journal,
-        entries: &mut Vec<(PointId, u32)>,
     ) -> Result<(), ReadError> {
         let mut levels: BTreeMap<i16, i64> = BTreeMap::new();
         for row in &self.nodes {
@@ -214,15 +225,6 @@ impl Layout {
         tree.nodes.push(&self.nodes)?;
         tree.links.push(&self.links)?;
         tree.counts.push(&self.counts)?;
-        let slots = (self.first_slot..).zip(points);
-        if points.len() == source.len() {
-            // In the order of the points, which mostly is that of their ids.
-            let mut slot_of = vec![0; points.len()];
-            slots.for_each(|(slot, &point)| slot_of[point as usize] = slot);
-            entries.extend((0..).zip(slot_of).map(|(point, slot)| (source.id(point), slot)));
-        } else {
-            entries.extend(slots.map(|(slot, &point)| (source.id(point), slot)));
-        }
         Ok(())
     }
 }

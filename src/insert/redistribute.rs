@@ -29,10 +29,23 @@ const DROP_OUT: usize = 8;
 /// Fewer pairs than this are not worth another thread.
 const PARALLEL_PAIRS: usize = 1 << 15;
 
+/// Threads that look through all moves for what goes to their centers, at most.
+const MOST_FILLERS: usize = 8;
+
 /// The shares of a node that is being split: its own, and those of the children won so far.
 pub(crate) struct Shares {
     pub(crate) own: Share,
     pub(crate) children: Vec<Child>,
+}
+
+impl Shares {
+    /// 0 is the own share, i + 1 that of child i.
+    fn get(&self, share: usize) -> &Share {
+        match share.checked_sub(1) {
+            None => &self.own,
+            Some(child) => &self.children[child].share,
+        }
+    }
 }
 
 /// A child in the making.
@@ -46,7 +59,7 @@ pub(crate) struct Child {
 
 /// A piece of work: some members of one share against the new centers that may attract them.
 struct Task<'a> {
-    /// 0 is the own share, i + 1 that of child i.
+    /// As [`Shares::get`] numbers them.
     share: usize,
     first: usize,
     members: &'a [Point],
@@ -63,8 +76,16 @@ struct Near {
     least: f32,
 }
 
+/// What becomes of the members of a task, by ascending position.
+struct Moves {
+    share: usize,
+    first: usize,
+    moves: Vec<Move>,
+}
+
 /// A member that found a nearer center.
 struct Move {
+    /// In the task.
     position: u32,
     center: u32,
     sum: f32,
@@ -85,41 +106,19 @@ pub(crate) fn redistribute(
     let tasks = plan_tasks(splitter, shares, level, &center_rows, work);
     let pairs: usize = tasks.iter().map(|t| t.members.len() * t.centers.len()).sum();
     let run = |task: &Task<'_>| {
-        splitter
-            .context
-            .scratch
-            .with(|scratch| find_moves(splitter, task, level, &center_rows, scratch))
+        let find = |scratch: &mut _| find_moves(splitter, task, level, &center_rows, scratch);
+        splitter.context.scratch.with(find)
     };
-    let moves: Vec<(Vec<Move>, u64)> = match pairs >= PARALLEL_PAIRS {
-        true => tasks.par_iter().map(run).collect(),
-        false => tasks.iter().map(run).collect(),
+    let (moves, evaluations): (Vec<Moves>, Vec<u64>) = match pairs >= PARALLEL_PAIRS {
+        true => tasks.par_iter().map(run).unzip(),
+        false => tasks.iter().map(run).unzip(),
     };
-    work.counters.distance_evaluations +=
-        moves.iter().map(|(_, evaluations)| evaluations).sum::<u64>();
-    let moves: Vec<(usize, usize, Vec<Move>)> =
-        tasks.iter().zip(moves).map(|(task, (moves, _))| (task.share, task.first, moves)).collect();
-    drop(tasks);
+    work.counters.distance_evaluations += evaluations.iter().sum::<u64>();
     debug_assert_eq!(center_rows.len(), centers.len() * dim);
-
-    let mut sizes = vec![0; centers.len()];
-    for m in moves.iter().flat_map(|(.., moves)| moves) {
-        sizes[m.center as usize] += 1;
-    }
-    let mut gained: Vec<Share> = sizes.into_iter().map(Share::with_capacity).collect();
-    let mut start = 0;
-    while start < moves.len() {
-        let share = moves[start].0;
-        let end = start + moves[start..].iter().take_while(|m| m.0 == share).count();
-        let from = match share {
-            0 => &mut shares.own,
-            i => &mut shares.children[i - 1].share,
-        };
-        let here = moves[start..end].iter().flat_map(|(_, first, moves)| {
-            moves.iter().map(move |m| (first + m.position as usize, m))
-        });
-        work.counters.redistributed += take_out(from, here, &mut gained);
-        start = end;
-    }
+    let moved: usize = moves.iter().map(|m| m.moves.len()).sum();
+    work.counters.redistributed += moved as u64;
+    let gained = gained(shares, &moves, centers.len(), moved);
+    take_out(shares, &moves, moved);
     for (&center, share) in centers.iter().zip(gained) {
         let reach = share.farthest();
         shares.children.push(Child { center, level, share, reach });
@@ -187,14 +186,14 @@ fn least_attracted(slack: Slack, distance: f32, within: f32) -> f32 {
     (r * r * MARGIN) as f32
 }
 
-/// The moves of a task by ascending position, and the distances computed.
+/// The moves of a task, and the distances computed.
 fn find_moves(
     splitter: &Splitter<'_>,
     task: &Task<'_>,
     level: Level,
     center_rows: &[f32],
     scratch: &mut Scratch,
-) -> (Vec<Move>, u64) {
+) -> (Moves, u64) {
     let dim = splitter.source.dim;
     let limit = level.pow4().next_up();
     let Scratch { rows, centers, sums, best, best_center, positions, .. } = scratch;
@@ -233,7 +232,7 @@ fn find_moves(
         tile.drop_out(f32::INFINITY);
     }
     moves.sort_unstable_by_key(|m| m.position);
-    (moves, evaluations)
+    (Moves { share: task.share, first: task.first, moves }, evaluations)
 }
 
 /// Members that centers are offered to, side by side.
@@ -307,31 +306,70 @@ impl Tile<'_> {
     }
 }
 
-/// Moves members (ascending positions) out of a share; the order of the rest stays.
-fn take_out<'a>(
-    from: &mut Share,
-    moves: impl Iterator<Item = (usize, &'a Move)>,
-    to: &mut [Share],
-) -> u64 {
-    let mut moves = moves.peekable();
-    if moves.peek().is_none() {
-        return 0;
+/// What each of `centers` new centers gains. Each thread fills the shares of some centers.
+fn gained(shares: &Shares, moves: &[Moves], centers: usize, moved: usize) -> Vec<Share> {
+    let mut sizes = vec![0; centers];
+    for m in moves.iter().flat_map(|m| &m.moves) {
+        sizes[m.center as usize] += 1;
     }
-    let before = from.members.len();
-    let first = moves.peek().map_or(before, |(position, _)| *position);
-    let mut kept = first;
-    for position in first..before {
-        if let Some((_, m)) = moves.next_if(|(at, _)| *at == position) {
-            to[m.center as usize].push(from.members[position], m.sum);
-        } else {
-            from.members[kept] = from.members[position];
-            from.sums[kept] = from.sums[position];
-            kept += 1;
+    let fill = |first: usize, sizes: &[usize]| {
+        let mut gained: Vec<Share> = sizes.iter().copied().map(Share::with_capacity).collect();
+        for Moves { share, first: start, moves } in moves {
+            let members = &shares.get(*share).members[*start..];
+            for m in moves {
+                if let Some(share) = (m.center as usize).checked_sub(first)
+                    && let Some(share) = gained.get_mut(share)
+                {
+                    share.push(members[m.position as usize], m.sum);
+                }
+            }
         }
+        gained
+    };
+    if moved < PARALLEL_PAIRS {
+        return fill(0, &sizes);
     }
-    from.members.truncate(kept);
-    from.sums.truncate(kept);
-    (before - kept) as u64
+    let part = centers.div_ceil(rayon::current_num_threads().min(MOST_FILLERS));
+    let parts: Vec<Vec<Share>> =
+        sizes.par_chunks(part).enumerate().map(|(i, sizes)| fill(i * part, sizes)).collect();
+    parts.into_iter().flatten().collect()
+}
+
+/// Takes out of each share what moves, which is by ascending share and position. The order of the rest stays.
+fn take_out(shares: &mut Shares, moves: &[Moves], moved: usize) {
+    let Shares { own, children } = shares;
+    let shares = [own].into_iter().chain(children.iter_mut().map(|child| &mut child.share));
+    let mut moves = moves;
+    let mut work: Vec<(&mut Share, &[Moves])> = Vec::new();
+    for (i, share) in shares.enumerate() {
+        let (here, rest) = moves.split_at(moves.iter().take_while(|m| m.share == i).count());
+        moves = rest;
+        work.push((share, here));
+    }
+    let keep_the_rest = |(share, moves): (&mut Share, &[Moves])| {
+        let mut leaving = moves.iter().flat_map(|Moves { first, moves, .. }| {
+            moves.iter().map(move |m| first + m.position as usize)
+        });
+        let Some(first) = leaving.next() else {
+            return;
+        };
+        let (mut kept, mut next) = (first, first);
+        for position in first..share.members.len() {
+            if position == next {
+                next = leaving.next().unwrap_or(usize::MAX);
+            } else {
+                share.members[kept] = share.members[position];
+                share.sums[kept] = share.sums[position];
+                kept += 1;
+            }
+        }
+        share.members.truncate(kept);
+        share.sums.truncate(kept);
+    };
+    match moved < PARALLEL_PAIRS {
+        true => work.into_iter().for_each(keep_the_rest),
+        false => work.into_par_iter().for_each(keep_the_rest),
+    }
 }
 
 #[cfg(test)]

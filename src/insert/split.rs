@@ -42,6 +42,24 @@ impl Share {
         self.sums.push(sum);
     }
 
+    /// Takes out the points whose sum is 0. The order of the rest stays.
+    fn take_twins(&mut self) -> Vec<Point> {
+        let mut twins = Vec::new();
+        let mut kept = 0;
+        for position in 0..self.members.len() {
+            let (point, sum) = (self.members[position], self.sums[position]);
+            if sum > 0.0 {
+                (self.members[kept], self.sums[kept]) = (point, sum);
+                kept += 1;
+            } else {
+                twins.push(point);
+            }
+        }
+        self.members.truncate(kept);
+        self.sums.truncate(kept);
+        twins
+    }
+
     /// The largest sum; 0 if there is none.
     pub(crate) fn farthest(&self) -> f32 {
         greatest(&self.sums)
@@ -211,14 +229,8 @@ impl<'a> Splitter<'a> {
         work: &mut Work,
     ) -> Result<Body, Stop> {
         self.context.check()?;
-        let mut twins = Vec::new();
-        let mut own = Share::default();
-        for (point, sum) in share.members.into_iter().zip(share.sums) {
-            match sum > 0.0 {
-                true => own.push(point, sum),
-                false => twins.push(point),
-            }
-        }
+        let mut own = share;
+        let mut twins = own.take_twins();
         let twins_equal = twins.iter().all(|&twin| self.source.row(twin) == center);
         twins.sort_unstable_by_key(|&twin| self.source.id(twin));
         let mut shares = Shares { own, children: Vec::new() };

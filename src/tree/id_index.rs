@@ -101,14 +101,18 @@ fn partition(
     Ok(low)
 }
 
-/// Adds entries, which win over all older ones. Ids must be distinct. Costs O(n log n) for n entries, and amortised
-/// O(log N) rewrites of each of the N entries there are.
-pub(crate) fn insert(tree: &mut Tree, mut entries: Vec<(PointId, u32)>) -> Result<(), ReadError> {
-    // Those of a store that numbers its points itself are.
-    if !entries.is_sorted_by_key(|entry| entry.0) {
-        entries.par_sort_unstable_by_key(|entry| entry.0);
-    }
+/// Adds entries, which win over all older ones. Ids must be distinct. Costs O(n log n) for n entries, O(n) if they come by
+/// ascending id, and amortised O(log N) rewrites of each of the N entries there are.
+pub(crate) fn insert(
+    tree: &mut Tree,
+    entries: impl ExactSizeIterator<Item = (PointId, u32)> + Clone,
+) -> Result<(), ReadError> {
     let count = entries.len() as u64;
+    if entries.clone().is_sorted_by_key(|entry| entry.0) {
+        return insert_sorted(tree, count, entries.map(Ok), |_| Ok(()));
+    }
+    let mut entries: Vec<(PointId, u32)> = entries.collect();
+    entries.par_sort_unstable_by_key(|entry| entry.0);
     insert_sorted(tree, count, entries.into_iter().map(Ok), |_| Ok(()))
 }
 
