@@ -28,7 +28,7 @@ const FEW_TWINS: u32 = 8;
 const SORTING_POINTS: u32 = 16_384;
 
 /// Bytes of a range asked for ahead; the rest comes in order, which the processor foresees.
-const PREFETCHED_BYTES: usize = 1024;
+const PREFETCHED_BYTES: usize = 6144;
 
 /// Buffers of a query, reused from one to the next.
 #[derive(Default)]

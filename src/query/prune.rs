@@ -7,7 +7,7 @@ use crate::tree::columns::{ROOT, Range, Tree};
 use crate::tree::extent;
 
 /// Centers asked for ahead: after these the processor has seen where this goes.
-const PREFETCHED_CENTERS: u32 = 4;
+const PREFETCHED_CENTERS: u32 = 12;
 
 /// How far a query still looks.
 #[derive(Clone, Copy, Debug)]
