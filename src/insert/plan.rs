@@ -1,9 +1,9 @@
 //! Stage: what becomes of each node that receives points.
 //!
-//! The batch is grouped by target node. A group that fits the bucket, in number and in distance, is appended as a run; one
-//! that does not is split together with the bucket. A subtree that has grown too much since it was built is built anew, the topmost one
-//! first, because many small batches leave a worse tree than one large one. Groups are independent of each other, hence
-//! planned in parallel, the largest first.
+//! The batch is grouped by target node. A group that fits the bucket, in number and in distance, is appended as a run;
+//! one that does not is split together with the bucket. A subtree that has grown too much since it was built is built
+//! anew, the topmost one first, because many small batches leave a worse tree than one large one. Groups are independent
+//! of each other, hence planned in parallel, the largest first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -37,6 +37,9 @@ const REBUILT_BUCKETS: u64 = 64;
 
 /// A subtree is also rebuilt when its node links this many later ranges, which are rewritten as a whole.
 const REBUILD_RUNS: u16 = 4096;
+
+/// A node that links so many later ranges waits for one more row out of scope before it links another.
+const RUNS_PER_STRANGER: usize = 16;
 
 /// With more than this many it is rebuilt even if that takes more memory than there should be.
 const LAST_RUNS: u16 = 60_000;
@@ -251,9 +254,13 @@ impl Planner<'_> {
         let in_bucket = link.row.bucket_count as u64 + of_kind(&runs, RUN_BUCKET);
         let flat = tree.nodes.get(node as u64)?.flat_capacity as u64;
         let capacity = flat.max(tree.leaf_capacity as u64 - 1);
-        let scope = if far.is_empty() { f32::INFINITY } else { bucket_scope(tree, node, &link)? };
-        let splits = far.iter().any(|p| sums(p) > scope)
-            || (!far.is_empty() && in_bucket + far.len() as u64 > capacity);
+        let mut scope = bucket_scope(tree, node, &link)?;
+        let strangers = far.iter().filter(|&p| sums(p) > scope).count();
+        if strangers == 0 || !self.are_enough(strangers, scope, node, &link)? {
+            scope = f32::INFINITY;
+        }
+        let splits =
+            !far.is_empty() && (scope < f32::INFINITY || in_bucket + far.len() as u64 > capacity);
 
         let mut retired = Vec::new();
         let moved_twins = absorb(&mut runs, RUN_TWINS, twins.len(), &mut retired);
@@ -320,6 +327,29 @@ impl Planner<'_> {
             root: None,
             dropped: Vec::new(),
         })
+    }
+
+    /// True if so many new rows out of scope, and those that the bucket has already, make it worth linking one more range of
+    /// children. A few ranges cost nothing; where there are many, rows wait for others in the bucket.
+    fn are_enough(
+        &self,
+        strangers: usize,
+        scope: f32,
+        node: u32,
+        link: &Links,
+    ) -> Result<bool, ReadError> {
+        let tree = self.tree;
+        let wanted = usize::from(link.run_count) / RUNS_PER_STRANGER;
+        let (mut strangers, mut sums) = (strangers, Vec::new());
+        if strangers <= wanted {
+            let center = center(tree, node)?;
+            tree.for_bucket(node, link, |range| {
+                tree.sums(&tree.coordinates, range, center, &mut sums)?;
+                strangers += sums.iter().filter(|&&sum| sum > scope).count();
+                Ok(())
+            })?;
+        }
+        Ok(strangers > wanted)
     }
 
     /// Splits everything below a node anew, under the same center and level unless it is the root.
@@ -545,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_leave_no_bucket_wider_than_a_split_does() {
+    fn batches_leave_buckets_about_as_wide_as_a_split_does() {
         let mut state = 3_u64;
         let mut uniform = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -566,7 +596,33 @@ mod tests {
             let snapshot = store.latest().unwrap();
             let (rows, out) = out_of_scope(snapshot.tree());
             assert!(rows > 10, "dimension {dim}: {rows} rows");
-            assert_eq!(out, 0, "dimension {dim}: of {rows} rows");
+            assert!(out * 20 <= rows, "dimension {dim}: {out} of {rows} rows");
         }
+    }
+
+    /// Points that come one by one, each where no child reaches: they must not make a list as long as they are many.
+    #[test]
+    fn points_out_of_scope_do_not_lengthen_the_list_of_ranges_one_by_one() {
+        let mut state = 11_u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1 << 24) as f32
+        };
+        let dim = 40;
+        let options = CreateOptions::new(dim).leaf_capacity(8);
+        let mut store = Store::in_memory(options, OpenOptions::new()).unwrap();
+        // A cluster below the root, which so has children, and corners of a cube, far from each other.
+        let cluster: Vec<f32> = (0..400 * dim).map(|_| 0.1 * uniform()).collect();
+        store.insert(&cluster).unwrap();
+        let points = 1500;
+        for _ in 0..points {
+            let corner: Vec<f32> = (0..dim).map(|_| (2.0 * uniform()).floor()).collect();
+            store.insert(&corner).unwrap();
+        }
+        let snapshot = store.latest().unwrap();
+        let tree = snapshot.tree();
+        let most = (0..tree.node_rows()).map(|node| tree.link(node).unwrap().run_count).max();
+        assert!(most.unwrap() < 300, "{most:?} ranges for {points} points");
+        assert!(crate::tree::check::check(tree).unwrap().is_empty());
     }
 }

@@ -314,13 +314,13 @@ fn gained(shares: &Shares, moves: &[Moves], centers: usize, moved: usize) -> Vec
     }
     let fill = |first: usize, sizes: &[usize]| {
         let mut gained: Vec<Share> = sizes.iter().copied().map(Share::with_capacity).collect();
-        for Moves { share, first: start, moves } in moves {
-            let members = &shares.get(*share).members[*start..];
-            for m in moves {
-                if let Some(share) = (m.center as usize).checked_sub(first)
-                    && let Some(share) = gained.get_mut(share)
+        for task in moves {
+            let members = &shares.get(task.share).members[task.first..];
+            for m in &task.moves {
+                if let Some(center) = (m.center as usize).checked_sub(first)
+                    && let Some(gained) = gained.get_mut(center)
                 {
-                    share.push(members[m.position as usize], m.sum);
+                    gained.push(members[m.position as usize], m.sum);
                 }
             }
         }
