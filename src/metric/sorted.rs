@@ -2,6 +2,7 @@
 //! branch that could be mispredicted.
 
 use super::PLACES;
+#[cfg(target_arch = "x86_64")]
 use super::lanes::{Job, Lanes};
 
 /// A row to be put in its place. Distances are bits of f32 that are not negative, so that they sort as integers.
@@ -28,6 +29,7 @@ impl Insert<'_> {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Job for Insert<'_> {
     type Output = ();
 
