@@ -26,7 +26,7 @@ use crate::tree::columns::{Links, ROOT, Range, Tree, too_many_nodes};
 use crate::tree::root_level;
 
 /// A subtree is rebuilt when it holds more than 3 points for every 2 that it was built with. At twice as many, sheets of 4
-/// dimensions that come sorted cost a query a tenth more, and a batch writes a quarter less.
+/// dimensions that come sorted cost a query a tenth more, and a hundred batches write a fifth less.
 const REBUILD_GROWTH: (u64, u64) = (3, 2);
 
 /// A batch rebuilds at most this many times its own points, or this many buckets of points if that is more. So a version
