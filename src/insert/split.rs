@@ -138,6 +138,10 @@ impl Body {
 const PREFIX: std::ops::RangeInclusive<usize> = 64..=1024;
 const FLAT_SAMPLE: usize = 8;
 
+/// Nor do they say anything unless one in so many points is as far as they: some outliers far from each other are no sign
+/// that the others have no structure.
+const FLAT_SHARE: usize = 8;
+
 /// Shares above this size are split on several threads.
 const PARALLEL_MEMBERS: usize = 2048;
 
@@ -280,7 +284,7 @@ impl<'a> Splitter<'a> {
             let mut first_round = true;
             loop {
                 self.context.check()?;
-                let candidates = self.candidates(&shares.own, level);
+                let (candidates, far) = self.candidates(&shares.own, level);
                 if candidates.is_empty() {
                     break;
                 }
@@ -288,6 +292,7 @@ impl<'a> Splitter<'a> {
                 let structureless = first_round
                     && farthest <= scope
                     && self.bucket_rows > 0
+                    && far * FLAT_SHARE >= shares.own.members.len()
                     && candidates.len() >= FLAT_SAMPLE
                     && winners.len() * 16 >= candidates.len() * 15;
                 if structureless {
@@ -301,8 +306,8 @@ impl<'a> Splitter<'a> {
         }
     }
 
-    /// The first own points in seeded order that are farther than 2^k from the center.
-    fn candidates(&self, own: &Share, level: Level) -> Vec<Point> {
+    /// The first own points in seeded order that are farther than 2^k from the center, and how many are as far.
+    fn candidates(&self, own: &Share, level: Level) -> (Vec<Point>, usize) {
         let reach = level.pow4();
         let far = |(&point, &sum): (&Point, &f32)| {
             (sum > reach).then(|| (self.source.priority(point), point))
@@ -311,13 +316,14 @@ impl<'a> Splitter<'a> {
             true => own.members.par_iter().zip(&own.sums).filter_map(far).collect(),
             false => own.members.iter().zip(&own.sums).filter_map(far).collect(),
         };
-        let prefix = (far.len() / 16).clamp(*PREFIX.start(), *PREFIX.end());
+        let count = far.len();
+        let prefix = (count / 16).clamp(*PREFIX.start(), *PREFIX.end());
         if far.len() > prefix {
             far.select_nth_unstable(prefix);
             far.truncate(prefix);
         }
         far.sort_unstable();
-        far.into_iter().map(|(_, point)| point).collect()
+        (far.into_iter().map(|(_, point)| point).collect(), count)
     }
 
     /// Those of the candidates, in order, that no earlier one keeps from becoming children.
@@ -376,5 +382,40 @@ impl<'a> Splitter<'a> {
                 branch
             })
             .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::options::{CreateOptions, OpenOptions};
+    use crate::store::Store;
+
+    /// Outliers farther from the root than all others, and as far from each other, all win. That says nothing of the others.
+    #[test]
+    fn outliers_do_not_hide_the_structure_of_the_others() {
+        let mut state = 5_u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let (dim, clusters, outliers) = (24, 50, 12);
+        let centers: Vec<f32> = (0..clusters * dim).map(|_| uniform()).collect();
+        let mut points = Vec::new();
+        for i in 0..5000 {
+            let center = &centers[i % clusters * dim..][..dim];
+            points.extend(center.iter().map(|x| x + 0.01 * uniform()));
+        }
+        let queries = points[..100 * dim].to_vec();
+        for i in 0..outliers {
+            points.extend((0..dim).map(|c| if c == i { 20.0 } else { uniform() }));
+        }
+        let mut store = Store::in_memory(CreateOptions::new(dim), OpenOptions::new()).unwrap();
+        store.insert(&points).unwrap();
+        let snapshot = store.latest().unwrap();
+        let nodes = snapshot.tree().node_rows();
+        assert!(nodes as usize > clusters, "{nodes} nodes");
+        let answers = snapshot.knn_batch(&queries, 10).unwrap();
+        let evaluations = answers.distance_evaluations() / 100;
+        assert!(evaluations < 1000, "{evaluations} of 5,012");
     }
 }
