@@ -10,47 +10,61 @@ use super::source::{Point, Source};
 use super::split::greatest;
 use crate::metric::Kernel;
 
-/// Points that may become the root, and points that they are measured against: the first in priority order.
+/// Points that may become the root.
 const CANDIDATES: usize = 32;
-const SAMPLE: usize = 4096;
+
+/// Points that they are measured against: the first in priority order, so many values or so many rows.
+const SAMPLE_VALUES: usize = 1 << 20;
+const SAMPLE_ROWS: std::ops::RangeInclusive<usize> = 64..=4096;
+
+/// Values of rows that are copied side by side at a time.
+const PIECE_VALUES: usize = 1 << 14;
 
 /// The point of a source that makes the best root, as far as a sample tells. Depends on the points and their ids, and
-/// neither on their order nor on threads. Costs at most `CANDIDATES x SAMPLE` distance evaluations, returned too.
+/// neither on their order nor on threads. Costs a distance evaluation for each pair of a candidate and a point of the sample;
+/// their number is returned too.
 ///
 /// # Panics
 ///
 /// If the source is empty.
 pub(crate) fn choose_root(kernel: Kernel, source: &Source<'_>) -> (Point, u64) {
     let sample = sample(source);
-    let mut rows = Vec::new();
-    source.gather(sample.iter().copied(), &mut rows);
-    let mut sums = vec![0.0; sample.len()];
+    let candidates = &sample[..sample.len().min(CANDIDATES)];
+    let mut farthest = [0.0_f32; CANDIDATES];
+    let (mut rows, mut sums) = (Vec::new(), Vec::new());
+    for piece in sample.chunks((PIECE_VALUES / source.dim).max(1)) {
+        source.gather(piece.iter().copied(), &mut rows);
+        sums.resize(piece.len(), 0.0);
+        for (&candidate, farthest) in candidates.iter().zip(&mut farthest) {
+            kernel.sums(source.row(candidate), &rows, &mut sums);
+            *farthest = farthest.max(greatest(&sums));
+        }
+    }
     let mut best = (sample[0], f64::INFINITY);
-    let mut evaluations = 0;
-    for &candidate in sample.iter().take(CANDIDATES) {
-        kernel.sums(source.row(candidate), &rows, &mut sums);
-        evaluations += sums.len() as u64;
-        let loss = loss(greatest(&sums));
+    for (&candidate, &farthest) in candidates.iter().zip(&farthest) {
+        let loss = loss(farthest);
         if loss < best.1 {
             best = (candidate, loss);
         }
     }
-    (best.0, evaluations)
+    (best.0, (candidates.len() * sample.len()) as u64)
 }
 
-/// The first points in priority order, at most [`SAMPLE`].
+/// The first points in priority order.
 fn sample(source: &Source<'_>) -> Vec<Point> {
+    let wanted = SAMPLE_VALUES / source.dim;
+    let wanted = wanted.clamp(*SAMPLE_ROWS.start(), *SAMPLE_ROWS.end());
     let prioritized = |point| (source.priority(point), point);
     let all = 0..source.len() as Point;
     // Priorities are spread evenly, unless somebody has chosen the ids against it.
-    let limit = (u64::MAX / all.len() as u64).saturating_mul(2 * SAMPLE as u64);
+    let limit = (u64::MAX / all.len() as u64).saturating_mul(2 * wanted as u64);
     let below = all.clone().into_par_iter().map(prioritized).filter(|(first, _)| *first <= limit);
     let mut sample: Vec<(u64, Point)> = below.collect();
-    if sample.len() < SAMPLE {
+    if sample.len() < wanted {
         sample = all.map(prioritized).collect();
     }
     sample.sort_unstable();
-    sample.into_iter().map(|(_, point)| point).take(SAMPLE).collect()
+    sample.into_iter().map(|(_, point)| point).take(wanted).collect()
 }
 
 /// From 1, if the square root of the sum is a power of two, to 2, if it is as far as can be from any.
@@ -105,10 +119,10 @@ mod tests {
     fn ids_chosen_against_it_cost_time_only() {
         let seed = 3;
         let late = (0..).filter(|&id| Source::priority_of(id, seed) > u64::MAX / 16 * 15);
-        let ids: Vec<u64> = late.take(2 * SAMPLE).collect();
+        let ids: Vec<u64> = late.take(10_000).collect();
         let points: Vec<f32> = ids.iter().map(|&id| id as f32).collect();
         let batch = Batch { points: &points, ids };
         let source = Source { dim: 1, seed, batch: &batch, moved: &Moved::default() };
-        assert_eq!(sample(&source).len(), SAMPLE);
+        assert_eq!(sample(&source).len(), *SAMPLE_ROWS.end());
     }
 }
