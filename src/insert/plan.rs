@@ -38,11 +38,11 @@ const REBUILT_BUCKETS: u64 = 64;
 /// A subtree is also rebuilt when its node links this many later ranges, which are rewritten as a whole.
 const REBUILD_RUNS: u16 = 4096;
 
-/// A node that links so many later ranges waits for one more row out of scope before it links another.
-const RUNS_PER_STRANGER: usize = 16;
-
 /// With more than this many it is rebuilt even if that takes more memory than there should be.
 const LAST_RUNS: u16 = 60_000;
+
+/// A node that links so many later ranges waits for one more row out of scope before it links another.
+const RUNS_PER_STRANGER: usize = 16;
 
 /// What becomes of a node's present rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,3 +32,36 @@ impl Job for Keep<'_> {
         self.portable();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Kernel;
+    use super::super::tests::Random;
+
+    #[test]
+    fn every_instruction_set_keeps_the_first_of_the_nearest() {
+        let mut random = Random(41);
+        for kernel in Kernel::available() {
+            for rows in [1, 7, 16, 61] {
+                // Few values, so that there are ties; numbers in no order.
+                let mut sums = || -> Vec<f32> {
+                    random.uniform(rows, 1.0).iter().map(|x| (x * 4.0).round().abs()).collect()
+                };
+                let owned = sums();
+                let offered: Vec<(u32, Vec<f32>)> =
+                    [3, 1, 4, 2].into_iter().map(|number| (number, sums())).collect();
+                let (mut least, mut numbers) = (owned.clone(), vec![0; rows]);
+                for (number, sums) in &offered {
+                    kernel.keep_nearest(sums, *number, &mut least, &mut numbers);
+                }
+                for row in 0..rows {
+                    let all = offered.iter().map(|(number, sums)| (sums[row], *number));
+                    let first = all
+                        .chain([(owned[row], 0)])
+                        .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+                    assert_eq!(Some((least[row], numbers[row])), first);
+                }
+            }
+        }
+    }
+}
