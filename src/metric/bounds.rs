@@ -15,7 +15,7 @@
 //!   canonical sum s of the whole rows is above L. F = (n + ceil(n/16) + 10) 2^-23, c = n 2^-147.
 //! - **B4 cells**: let the rows lie on a grid (`grid.rs`) of g cells per unit, and let b_x and b_q be the cells of x and of
 //!   q in some components. With r the computed sum of the squared residuals of a row, over those components at
-//!   least, and E(r) = sqrt(r) (1 + (n+10) 2^-24) + sqrt(n) 2^-15: if
+//!   least, and E(r) = sqrt(r) (1 + (n+10) 2^-24) + sqrt(n) 2^-14: if
 //!   |b_q - b_x| > g (t(1+K) + b) + E(r_q) + E(r_x), then d^(q,x) > t.
 //!
 //! with K = (ceil(n/16) + 10) 2^-24 and b = sqrt(n) 2^-73, for n <= [`MAX_DIM`] and rows in the domain
@@ -68,10 +68,10 @@
 //! # B4
 //!
 //! In units of cells, a component x with origin o has the place p = (x - o) g and the computed residual r^ = fl(p^ - c),
-//! p^ = fl(fl(x - o) g), c its cell, |p| <= |p - c| + 127. Two factors lie between p and p^, and one more before r^, so
-//! |r^ - (p - c)| <= 2.01 u |p| + 1.01 u |p^ - c| <= 3.1 u |p - c| + 256 u, underflow included. Hence |p - c| <=
-//! (|r^| + 256 u)(1 + 3.2 u). The sum of the r^2 errs by at most n + 2 factors, so the norm of p - c over the components
-//! is at most sqrt(r) (1 + (n+3) u / 2 (1 + 2^-8)) (1 + 3.2 u) + sqrt(n) 257 u <= E(r). An infinite r says nothing.
+//! p^ = fl(fl(x - o) g), c its cell, |p| <= |p - c| + 255. Two factors lie between p and p^, and one more before r^, so
+//! |r^ - (p - c)| <= 2.01 u |p| + 1.01 u |p^ - c| <= 3.1 u |p - c| + 513 u, underflow included. Hence |p - c| <=
+//! (|r^| + 513 u)(1 + 3.2 u). The sum of the r^2 errs by at most n + 2 factors, so the norm of p - c over the components
+//! is at most sqrt(r) (1 + (n+3) u / 2 (1 + 2^-8)) (1 + 3.2 u) + sqrt(n) 514 u <= E(r). An infinite r says nothing.
 //!
 //! If d^(q,x) <= t then d(q,x) <= (t + beta)/(1-k) <= t(1+K) + b, since k/(1-k) < K and beta/(1-k) < b (error of one
 //! distance, above). The places of q and x over some components are at most g d(q,x) apart, those of a row and its cells
@@ -91,7 +91,7 @@ pub(crate) struct Slack {
     absolute: f64,
     /// 1 + F and c of B3.
     filter: (f64, f64),
-    /// 1 + (n+10) 2^-24 and sqrt(n) 2^-15 of B4.
+    /// 1 + (n+10) 2^-24 and sqrt(n) 2^-14 of B4.
     cells: (f64, f64),
 }
 
@@ -113,7 +113,7 @@ impl Slack {
             ),
             cells: (
                 1.0 + (dim + 10) as f64 * 2.0_f64.powi(-24),
-                (dim as f64).sqrt() * 2.0_f64.powi(-15),
+                (dim as f64).sqrt() * 2.0_f64.powi(-14),
             ),
         }
     }

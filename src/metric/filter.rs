@@ -1,32 +1,32 @@
 //! Many queries against many rows, only to tell which pairs may be near: the first half of a filter-and-refine scan.
 //!
-//! Rows and queries are put as bytes ([`Grid`]), of which one instruction multiplies thirty-two. Whole-number distances
-//! between bytes, and how far each row is from its bytes, tell which pairs cannot be near (B4, `bounds.rs`). The pairs
-//! found are a superset, and the caller computes the canonical sum of each.
+//! Rows and queries are put as bytes ([`Grid`]), of which one instruction multiplies thirty-two or sixty-four. Whole-number
+//! distances between bytes, and how far each row is from its bytes, tell which pairs cannot be near (B4, `bounds.rs`).
+//! The pairs found are a superset, and the caller computes the canonical sum of each.
 //!
-//! A row's bytes are x, a query's q; the query is stored as y = q - 64, which has a sign. |q - x|^2 <= p^2 is tested as
-//! x.y - h >= (|q|^2 - p^2) / 2 with h = floor(sum of x (x - 128) / 2), all in i32: with at most [`MAX_DIM`] components
-//! of at most 127, every part is below 2^30 in magnitude and every sum below 2^31.
+//! A row's bytes are x, a query's q, both below 2S, and S the shift; the query is stored as y = q - S, which has a sign.
+//! |q - x|^2 <= p^2 is tested as x.y - h >= (|q|^2 - p^2) / 2 with h = floor(sum of x (x - 2S) / 2), all in i32: with at
+//! most [`MAX_DIM`] components below 128, or 8192 below 256, every part is below 2^30 in magnitude and every sum below
+//! 2^31.
 //!
-//! Rows are laid out by sixteens in *panels*, so that every lane is a row and nothing is added across lanes. Queries
-//! go in groups whose sums stay in registers. Octets are taken in the order of the grid, the most telling first, and
-//! only the first few of them if those tell enough.
+//! Rows are laid out by sixteens ([`Panels`]). Queries go in groups whose sums stay in registers. Octets are taken in the
+//! order of the grid, the most telling first, and only the first few of them if those tell enough.
 //!
 //! [`MAX_DIM`]: super::MAX_DIM
 
-use super::grid::{Cells, LAST_CELL};
+use super::grid::Cells;
 #[cfg(target_arch = "x86_64")]
 use super::kernel;
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Job, Lanes};
+#[cfg(target_arch = "x86_64")]
+use super::panels::Octet;
+use super::panels::{Panels, halves};
 use super::scalar::LANES;
 use super::{Grid, Kernel, Slack, portable};
 
 /// Queries whose sums are in registers together.
 pub(super) const GROUP: usize = 4;
-
-/// What is taken from a query's cells, so that they fit a signed byte.
-const SHIFT: u8 = LAST_CELL.div_ceil(2);
 
 /// The start of a row that passes whatever the query: above the highest limit by more than any sum can take away.
 const PASSES: i32 = 1 << 30;
@@ -45,12 +45,6 @@ pub(crate) struct Pair {
     pub(crate) row: u32,
 }
 
-/// Eight cells of sixteen rows: the first four of each, then the last four. Aligned, so that no load straddles two cache
-/// lines.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub(super) struct Octet(pub(super) [[i32; LANES]; 2]);
-
 /// Queries packed for filtering, and the panels of the rows they are put to.
 pub(crate) struct Filter<'a> {
     grid: &'a Grid,
@@ -63,14 +57,8 @@ pub(crate) struct Filter<'a> {
     norms: Vec<i32>,
     /// E of each query (B4).
     errors: Vec<f64>,
-    /// Octets that distances are made of.
-    octets: usize,
-    /// `[panels][octets]`.
-    panels: Vec<Octet>,
-    /// Per panel: -h of its rows.
-    starts: Vec<[i32; LANES]>,
-    /// Of each row of the tile.
-    residuals: Vec<f32>,
+    /// The rows of the tile.
+    panels: Panels,
     cells: Cells,
 }
 
@@ -78,9 +66,7 @@ pub(crate) struct Filter<'a> {
 pub(super) struct Tile<'a> {
     pub(super) octets_per_query: usize,
     pub(super) queries: &'a [[[i32; 2]; GROUP]],
-    pub(super) octets: usize,
-    pub(super) panels: &'a [Octet],
-    pub(super) starts: &'a [[i32; LANES]],
+    pub(super) panels: &'a Panels,
     pub(super) row_count: usize,
     /// One for each query of every group: what its sums must be above.
     pub(super) limits: &'a [i32],
@@ -119,7 +105,7 @@ impl<'a> Filter<'a> {
                 let mut bytes = octet.to_le_bytes();
                 for byte in &mut bytes {
                     norm += i32::from(*byte) * i32::from(*byte);
-                    *byte = byte.wrapping_sub(SHIFT);
+                    *byte = byte.wrapping_sub(grid.shift());
                 }
                 to[q % GROUP] = halves(u64::from_le_bytes(bytes));
             }
@@ -134,44 +120,16 @@ impl<'a> Filter<'a> {
             query_count,
             norms,
             errors,
-            octets,
-            panels: Vec::new(),
-            starts: Vec::new(),
-            residuals: Vec::new(),
+            panels: Panels::default(),
             cells,
         }
     }
 
-    /// Begins a tile of rows, whose distances will be made of the first `octets` octets.
-    pub(crate) fn begin(&mut self, octets: usize) {
+    /// Makes `rows`, each `[dim]`, the tile; distances will be made of the first `octets` octets.
+    pub(crate) fn load(&mut self, rows: &[&[f32]], octets: usize) {
         assert!(0 < octets && octets <= self.grid.octets(), "distances are of some of the octets");
-        self.octets = octets;
-        self.panels.clear();
-        self.starts.clear();
-        self.residuals.clear();
-    }
-
-    /// Brings in more rows of the tile, each `[dim]`.
-    pub(crate) fn load(&mut self, rows: &[&[f32]]) {
-        let (octets, mut cells) = (self.octets, std::mem::take(&mut self.cells));
-        self.grid.quantize(self.kernel, rows, octets, &mut cells);
-        let rows = cells.octets.chunks_exact(octets).zip(&cells.moments);
-        for (place, (row, moment)) in (self.residuals.len()..).zip(rows) {
-            let lane = place % LANES;
-            if lane == 0 {
-                self.panels.resize(self.panels.len() + octets, Octet([[0; LANES]; 2]));
-                self.starts.push([0; LANES]);
-            }
-            let panel = self.panels.len() - octets;
-            for (to, &octet) in self.panels[panel..].iter_mut().zip(row) {
-                let [first, second] = halves(octet);
-                to.0[0][lane] = first;
-                to.0[1][lane] = second;
-            }
-            self.starts[place / LANES][lane] = -(moment >> 1);
-        }
-        self.residuals.extend_from_slice(&cells.residuals);
-        self.cells = cells;
+        self.grid.quantize(self.kernel, rows, octets, &mut self.cells);
+        self.panels.lay(self.kernel, &self.cells.octets, octets, self.grid.shift());
     }
 
     /// Appends every pair of a query and a row of the tile whose canonical distance may be at most the query's radius to
@@ -190,7 +148,7 @@ impl<'a> Filter<'a> {
         for (q, radius) in radii.enumerate() {
             let reach = self.grid.in_cells(self.slack.true_distance(radius));
             let reach = (reach + self.errors[q] + error) * (1.0 + 2.0_f64.powi(-40));
-            let norm = f64::from(self.norms[q * stride + self.octets]);
+            let norm = f64::from(self.norms[q * stride + self.panels.octets]);
             // The conversion saturates.
             let limit = ((norm - reach * reach) / 2.0).floor() as i32;
             limits.push(limit.saturating_sub(1));
@@ -200,10 +158,8 @@ impl<'a> Filter<'a> {
         let tile = Tile {
             octets_per_query: self.grid.octets(),
             queries: &self.queries,
-            octets: self.octets,
             panels: &self.panels,
-            starts: &self.starts,
-            row_count: self.residuals.len(),
+            row_count: self.cells.residuals.len(),
             limits: &limits,
             found,
         };
@@ -212,36 +168,31 @@ impl<'a> Filter<'a> {
 
     /// Lets the few rows pass that are uncommonly far from their cells; the greatest residual of the others.
     fn let_the_farthest_pass(&mut self) -> f32 {
-        let residuals = &mut self.cells.residuals;
-        residuals.clear();
-        residuals.extend_from_slice(&self.residuals);
+        let residuals = &self.cells.residuals;
         let count = residuals.len();
-        if count == 0 {
-            return 0.0;
+        let greatest = residuals.iter().copied().fold(0.0, f32::max);
+        let sum = residuals.iter().sum::<f32>();
+        if greatest.is_finite() && greatest * count as f32 <= sum * UNCOMMON {
+            return greatest;
         }
-        let (_, &mut middle, above) = residuals.select_nth_unstable_by(count / 2, f32::total_cmp);
+        let mut sorted = residuals.clone();
+        let (_, &mut middle, above) = sorted.select_nth_unstable_by(count / 2, f32::total_cmp);
         let mut limit = middle * UNCOMMON;
         let farthest = count / UNSEEN;
         if above.iter().filter(|&&residual| residual > limit).count() > farthest {
             let (_, &mut last, _) =
-                residuals.select_nth_unstable_by(count - 1 - farthest, f32::total_cmp);
+                sorted.select_nth_unstable_by(count - 1 - farthest, f32::total_cmp);
             limit = last;
         }
         // Without a limit nothing could be told of any row.
         let limit = limit.min(f32::MAX);
-        for (row, &residual) in self.residuals.iter().enumerate() {
+        for (row, &residual) in residuals.iter().enumerate() {
             if residual > limit {
-                self.starts[row / LANES][row % LANES] = PASSES;
+                self.panels.starts[row / LANES][row % LANES] = PASSES;
             }
         }
         limit
     }
-}
-
-/// The first and the last four cells.
-#[inline]
-fn halves(octet: u64) -> [i32; 2] {
-    [octet as i32, (octet >> 32) as i32]
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -250,7 +201,7 @@ impl Job for Tile<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        match self.octets {
+        match self.panels.octets {
             1 => short::<L, 1>(lanes, self),
             2 => short::<L, 2>(lanes, self),
             _ => long(lanes, self),
@@ -262,11 +213,12 @@ impl Job for Tile<'_> {
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn short<L: Lanes, const N: usize>(lanes: L, mut tile: Tile<'_>) {
-    let (panels, _) = tile.panels.as_chunks::<N>();
+    let all = tile.panels;
+    let (panels, _) = all.cells.as_chunks::<N>();
     for (group, queries) in tile.queries.chunks_exact(tile.octets_per_query).enumerate() {
         let queries: &[_; N] = queries.first_chunk().expect("octets are some of the query's");
         let limits = *tile.limits[group * GROUP..].first_chunk().expect("one limit per place");
-        for (p, (panel, start)) in panels.iter().zip(tile.starts).enumerate() {
+        for (p, (panel, start)) in panels.iter().zip(&all.starts).enumerate() {
             let mut sums = [lanes.load_ints(start); GROUP];
             for i in 0..N {
                 add_dots(lanes, &mut sums, &panel[i], &queries[i]);
@@ -279,41 +231,45 @@ fn short<L: Lanes, const N: usize>(lanes: L, mut tile: Tile<'_>) {
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn long<L: Lanes>(lanes: L, mut tile: Tile<'_>) {
-    let groups = tile.limits.len() / GROUP;
-    let mut group = 0;
-    // Two groups where registers hold their sums: more additions that need not wait for each other.
-    while L::WIDE_BLOCK && group + 2 <= groups {
-        groups_at_once::<L, 2>(lanes, &mut tile, group);
-        group += 2;
-    }
-    while group < groups {
-        groups_at_once::<L, 1>(lanes, &mut tile, group);
-        group += 1;
+    for group in 0..tile.limits.len() / GROUP {
+        // Several panels where registers hold their sums: more additions that need not wait for each other.
+        let rest =
+            if L::WIDE_BLOCK { panels_at_once::<L, 4>(lanes, &mut tile, group, 0) } else { 0 };
+        panels_at_once::<L, 1>(lanes, &mut tile, group, rest);
     }
 }
 
-/// All panels for M groups of queries, from `group` on.
+/// One group of queries for the panels from `first` on, P at a time; the first panel that is left.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn groups_at_once<L: Lanes, const M: usize>(lanes: L, tile: &mut Tile<'_>, group: usize) {
-    let (octets, stride) = (tile.octets, tile.octets_per_query);
-    let mut queries: [&[[[i32; 2]; GROUP]]; M] = [&[]; M];
-    let mut limits = [[0; GROUP]; M];
-    for m in 0..M {
-        queries[m] = &tile.queries[(group + m) * stride..][..octets];
-        limits[m] = *tile.limits[(group + m) * GROUP..].first_chunk().expect("one per place");
-    }
-    for (p, (panel, start)) in tile.panels.chunks_exact(octets).zip(tile.starts).enumerate() {
-        let mut sums = [[lanes.load_ints(start); GROUP]; M];
-        for (octet, rows) in panel.iter().enumerate() {
-            for m in 0..M {
-                add_dots(lanes, &mut sums[m], rows, &queries[m][octet]);
+fn panels_at_once<L: Lanes, const P: usize>(
+    lanes: L,
+    tile: &mut Tile<'_>,
+    group: usize,
+    first: usize,
+) -> usize {
+    let (panels, octets) = (tile.panels, tile.panels.octets);
+    let queries = &tile.queries[group * tile.octets_per_query..][..octets];
+    let limits = *tile.limits[group * GROUP..].first_chunk().expect("one limit per place");
+    let (starts, rest) = panels.starts[first..].as_chunks::<P>();
+    let cells = panels.cells[first * octets..].chunks_exact(P * octets);
+    for (i, (cells, starts)) in cells.zip(starts).enumerate() {
+        let mut sums = [[lanes.load_ints(&starts[0]); GROUP]; P];
+        let mut rows: [&[Octet]; P] = [&[]; P];
+        for (p, cells) in cells.chunks_exact(octets).enumerate() {
+            sums[p] = [lanes.load_ints(&starts[p]); GROUP];
+            rows[p] = cells;
+        }
+        for (octet, queries) in queries.iter().enumerate() {
+            for p in 0..P {
+                add_dots(lanes, &mut sums[p], &rows[p][octet], queries);
             }
         }
-        for m in 0..M {
-            take(lanes, tile, group + m, p, &sums[m], &limits[m]);
+        for (p, sums) in sums.iter().enumerate() {
+            take(lanes, tile, group, first + i * P + p, sums, &limits);
         }
     }
+    panels.starts.len() - rest.len()
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -437,15 +393,12 @@ mod tests {
                         .collect();
                     let expected = near(&queries, &rows, dim, &limits);
                     assert!(expected.len() >= a);
-                    let grid = Grid::new(kernel, &rows[rows.len().min(dim * 20) - dim..], dim);
+                    let sample = &rows[rows.len().min(dim * 20) - dim..];
+                    let grid = Grid::new(kernel, sample, &queries, dim);
                     let mut filter = Filter::new(&grid, kernel, slack, &queries);
                     for octets in [grid.octets(), grid.octets().div_ceil(2)] {
                         let mut found = Vec::new();
-                        filter.begin(octets);
-                        let rows: Vec<&[f32]> = rows.chunks_exact(dim).collect();
-                        let (some, more) = rows.split_at(b / 3);
-                        filter.load(some);
-                        filter.load(more);
+                        filter.load(&rows.chunks_exact(dim).collect::<Vec<_>>(), octets);
                         filter.near(limits.iter().map(|&s| distance(s)), &mut found);
                         found.sort_unstable();
                         let has = |pair: &Pair| found.binary_search(pair).is_ok();
@@ -467,49 +420,73 @@ mod tests {
     fn whole_numbers_are_told_exactly() {
         let mut random = Random(32);
         for kernel in Kernel::available() {
-            for dim in [1, 8, 20, 500] {
+            for (dim, count) in
+                [(1, 200), (8, 200), (20, 200), (500, 200), (8192, 40), (65_536, 32)]
+            {
+                let last = f32::from(kernel.last_cell(dim));
                 let whole = |values: Vec<f32>| -> Vec<f32> {
-                    values
-                        .into_iter()
-                        .map(|x| ((x + 1.0) * 64.0).floor().clamp(0.0, 127.0))
-                        .collect()
+                    let cells = (last + 1.0) / 2.0;
+                    values.into_iter().map(|x| ((x + 1.0) * cells).floor().min(last)).collect()
                 };
-                let mut rows = whole(random.uniform(200 * dim, 1.0));
+                let mut rows = whole(random.uniform(count * dim, 1.0));
                 let mut queries = whole(random.uniform(9 * dim, 1.0));
-                rows[..dim].fill(127.0);
-                queries[..dim].fill(127.0);
+                rows[..dim].fill(last);
+                queries[..dim].fill(last);
                 rows[dim..2 * dim].fill(0.0);
                 queries[dim..2 * dim].fill(0.0);
                 let limits: Vec<f32> = (0..9)
                     .map(|q| sum(&queries[q * dim..][..dim], &rows[(20 + q) * dim..][..dim]))
                     .collect();
-                let grid = Grid::whole(dim);
-                let mut filter = Filter::new(&grid, kernel, Slack::new(dim), &queries);
+                let grid = Grid::whole(kernel, dim);
+                let slack = Slack::new(dim);
+                let mut filter = Filter::new(&grid, kernel, slack, &queries);
                 let mut found = Vec::new();
-                filter.begin(grid.octets());
-                filter.load(&rows.chunks_exact(dim).collect::<Vec<_>>());
+                filter.load(&rows.chunks_exact(dim).collect::<Vec<_>>(), grid.octets());
                 filter.near(limits.iter().map(|&s| distance(s)), &mut found);
                 found.sort_unstable();
                 // A unit is lost on either side of the comparison, and what the error allows for.
-                let wider: Vec<f32> =
-                    limits.iter().map(|s| (s.sqrt() + 0.1).powi(2) + 3.0).collect();
+                let wider = limits.iter().map(|&s| slack.true_distance(distance(s)) + 0.1);
+                let wider: Vec<f32> = wider.map(|reach| (reach * reach + 3.0) as f32).collect();
                 let (least, most) =
                     (near(&queries, &rows, dim, &limits), near(&queries, &rows, dim, &wider));
-                assert!(found.len() < 9 * 200 || dim == 1);
+                assert!(found.len() < 9 * count || dim == 1);
                 assert!(least.iter().all(|pair| found.binary_search(pair).is_ok()));
                 assert!(found.iter().all(|pair| most.binary_search(pair).is_ok()));
             }
         }
     }
 
+    /// However far a query is from it, up to the greatest cells and the most octets.
+    #[test]
+    fn a_row_far_off_the_grid_passes() {
+        for kernel in Kernel::available() {
+            for dim in [1, 40, 8192, 65_536] {
+                let grid = Grid::whole(kernel, dim);
+                let queries = [vec![0.0; dim], vec![kernel.last_cell(dim).into(); dim]].concat();
+                let mut filter = Filter::new(&grid, kernel, Slack::new(dim), &queries);
+                for far in [-1e6, 1e6] {
+                    let (near, far) = (vec![1.0; dim], vec![far; dim]);
+                    let mut rows = [&near[..]; 300];
+                    rows[70] = &far;
+                    let mut found = Vec::new();
+                    filter.load(&rows, grid.octets());
+                    filter.near([0.0, 0.0].into_iter(), &mut found);
+                    assert!(found.len() < 600 || dim == 1);
+                    for query in 0..2 {
+                        assert!(found.contains(&Pair { query, row: 70 }), "dim {dim} {query}");
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn radii_without_bound_take_all() {
-        let (queries, rows) = ([0.0, 1.0], [0.0, 0.5, 2.0]);
+        let (queries, rows) = ([0.0, 1.0], [0.0, 0.25, 2.0]);
         let kernel = Kernel::best();
-        let grid = Grid::new(kernel, &rows, 1);
+        let grid = Grid::new(kernel, &rows, &queries, 1);
         let mut filter = Filter::new(&grid, kernel, Slack::new(1), &queries);
-        filter.begin(1);
-        filter.load(&[&rows[..1], &rows[1..2], &rows[2..]]);
+        filter.load(&[&rows[..1], &rows[1..2], &rows[2..]], 1);
         let mut found = Vec::new();
         filter.near([f32::INFINITY, 0.0].into_iter(), &mut found);
         let all: Vec<Pair> = (0..3).map(|row| Pair { query: 0, row }).collect();

@@ -1,7 +1,8 @@
 //! A grid laid over the values: rows as bytes, eight components at a time, and how far a row is from what its bytes say.
 //!
 //! The grid is chosen from a sample of the values. A bad choice costs time only: what lies between cells, or beyond the
-//! last of them, shows in the error of its row, and B4 (`bounds.rs`) takes errors into account.
+//! last of them, shows in the error of its row, and B4 (`bounds.rs`) takes errors into account. Values that are whole
+//! numbers up to 255, or multiples of anything else, lie in the middle of their cells and err by nothing.
 
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Job, Lanes};
@@ -10,14 +11,20 @@ use super::{Kernel, portable};
 /// Components that are quantised together.
 pub(super) const OCTET: usize = 8;
 
-/// The highest cell of a component; the lowest is 0.
-pub(super) const LAST_CELL: u8 = 127;
-
 /// Cells per unit stay between the inverse of this and this, so that nothing overflows but what lies far outside.
 const MOST_SCALE: f64 = (1_u128 << 100) as f64;
 
 /// Halvings of the grid that are tried, at most: more than f32 has exponents for.
 const MOST_HALVINGS: usize = 100;
+
+/// Most components that are laid on more than 128 cells.
+const MOST_FINE: usize = 8192;
+
+/// Columns, at most, that are asked for the spacing of the values.
+const SPACED_COLUMNS: usize = 8;
+
+/// Every how manieth value of the sample tells the median: it need not be the very one.
+const MEDIAN_STEP: usize = 4;
 
 /// Where the cells are.
 #[derive(Clone, Debug)]
@@ -29,6 +36,8 @@ pub(crate) struct Grid {
     origins: Vec<[f32; OCTET]>,
     /// Cells per unit.
     scale: f32,
+    /// The highest cell; the lowest is 0.
+    last: u8,
 }
 
 /// Rows as bytes.
@@ -38,58 +47,80 @@ pub(super) struct Cells {
     pub(super) octets: Vec<u64>,
     /// Per row, an f32 sum of the squares of what its components differ from their cells by, in cells.
     pub(super) residuals: Vec<f32>,
-    /// Per row, the sum of c (c - 128) over its cells c.
-    pub(super) moments: Vec<i32>,
-}
-
-impl Cells {
-    fn clear(&mut self) {
-        self.octets.clear();
-        self.residuals.clear();
-        self.moments.clear();
-    }
 }
 
 impl Grid {
-    /// A grid for values like those of `sample`, row-major `[a x dim]`, a > 0.
+    /// A grid for values like those of `rows` and of `queries`, each row-major `[a x dim]`, the first not empty.
     ///
-    /// The widest column fits the grid, unless a few rows far from all others make that too coarse: the grid is halved,
-    /// towards the medians, as long as most rows of the sample come nearer to their cells.
-    pub(crate) fn new(kernel: Kernel, sample: &[f32], dim: usize) -> Self {
-        assert!(!sample.is_empty(), "a grid is made for some rows");
-        let columns: Vec<Column> = (0..dim).map(|c| Column::of(sample, dim, c)).collect();
-        let width =
-            columns.iter().map(|column| column.width).fold(0.0, f64::max) * (1.0 + 1.0 / 16.0);
-        let (mut best, mut least) = (None, f64::INFINITY);
-        let sample: Vec<&[f32]> = sample.chunks_exact(dim).collect();
+    /// Rows whose values lie on a lattice of few enough places get a cell for each. Otherwise the widest column fits the
+    /// grid, unless a few rows far from all others make that too coarse: the grid is halved, towards the medians, as long
+    /// as most of the sample comes nearer to its cells.
+    pub(crate) fn new(kernel: Kernel, rows: &[f32], queries: &[f32], dim: usize) -> Self {
+        assert!(!rows.is_empty(), "a grid is made for some rows");
+        let (middles, width) = extent([rows, queries], dim);
+        let last = kernel.last_cell(dim);
+        let sample = [rows, queries].map(|rows| rows.chunks_exact(dim).collect::<Vec<_>>());
         let mut cells = Cells::default();
+        let (mut best, mut least) = (None, f64::INFINITY);
+        let spacing = spacing(rows, dim);
+        if spacing.is_finite() && width <= spacing * f64::from(last) {
+            let origin = |(middle, &place): (&f64, &f32)| {
+                let wanted = middle - spacing * f64::from(last) / 2.0;
+                let place = f64::from(place);
+                (place + ((wanted - place) / spacing).round() * spacing) as f32
+            };
+            let grid = Grid::at(middles.iter().zip(rows).map(origin), 1.0 / spacing, last);
+            least = grid.error(kernel, &sample, &mut cells);
+            best = Some(grid);
+        }
+        let mut medians = Vec::new();
         for halvings in 0..MOST_HALVINGS {
             let part = 0.5_f64.powi(halvings as i32);
-            let scale = f64::from(LAST_CELL) / (width * part);
-            let scale = scale.clamp(1.0 / MOST_SCALE, MOST_SCALE) as f32;
-            let half = f64::from(LAST_CELL) / f64::from(scale) / 2.0;
-            let origins =
-                columns.iter().map(|c| (c.median + (c.middle - c.median) * part - half) as f32);
-            let origins: Vec<f32> = origins.collect();
-            let grid = Grid {
-                dim,
-                order: (0..dim.div_ceil(OCTET) as u32).collect(),
-                origins: origins.chunks(OCTET).map(padded).collect(),
-                scale,
+            let scale = f64::from(last) / (width * (1.0 + 1.0 / 16.0) * part);
+            let scale = scale.clamp(1.0 / MOST_SCALE, MOST_SCALE);
+            let half = f64::from(last) / scale / 2.0;
+            if halvings == 1 {
+                medians = (0..dim).map(|column| median(rows, dim, column)).collect();
+            }
+            let origin = |(column, &middle): (usize, &f64)| {
+                let median = medians.get(column).copied().unwrap_or(middle);
+                (median + (middle - median) * part - half) as f32
             };
-            grid.quantize(kernel, &sample, grid.octets(), &mut cells);
-            let most = cells.residuals.len() * 7 / 8;
-            let (_, residual, _) = cells.residuals.select_nth_unstable_by(most, f32::total_cmp);
-            let error = f64::from(*residual).sqrt() / f64::from(scale);
-            if halvings > 0 && error >= least {
+            let grid = Grid::at(middles.iter().enumerate().map(origin), scale, last);
+            let error = grid.error(kernel, &sample, &mut cells);
+            if best.is_some() && error >= least {
                 break;
             }
             (best, least) = (Some(grid), error);
         }
         let mut grid = best.expect("the first grid is taken whatever its error");
-        grid.quantize(kernel, &sample, grid.octets(), &mut cells);
+        grid.quantize(kernel, &sample[0], grid.octets(), &mut cells);
         grid.sort(&cells);
         grid
+    }
+
+    /// A grid with these origins, one for each component.
+    fn at(origins: impl Iterator<Item = f32>, scale: f64, last: u8) -> Self {
+        let origins: Vec<f32> = origins.collect();
+        Grid {
+            dim: origins.len(),
+            order: (0..origins.len().div_ceil(OCTET) as u32).collect(),
+            origins: origins.chunks(OCTET).map(padded).collect(),
+            scale: scale.clamp(1.0 / MOST_SCALE, MOST_SCALE) as f32,
+            last,
+        }
+    }
+
+    /// How far most rows are from their cells, and most queries, together.
+    fn error(&self, kernel: Kernel, sample: &[Vec<&[f32]>; 2], cells: &mut Cells) -> f64 {
+        let mut error = 0.0;
+        for rows in sample.iter().filter(|rows| !rows.is_empty()) {
+            self.quantize(kernel, rows, self.octets(), cells);
+            let most = cells.residuals.len() * 7 / 8;
+            let (_, residual, _) = cells.residuals.select_nth_unstable_by(most, f32::total_cmp);
+            error += f64::from(*residual).sqrt();
+        }
+        error / f64::from(self.scale)
     }
 
     /// Puts the octets first whose cells have the greatest variance.
@@ -111,12 +142,10 @@ impl Grid {
         self.origins = self.order.iter().map(|&octet| self.origins[octet as usize]).collect();
     }
 
-    /// The grid of the whole numbers from 0 to 127.
+    /// The grid of the whole numbers from 0 to the last cell.
     #[cfg(test)]
-    pub(super) fn whole(dim: usize) -> Self {
-        let octets = dim.div_ceil(OCTET);
-        let order = (0..octets as u32).collect();
-        Grid { dim, order, origins: vec![[0.0; OCTET]; octets], scale: 1.0 }
+    pub(super) fn whole(kernel: Kernel, dim: usize) -> Self {
+        Grid::at(std::iter::repeat_n(0.0, dim), 1.0, kernel.last_cell(dim))
     }
 
     pub(super) fn dim(&self) -> usize {
@@ -128,6 +157,11 @@ impl Grid {
         self.order.len()
     }
 
+    /// Half the number of cells of a component.
+    pub(super) fn shift(&self) -> u8 {
+        self.last / 2 + 1
+    }
+
     /// The first `octets` octets of `rows`, each `[dim]`, in place of what was in `cells`.
     pub(super) fn quantize(
         &self,
@@ -137,7 +171,8 @@ impl Grid {
         cells: &mut Cells,
     ) {
         assert!(octets <= self.octets() && rows.iter().all(|row| row.len() == self.dim));
-        cells.clear();
+        cells.octets.resize(rows.len() * octets, 0);
+        cells.residuals.clear();
         let work = Quantize { grid: self, octets, rows, cells };
         super::dispatch!(kernel, work.portable(), lanes => lanes.vectorize(work));
     }
@@ -148,23 +183,52 @@ impl Grid {
     }
 }
 
-/// What a sample says of one column.
-struct Column {
-    median: f64,
-    /// Of the least and the greatest value: their middle, and the difference.
-    middle: f64,
-    width: f64,
+impl Kernel {
+    /// The highest cell of rows of `dim` components, the lowest being 0: 127 or 255.
+    ///
+    /// What is multiplied without loss decides. Beyond some thousand components sums of the greater cells would not leave
+    /// room for what lets rows pass unseen (`filter.rs`).
+    pub(super) fn last_cell(self, dim: usize) -> u8 {
+        #[cfg(target_arch = "x86_64")]
+        fn of<L: Lanes>(_: L) -> u8 {
+            L::LAST_CELL
+        }
+        let last = super::dispatch!(self, 255, lanes => of(lanes));
+        if dim <= MOST_FINE { last } else { 127 }
+    }
 }
 
-impl Column {
-    fn of(sample: &[f32], dim: usize, column: usize) -> Self {
-        let mut values: Vec<f32> = sample[column..].iter().step_by(dim).copied().collect();
-        let middle = values.len() / 2;
-        let (below, &mut median, above) = values.select_nth_unstable_by(middle, f32::total_cmp);
-        let low = f64::from(below.iter().copied().fold(median, f32::min));
-        let high = f64::from(above.iter().copied().fold(median, f32::max));
-        Column { median: median.into(), middle: (low + high) / 2.0, width: high - low }
+/// The least difference between two values of a column, in a few of the columns; infinite if there is none.
+fn spacing(rows: &[f32], dim: usize) -> f64 {
+    let mut least = f64::INFINITY;
+    for column in (0..dim).step_by(dim.div_ceil(SPACED_COLUMNS)) {
+        let mut values: Vec<f32> = rows[column..].iter().step_by(dim).copied().collect();
+        values.sort_unstable_by(f32::total_cmp);
+        let differences = values.windows(2).map(|pair| f64::from(pair[1]) - f64::from(pair[0]));
+        least = differences.filter(|&difference| difference > 0.0).fold(least, f64::min);
     }
+    least
+}
+
+/// The middle between the least and the greatest value of each column, and how far these are apart at most.
+fn extent(sample: [&[f32]; 2], dim: usize) -> (Vec<f64>, f64) {
+    let (mut low, mut high) = (vec![f32::INFINITY; dim], vec![f32::NEG_INFINITY; dim]);
+    for row in sample.iter().flat_map(|rows| rows.chunks_exact(dim)) {
+        for ((low, high), &value) in low.iter_mut().zip(&mut high).zip(row) {
+            (*low, *high) = (low.min(value), high.max(value));
+        }
+    }
+    let ends = low.into_iter().zip(high).map(|(low, high)| (f64::from(low), f64::from(high)));
+    let width = ends.clone().map(|(low, high)| high - low).fold(0.0, f64::max);
+    (ends.map(|(low, high)| (low + high) / 2.0).collect(), width)
+}
+
+/// A value of the column that about as many of the sample are below as above.
+fn median(sample: &[f32], dim: usize, column: usize) -> f64 {
+    let mut values: Vec<f32> =
+        sample[column..].iter().step_by(dim * MEDIAN_STEP).copied().collect();
+    let middle = values.len() / 2;
+    (*values.select_nth_unstable_by(middle, f32::total_cmp).1).into()
 }
 
 /// At most eight values; those past them are 0.
@@ -184,18 +248,18 @@ struct Quantize<'a> {
 
 impl Quantize<'_> {
     fn portable(self) {
-        for row in self.rows {
-            let (mut residual, mut moment) = (0.0, 0);
-            let (whole, rest) = row.as_chunks::<OCTET>();
-            for (&octet, origin) in self.grid.order[..self.octets].iter().zip(&self.grid.origins) {
-                let values = whole.get(octet as usize).copied().unwrap_or_else(|| padded(rest));
-                let (cells, r, m) = portable::quantize(&values, origin, self.grid.scale);
-                self.cells.octets.push(cells);
-                residual += r;
-                moment += m;
+        let Quantize { grid, octets, rows, cells } = self;
+        for (row, to) in rows.iter().zip(cells.octets.chunks_exact_mut(octets)) {
+            let (whole, rest) = row.as_chunks();
+            let rest = padded(rest);
+            let mut sum = 0.0;
+            for ((to, &octet), origin) in to.iter_mut().zip(&grid.order).zip(&grid.origins) {
+                let values = whole.get(octet as usize).unwrap_or(&rest);
+                let residual;
+                (*to, residual) = portable::quantize(values, origin, grid.scale, grid.last.into());
+                sum += residual;
             }
-            self.cells.residuals.push(residual);
-            self.cells.moments.push(moment);
+            cells.residuals.push(sum);
         }
     }
 }
@@ -206,26 +270,31 @@ impl Job for Quantize<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
+        const NONE: [f32; OCTET] = [0.0; OCTET];
         let Quantize { grid, octets, rows, cells } = self;
-        let count = rows.len();
-        cells.octets.resize(count * octets, 0);
-        cells.residuals.reserve(count);
-        cells.moments.reserve(count);
-        let order = &grid.order[..octets];
-        let origins = &grid.origins[..octets];
-        for (r, row) in rows.iter().enumerate() {
-            let mut sums = lanes.no_sums();
-            let (whole, rest) = row.as_chunks::<OCTET>();
-            let to = &mut cells.octets[r * octets..][..octets];
-            for ((to, &octet), origin) in to.iter_mut().zip(order).zip(origins) {
-                *to = match whole.get(octet as usize) {
-                    Some(values) => lanes.quantize(&mut sums, values, origin, grid.scale),
-                    None => lanes.quantize(&mut sums, &padded(rest), origin, grid.scale),
-                };
+        let (orders, lone_order) = grid.order[..octets].as_chunks::<2>();
+        let (origins, lone_origin) = grid.origins[..octets].as_chunks::<2>();
+        let (scale, last) = (grid.scale, grid.last.into());
+        cells.residuals.reserve(rows.len());
+        for (row, to) in rows.iter().zip(cells.octets.chunks_exact_mut(octets)) {
+            let (whole, rest) = row.as_chunks();
+            let rest = padded(rest);
+            let octet = |i: u32| whole.get(i as usize).unwrap_or(&rest);
+            let mut sum = lanes.zero();
+            let (pairs, lone) = to.as_chunks_mut::<2>();
+            for ((to, order), origin) in pairs.iter_mut().zip(orders).zip(origins) {
+                let values = lanes.load_halves(octet(order[0]), octet(order[1]));
+                let origin = lanes.load_halves(&origin[0], &origin[1]);
+                (sum, *to) = lanes.quantize(sum, values, origin, scale, last);
             }
-            let (residual, moment) = lanes.totals(sums);
-            cells.residuals.push(residual);
-            cells.moments.push(moment);
+            for ((to, &order), origin) in lone.iter_mut().zip(lone_order).zip(lone_origin) {
+                let values = lanes.load_halves(octet(order), &NONE);
+                let origin = lanes.load_halves(origin, &NONE);
+                let both;
+                (sum, both) = lanes.quantize(sum, values, origin, scale, last);
+                *to = both[0];
+            }
+            cells.residuals.push(lanes.total(sum));
         }
     }
 }
@@ -246,28 +315,26 @@ mod tests {
                     let mut rows = random.uniform(50 * dim, scale);
                     // One row far outside.
                     rows[7 * dim] = (100.0 * scale) as f32;
-                    let grid = Grid::new(kernel, &rows, dim);
+                    let grid = Grid::new(kernel, &rows, &[], dim);
                     let mut cells = Cells::default();
                     let rows: Vec<&[f32]> = rows.chunks_exact(dim).collect();
                     grid.quantize(kernel, &rows, grid.octets(), &mut cells);
                     let mut far = 0;
                     for (r, row) in rows.iter().enumerate() {
                         let octets = &cells.octets[r * grid.octets()..][..grid.octets()];
-                        let (mut squares, mut moment) = (0.0, 0);
+                        let mut squares = 0.0;
                         for ((&octet, origin), cells) in
                             grid.order.iter().zip(&grid.origins).zip(octets)
                         {
                             for (i, cell) in cells.to_le_bytes().into_iter().enumerate() {
-                                assert!(cell <= LAST_CELL);
+                                assert!(cell <= grid.last);
                                 let value =
                                     row.get(octet as usize * OCTET + i).copied().unwrap_or(0.0);
                                 let place = (f64::from(value) - f64::from(origin[i]))
                                     * f64::from(grid.scale);
                                 squares += (place - f64::from(cell)).powi(2);
-                                moment += i32::from(cell) * (i32::from(cell) - 128);
                             }
                         }
-                        assert_eq!(cells.moments[r], moment);
                         let found = f64::from(cells.residuals[r]);
                         let tolerance = squares * 1e-5 + 1e-3 * dim as f64;
                         assert!(

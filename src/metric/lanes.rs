@@ -27,11 +27,11 @@ pub(super) trait Lanes: Copy {
     /// Sixteen i32.
     type Ints: Copy;
 
-    /// What [`Self::quantize`] adds up.
-    type Sums: Copy;
-
     /// Whether registers hold the sixteen accumulators of a block of four queries by four rows.
     const WIDE_BLOCK: bool;
+
+    /// The greatest byte that [`Self::add_dot`] takes of a row: 127, or 255.
+    const LAST_CELL: u8;
 
     /// Runs `job` in a function compiled for this instruction set.
     fn vectorize<J: Job>(self, job: J) -> J::Output;
@@ -112,11 +112,18 @@ pub(super) trait Lanes: Copy {
     fn total(self, v: Self::Vector) -> f32;
 
     fn load_ints(self, from: &[i32; LANES]) -> Self::Ints;
+    fn store_ints(self, v: Self::Ints, to: &mut [i32; LANES]);
 
-    /// In each lane, sum + the dot product of eight bytes of a row, 0 to 127, and of the query, -64 to 63.
+    /// In each lane, sum + the dot product of eight bytes of a row and of the query.
     ///
-    /// `rows`: the first four bytes of sixteen rows, one in each lane, then their last four. `query`: likewise.
+    /// `rows`: the first four bytes of sixteen rows, one in each lane, then their last four; from 0 to
+    /// [`Self::LAST_CELL`]. `query`: likewise, but less half of the number of such bytes, so that they have a sign.
     fn add_dot(self, sum: Self::Ints, rows: &[[i32; LANES]; 2], query: &[i32; 2]) -> Self::Ints;
+
+    /// In each lane, sum + the sum of c (c - 2 shift) over the eight bytes c of a row, laid as above.
+    ///
+    /// `shift`: half of the number of bytes that there can be.
+    fn add_moments(self, sum: Self::Ints, rows: &[[i32; LANES]; 2], shift: u8) -> Self::Ints;
 
     /// One bit for each lane in which a is above the limit, lane 0 the lowest.
     fn above(self, a: Self::Ints, limit: i32) -> u16;
@@ -124,20 +131,22 @@ pub(super) trait Lanes: Copy {
     /// Whether [`Self::above`] has a bit for any of them.
     fn any_above(self, sums: &[Self::Ints; 4], limits: &[i32; 4]) -> bool;
 
-    fn no_sums(self) -> Self::Sums;
+    /// The four columns of sixteen rows of four i32, which are given as two u64, the first the lower half.
+    fn columns(self, rows: &[&[u64; 2]; LANES]) -> [Self::Ints; 4];
 
-    /// The cells of eight values: (value - origin) scale, to the nearest of 0 to 127, one in each byte, the first the
-    /// lowest. Adds up the squares of what they differ from the cell by, and c (c - 128) of the cells.
+    /// Two times eight values.
+    fn load_halves(self, low: &[f32; 8], high: &[f32; 8]) -> Self::Vector;
+
+    /// The cells of sixteen values: (value - origin) scale, to the nearest whole number from 0 to `last`, one in each byte,
+    /// the first the lowest. Also sum + the squares of what they differ from the cell by, with roundings in any order.
     fn quantize(
         self,
-        sums: &mut Self::Sums,
-        values: &[f32; 8],
-        origin: &[f32; 8],
+        sum: Self::Vector,
+        values: Self::Vector,
+        origin: Self::Vector,
         scale: f32,
-    ) -> u64;
-
-    /// The two sums: in f32 with roundings in any order, and exact.
-    fn totals(self, sums: Self::Sums) -> (f32, i32);
+        last: f32,
+    ) -> (Self::Vector, [u64; 2]);
 }
 
 /// Number of lanes a row of `dim` <= 16 components takes in [`Lanes::spread_square`].

@@ -17,6 +17,7 @@ mod kernel;
 mod lanes;
 mod level;
 mod nearest;
+mod panels;
 mod portable;
 mod scalar;
 #[cfg(target_arch = "x86_64")]

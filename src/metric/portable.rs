@@ -6,7 +6,7 @@
 use super::Found;
 use super::STRIDE;
 use super::filter::{GROUP, Tile};
-use super::grid::{LAST_CELL, OCTET};
+use super::grid::OCTET;
 use super::scalar::{LANES, tree};
 
 /// `out[i * b + j]` = s(query i, row j), for b rows. The caller has checked that the lengths agree, and dim > 0.
@@ -103,29 +103,30 @@ pub(super) fn boxes(query: &[f32], groups: &[f32], limit: f32, found: &mut Vec<F
     }
 }
 
-/// The cells of eight values, as [`Lanes::quantize`](super::lanes::Lanes::quantize) finds them, and the two sums of them.
+/// The cells of eight values, as [`Lanes::quantize`](super::lanes::Lanes::quantize) finds them, and the sum.
 pub(super) fn quantize(
     values: &[f32; OCTET],
     origin: &[f32; OCTET],
     scale: f32,
-) -> (u64, f32, i32) {
-    let (mut cells, mut residuals, mut moments) = ([0; OCTET], 0.0, 0);
+    last: f32,
+) -> (u64, f32) {
+    let (mut cells, mut residuals) = ([0; OCTET], 0.0);
     for ((to, value), origin) in cells.iter_mut().zip(values).zip(origin) {
         let place = (value - origin) * scale;
-        let cell = place.clamp(0.0, LAST_CELL.into()).round_ties_even();
+        let cell = place.clamp(0.0, last).round_ties_even();
         let residual = place - cell;
         residuals += residual * residual;
         *to = cell as u8;
-        moments += i32::from(*to) * (i32::from(*to) - 128);
     }
-    (u64::from_le_bytes(cells), residuals, moments)
+    (u64::from_le_bytes(cells), residuals)
 }
 
 /// A filter, one panel after the other.
 pub(super) fn filter(mut tile: Tile<'_>) {
-    let octets = tile.octets;
+    let panels = tile.panels;
     for (group, queries) in tile.queries.chunks_exact(tile.octets_per_query).enumerate() {
-        for (p, (panel, start)) in tile.panels.chunks_exact(octets).zip(tile.starts).enumerate() {
+        let rows = panels.cells.chunks_exact(panels.octets).zip(&panels.starts);
+        for (p, (panel, start)) in rows.enumerate() {
             let mut sums = [*start; GROUP];
             for (query, rows) in queries.iter().zip(panel) {
                 for (sums, query) in sums.iter_mut().zip(query) {

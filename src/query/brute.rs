@@ -12,7 +12,7 @@ use super::heap::KBest;
 use super::refine;
 use super::scan::scan;
 use crate::error::ReadError;
-use crate::metric::{self, Grid};
+use crate::metric;
 use crate::tree::columns::{Range, Tree};
 
 /// Queries that share one pass over the rows, at most.
@@ -46,7 +46,7 @@ pub(crate) fn knn_batch(
     if per_pass < FEW_QUERIES || tree.slots() < FEW_ROWS {
         return in_parallel(tree, queries, k, per_pass, row_by_row);
     }
-    let grid = Grid::new(tree.kernel, &refine::sample(tree, queries)?, tree.dim);
+    let grid = refine::grid(tree, queries)?;
     in_parallel(tree, queries, k, per_pass, |tree, queries, best| {
         let is_done = refine::filter_and_refine(tree, queries, &grid, best, k)?;
         if is_done { Ok(()) } else { tile_by_tile(tree, queries, best) }

@@ -30,21 +30,23 @@ const MANY: usize = 8;
 const LONG_ROW: usize = 32;
 
 /// Refining one pair costs as much as filtering by this many octets, and by this many more for each octet of a row.
-const REFINE_COST: usize = 200;
+const REFINE_COST: usize = 600;
 const REFINE_OCTET: usize = 6;
 
-/// Some rows and some queries, row-major. Any gives the same answers.
-pub(super) fn sample(tree: &Tree, queries: &[f32]) -> Result<Vec<f32>, ReadError> {
+/// A grid for the rows and the queries, chosen by some of both.
+pub(super) fn grid(tree: &Tree, queries: &[f32]) -> Result<Grid, ReadError> {
     let (slots, dim) = (tree.slots() as usize, tree.dim);
     let count = queries.len() / dim;
-    let mut sample = Vec::with_capacity((SAMPLE_ROWS + SAMPLE_QUERIES) * dim);
+    let mut rows = Vec::with_capacity(SAMPLE_ROWS * dim);
     for i in 0..SAMPLE_ROWS {
-        sample.extend_from_slice(tree.coordinates.row((i * slots / SAMPLE_ROWS) as u64)?);
+        rows.extend_from_slice(tree.coordinates.row((i * slots / SAMPLE_ROWS) as u64)?);
     }
+    let mut some_queries = Vec::with_capacity(SAMPLE_QUERIES * dim);
     for i in 0..SAMPLE_QUERIES.min(count) {
-        sample.extend_from_slice(&queries[i * count / SAMPLE_QUERIES.min(count) * dim..][..dim]);
+        let query = i * count / SAMPLE_QUERIES.min(count);
+        some_queries.extend_from_slice(&queries[query * dim..][..dim]);
     }
-    Ok(sample)
+    Ok(Grid::new(tree.kernel, &rows, &some_queries, dim))
 }
 
 /// Offers every row that the filter lets through; false if that would be too many, and nothing has come of it.
@@ -154,8 +156,7 @@ impl<'a> Pass<'a> {
         found.clear();
         sums.clear();
         limits.clear();
-        filter.begin(*octets);
-        filter.load(rows);
+        filter.load(rows, *octets);
         filter.near(best.iter().map(KBest::radius), found);
         limits.extend(best.iter().map(KBest::sum_limit));
         tree.kernel.pair_sums(queries, rows, limits, found, sums);

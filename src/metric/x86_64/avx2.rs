@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::super::lanes::{Job, Lanes, Spread};
 use super::super::scalar::LANES;
-use super::eight::{self, Sums};
+use super::eight;
 
 /// Eight lanes of ones, then eight of zeros: read from 8 - k, a mask of k lanes.
 static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -244,7 +244,55 @@ fn add_dot8(sum: __m256i, rows: [__m256i; 2], query: [__m256i; 2]) -> __m256i {
     _mm256_add_epi32(sum, _mm256_madd_epi16(fours, _mm256_set1_epi16(1)))
 }
 
+/// sum + the sum of c (c - 128) over eight bytes c, in eight lanes. What is subtracted flips the upper bit.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_moments8(sum: __m256i, cells: [__m256i; 2]) -> __m256i {
+    let flip = _mm256_set1_epi8(i8::MIN);
+    add_dot8(sum, cells, [_mm256_xor_si256(cells[0], flip), _mm256_xor_si256(cells[1], flip)])
+}
+
+/// [`Lanes::quantize`] of eight values.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn quantize8(sum: __m256, values: __m256, origin: __m256, scale: f32, last: f32) -> (__m256, u64) {
+    let place = _mm256_mul_ps(_mm256_sub_ps(values, origin), _mm256_set1_ps(scale));
+    let inside = _mm256_max_ps(place, _mm256_setzero_ps());
+    let cells = _mm256_cvtps_epi32(_mm256_min_ps(inside, _mm256_set1_ps(last)));
+    let off = _mm256_sub_ps(place, _mm256_cvtepi32_ps(cells));
+    let sum = _mm256_fmadd_ps(off, off, sum);
+    let (low, high) = (_mm256_castsi256_si128(cells), _mm256_extracti128_si256::<1>(cells));
+    let words = _mm_packs_epi32(low, high);
+    (sum, _mm_cvtsi128_si64(_mm_packus_epi16(words, words)) as u64)
+}
+
 impl Avx2 {
+    /// The low half and the high half.
+    #[inline(always)]
+    fn both(self, low: &[u64; 2], high: &[u64; 2]) -> __m256i {
+        // SAFETY:
+        // - the processor has AVX2 (X1);
+        // - sixteen bytes are readable at either (X2, by their types).
+        unsafe { _mm256_loadu2_m128i(high.as_ptr().cast(), low.as_ptr().cast()) }
+    }
+
+    /// [`Lanes::columns`] of eight rows: the four columns of four bytes.
+    #[inline(always)]
+    fn columns8(self, rows: &[&[u64; 2]; 8]) -> [__m256i; 4] {
+        let (a, b) = (self.both(rows[0], rows[4]), self.both(rows[1], rows[5]));
+        let (c, d) = (self.both(rows[2], rows[6]), self.both(rows[3], rows[7]));
+        // Within each half, which holds four rows.
+        // SAFETY: the processor has AVX2 (X1).
+        let (ab, cd) = unsafe { (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d)) };
+        // SAFETY: the processor has AVX2 (X1).
+        let first = unsafe { [_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd)] };
+        // SAFETY: the processor has AVX2 (X1).
+        let (ab, cd) = unsafe { (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d)) };
+        // SAFETY: the processor has AVX2 (X1).
+        let second = unsafe { [_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd)] };
+        [first[0], first[1], second[0], second[1]]
+    }
+
     #[inline(always)]
     fn above8(self, a: __m256i, limit: i32) -> __m256i {
         // SAFETY: the processor has AVX2 (X1).
@@ -262,9 +310,10 @@ impl Avx2 {
 impl Lanes for Avx2 {
     type Vector = Pair;
     type Ints = IntPair;
-    type Sums = Sums;
 
     const WIDE_BLOCK: bool = false;
+    // Sums of two products of greater bytes would not fit.
+    const LAST_CELL: u8 = 127;
 
     #[inline(always)]
     fn vectorize<J: Job>(self, job: J) -> J::Output {
@@ -417,6 +466,28 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn store_ints(self, v: IntPair, to: &mut [i32; LANES]) {
+        let (halves, _) = to.as_chunks_mut::<8>();
+        // SAFETY:
+        // - the processor has AVX2 (X1);
+        // - eight i32 are writable at the first half (X2, by its type).
+        unsafe { _mm256_storeu_si256(halves[0].as_mut_ptr().cast(), v.0) }
+        // SAFETY: as above, for the second half.
+        unsafe { _mm256_storeu_si256(halves[1].as_mut_ptr().cast(), v.1) }
+    }
+
+    #[inline(always)]
+    fn add_moments(self, sum: IntPair, rows: &[[i32; LANES]; 2], shift: u8) -> IntPair {
+        assert!(shift == Self::LAST_CELL / 2 + 1, "no other bytes can be multiplied");
+        let (first, second) = (self.load_ints(&rows[0]), self.load_ints(&rows[1]));
+        // SAFETY: the processor has AVX2 (X1).
+        let low = unsafe { add_moments8(sum.0, [first.0, second.0]) };
+        // SAFETY: the processor has AVX2 (X1).
+        let high = unsafe { add_moments8(sum.1, [first.1, second.1]) };
+        IntPair(low, high)
+    }
+
+    #[inline(always)]
     fn add_dot(self, sum: IntPair, rows: &[[i32; LANES]; 2], query: &[i32; 2]) -> IntPair {
         let (first, second) = (self.load_ints(&rows[0]), self.load_ints(&rows[1]));
         // SAFETY: the processor has AVX2 (X1).
@@ -448,20 +519,31 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn no_sums(self) -> Sums {
-        // SAFETY: the processor has AVX2 (X1).
-        unsafe { eight::no_sums() }
+    fn columns(self, rows: &[&[u64; 2]; LANES]) -> [IntPair; 4] {
+        let (rows, _) = rows.as_chunks::<8>();
+        let (low, high) = (self.columns8(&rows[0]), self.columns8(&rows[1]));
+        let ([a, b, c, d], [e, f, g, h]) = (low, high);
+        [IntPair(a, e), IntPair(b, f), IntPair(c, g), IntPair(d, h)]
     }
 
     #[inline(always)]
-    fn quantize(self, sums: &mut Sums, values: &[f32; 8], origin: &[f32; 8], scale: f32) -> u64 {
+    fn load_halves(self, low: &[f32; 8], high: &[f32; 8]) -> Pair {
+        Pair(self.load8(low), self.load8(high))
+    }
+
+    #[inline(always)]
+    fn quantize(
+        self,
+        sum: Pair,
+        values: Pair,
+        origin: Pair,
+        scale: f32,
+        last: f32,
+    ) -> (Pair, [u64; 2]) {
         // SAFETY: the processor has AVX2 and FMA (X1).
-        unsafe { eight::quantize(sums, values, origin, scale) }
-    }
-
-    #[inline(always)]
-    fn totals(self, sums: Sums) -> (f32, i32) {
-        // SAFETY: the processor has AVX2 (X1).
-        unsafe { eight::totals(sums) }
+        let (low, first) = unsafe { quantize8(sum.0, values.0, origin.0, scale, last) };
+        // SAFETY: the processor has AVX2 and FMA (X1).
+        let (high, second) = unsafe { quantize8(sum.1, values.1, origin.1, scale, last) };
+        (Pair(low, high), [first, second])
     }
 }

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::super::lanes::{Job, Lanes, Spread};
 use super::super::scalar::LANES;
-use super::eight::{self, Sums};
+use super::eight;
 
 /// Proof that the processor has AVX-512F and AVX-512 VNNI (X1). The few that have only the first are served by AVX2.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,23 @@ impl Avx512 {
         let index = unsafe { _mm512_loadu_epi32(index.as_ptr()) };
         // SAFETY: the processor has AVX-512F (X1).
         unsafe { _mm512_add_epi32(index, _mm512_set1_epi32(by as i32)) }
+    }
+}
+
+impl Avx512 {
+    /// Rows i, i + 4, i + 8 and i + 12, in order.
+    #[inline(always)]
+    fn every_fourth(self, rows: &[&[u64; 2]; LANES], i: usize) -> __m512i {
+        let [a, b, c, d] = [rows[i], rows[i + 4], rows[i + 8], rows[i + 12]];
+        // SAFETY:
+        // - the processor has AVX-512F (X1);
+        // - sixteen bytes are readable at each row (X2, by their types).
+        unsafe {
+            let v = _mm512_castsi128_si512(_mm_loadu_si128(a.as_ptr().cast()));
+            let v = _mm512_inserti32x4::<1>(v, _mm_loadu_si128(b.as_ptr().cast()));
+            let v = _mm512_inserti32x4::<2>(v, _mm_loadu_si128(c.as_ptr().cast()));
+            _mm512_inserti32x4::<3>(v, _mm_loadu_si128(d.as_ptr().cast()))
+        }
     }
 }
 
@@ -62,9 +79,9 @@ const fn places_of_three() -> [Places; 3] {
 impl Lanes for Avx512 {
     type Vector = __m512;
     type Ints = __m512i;
-    type Sums = Sums;
 
     const WIDE_BLOCK: bool = true;
+    const LAST_CELL: u8 = 255;
 
     #[inline(always)]
     fn vectorize<J: Job>(self, job: J) -> J::Output {
@@ -282,6 +299,14 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn store_ints(self, v: __m512i, to: &mut [i32; LANES]) {
+        // SAFETY:
+        // - the processor has AVX-512F (X1);
+        // - sixteen i32 are writable at `to` (X2, by its type).
+        unsafe { _mm512_storeu_epi32(to.as_mut_ptr(), v) }
+    }
+
+    #[inline(always)]
     fn add_dot(self, sum: __m512i, rows: &[[i32; LANES]; 2], query: &[i32; 2]) -> __m512i {
         let (first, second) = (self.load_ints(&rows[0]), self.load_ints(&rows[1]));
         // SAFETY: the processor has AVX-512F (X1).
@@ -290,6 +315,29 @@ impl Lanes for Avx512 {
         let sum = unsafe { _mm512_dpbusd_epi32(sum, first, queries[0]) };
         // SAFETY: the processor has AVX-512 VNNI (X1).
         unsafe { _mm512_dpbusd_epi32(sum, second, queries[1]) }
+    }
+
+    #[inline(always)]
+    fn add_moments(self, sum: __m512i, rows: &[[i32; LANES]; 2], shift: u8) -> __m512i {
+        // c (c - 128) and c (128 - 2 shift). What is subtracted from a byte flips its upper bit.
+        let bytes = |byte: i32| i32::from_le_bytes([byte as u8; 4]);
+        // SAFETY: the processor has AVX-512F (X1).
+        let flip = unsafe { _mm512_set1_epi32(bytes(128)) };
+        // SAFETY: the processor has AVX-512F (X1).
+        let rest = unsafe { _mm512_set1_epi32(bytes(128 - 2 * i32::from(shift))) };
+        let mut sum = sum;
+        for cells in rows {
+            let cells = self.load_ints(cells);
+            // Apart, so that only an addition waits for the one before.
+            // SAFETY: the processor has AVX-512F and AVX-512 VNNI (X1).
+            let dot = unsafe {
+                let dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), cells, rest);
+                _mm512_dpbusd_epi32(dot, cells, _mm512_xor_si512(cells, flip))
+            };
+            // SAFETY: the processor has AVX-512F (X1).
+            sum = unsafe { _mm512_add_epi32(sum, dot) };
+        }
+        sum
     }
 
     #[inline(always)]
@@ -308,20 +356,61 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn no_sums(self) -> Sums {
-        // SAFETY: the processor has AVX2, which AVX-512F includes (X1).
-        unsafe { eight::no_sums() }
+    fn columns(self, rows: &[&[u64; 2]; LANES]) -> [__m512i; 4] {
+        let (a, b) = (self.every_fourth(rows, 0), self.every_fourth(rows, 1));
+        let (c, d) = (self.every_fourth(rows, 2), self.every_fourth(rows, 3));
+        // Within each quarter, which holds four rows.
+        // SAFETY: the processor has AVX-512F (X1).
+        let (ab, cd) = unsafe { (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d)) };
+        // SAFETY: the processor has AVX-512F (X1).
+        let (first, second) =
+            unsafe { (_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd)) };
+        // SAFETY: the processor has AVX-512F (X1).
+        let (ab, cd) = unsafe { (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d)) };
+        // SAFETY: the processor has AVX-512F (X1).
+        let (third, fourth) =
+            unsafe { (_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd)) };
+        [first, second, third, fourth]
     }
 
     #[inline(always)]
-    fn quantize(self, sums: &mut Sums, values: &[f32; 8], origin: &[f32; 8], scale: f32) -> u64 {
-        // SAFETY: the processor has AVX2, which AVX-512F includes (X1).
-        unsafe { eight::quantize(sums, values, origin, scale) }
+    fn load_halves(self, low: &[f32; 8], high: &[f32; 8]) -> __m512 {
+        // SAFETY:
+        // - the processor has AVX, which AVX-512F includes (X1);
+        // - eight floats are readable at either (X2, by their types).
+        let (low, high) =
+            unsafe { (_mm256_loadu_ps(low.as_ptr()), _mm256_loadu_ps(high.as_ptr())) };
+        // SAFETY: the processor has AVX-512F (X1).
+        unsafe {
+            let v = _mm512_castps_pd(_mm512_castps256_ps512(low));
+            _mm512_castpd_ps(_mm512_insertf64x4::<1>(v, _mm256_castps_pd(high)))
+        }
     }
 
     #[inline(always)]
-    fn totals(self, sums: Sums) -> (f32, i32) {
-        // SAFETY: the processor has AVX2, which AVX-512F includes (X1).
-        unsafe { eight::totals(sums) }
+    fn quantize(
+        self,
+        sum: __m512,
+        values: __m512,
+        origin: __m512,
+        scale: f32,
+        last: f32,
+    ) -> (__m512, [u64; 2]) {
+        // SAFETY: the processor has AVX-512F (X1).
+        let place = unsafe { _mm512_mul_ps(_mm512_sub_ps(values, origin), _mm512_set1_ps(scale)) };
+        // SAFETY: the processor has AVX-512F (X1).
+        let inside = unsafe { _mm512_max_ps(place, _mm512_setzero_ps()) };
+        // SAFETY: the processor has AVX-512F (X1).
+        let cells = unsafe { _mm512_cvtps_epi32(_mm512_min_ps(inside, _mm512_set1_ps(last))) };
+        // SAFETY: the processor has AVX-512F (X1).
+        let off = unsafe { _mm512_sub_ps(place, _mm512_cvtepi32_ps(cells)) };
+        // SAFETY: the processor has AVX-512F (X1).
+        let sum = unsafe { _mm512_fmadd_ps(off, off, sum) };
+        let mut bytes = [0; 2];
+        // SAFETY:
+        // - the processor has AVX-512F (X1);
+        // - sixteen bytes are writable at `bytes` (X2, by its type).
+        unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(cells)) }
+        (sum, bytes)
     }
 }
