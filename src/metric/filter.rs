@@ -73,16 +73,20 @@ pub(super) struct Tile<'a> {
     pub(super) found: &'a mut Vec<Pair>,
 }
 
-impl Tile<'_> {
-    /// Takes the rows of a panel whose bits are set for one query.
-    #[inline(never)]
-    pub(super) fn take(&mut self, query: usize, panel: usize, mut lanes: u16) {
-        while lanes != 0 {
-            let row = panel * LANES + lanes.trailing_zeros() as usize;
-            lanes &= lanes - 1;
-            if row < self.row_count {
-                self.found.push(Pair { query: query as u32, row: row as u32 });
-            }
+/// Takes the rows of a panel whose bits are set for one query.
+#[inline(never)]
+pub(super) fn push_lanes(
+    mut lanes: u16,
+    query: usize,
+    panel: usize,
+    row_count: usize,
+    found: &mut Vec<Pair>,
+) {
+    while lanes != 0 {
+        let row = panel * LANES + lanes.trailing_zeros() as usize;
+        lanes &= lanes - 1;
+        if row < row_count {
+            found.push(Pair { query: query as u32, row: row as u32 });
         }
     }
 }
@@ -300,7 +304,7 @@ fn take<L: Lanes>(
         for (q, (&sum, &limit)) in sums.iter().zip(limits).enumerate() {
             let near = lanes.above(sum, limit);
             if near != 0 {
-                tile.take(group * GROUP + q, panel, near);
+                push_lanes(near, group * GROUP + q, panel, tile.row_count, tile.found);
             }
         }
     }

@@ -90,8 +90,14 @@ pub(super) trait Lanes: Copy {
         high: Self::Vector,
     ) -> Self::Vector;
 
+    /// sum + (a - b)^2. The difference is rounded, the square not: not for canonical sums.
+    fn add_square(self, sum: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
     /// One bit for each lane in which a is at most b, lane 0 the lowest.
     fn at_most(self, a: Self::Vector, b: Self::Vector) -> u16;
+
+    /// Whether in any lane a sum is at most its limit.
+    fn any_at_most(self, sums: &[Self::Vector; 4], limits: &[f32; 4]) -> bool;
 
     /// (a - b)^2, difference and square rounded.
     fn square(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;

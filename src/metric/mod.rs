@@ -27,6 +27,7 @@ mod sorted;
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tile;
+mod values;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -37,6 +38,7 @@ pub(crate) use level::Level;
 pub(crate) use scalar::distance;
 #[cfg(test)]
 use scalar::sum as scalar_sum;
+pub(crate) use values::ValueFilter;
 
 #[cfg(target_arch = "x86_64")]
 use lanes::Lanes;

@@ -4,10 +4,10 @@
 //! and M2 by doing the same additions in the same order, sixteen at a time.
 
 use super::Found;
-use super::STRIDE;
-use super::filter::{GROUP, Tile};
+use super::filter::{GROUP, Tile, push_lanes};
 use super::grid::OCTET;
 use super::scalar::{LANES, tree};
+use super::{STRIDE, values};
 
 /// `out[i * b + j]` = s(query i, row j), for b rows. The caller has checked that the lengths agree, and dim > 0.
 pub(super) fn tile(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
@@ -122,7 +122,7 @@ pub(super) fn quantize(
 }
 
 /// A filter, one panel after the other.
-pub(super) fn filter(mut tile: Tile<'_>) {
+pub(super) fn filter(tile: Tile<'_>) {
     let panels = tile.panels;
     for (group, queries) in tile.queries.chunks_exact(tile.octets_per_query).enumerate() {
         let rows = panels.cells.chunks_exact(panels.octets).zip(&panels.starts);
@@ -146,7 +146,30 @@ pub(super) fn filter(mut tile: Tile<'_>) {
                 let limit = tile.limits[query];
                 let near = (0..LANES).filter(|&lane| sums[lane] > limit);
                 let lanes = near.fold(0, |lanes, lane| lanes | 1 << lane);
-                tile.take(query, p, lanes);
+                push_lanes(lanes, query, p, tile.row_count, tile.found);
+            }
+        }
+    }
+}
+
+/// The same by the values themselves.
+pub(super) fn filter_values(tile: values::Tile<'_>) {
+    let dim = tile.dim;
+    for (group, queries) in tile.queries.chunks_exact(dim).enumerate() {
+        for (p, panel) in tile.panels.chunks_exact(dim).enumerate() {
+            let mut sums = [[0.0_f32; LANES]; GROUP];
+            for (query, column) in queries.iter().zip(panel) {
+                for (sums, query) in sums.iter_mut().zip(query) {
+                    for (sum, value) in sums.iter_mut().zip(&column.0) {
+                        *sum += (value - query) * (value - query);
+                    }
+                }
+            }
+            for (q, sums) in sums.iter().enumerate() {
+                let query = group * GROUP + q;
+                let near = (0..LANES).filter(|&lane| sums[lane] <= tile.limits[query]);
+                let lanes = near.fold(0, |lanes, lane| lanes | 1 << lane);
+                push_lanes(lanes, query, p, tile.row_count, tile.found);
             }
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! The choice rests on counts of what earlier queries took, not on clocks, so that the work done is reproducible too.
 
-use super::knn;
 use super::knn::Scratch;
+use super::{brute, knn};
 use crate::error::ReadError;
 use crate::tree::columns::Tree;
 
@@ -13,9 +13,12 @@ use crate::tree::columns::Tree;
 const VISIT: f64 = 400.0;
 const VALUE_IN_DESCENT: f64 = 0.12;
 const VALUE_IN_SCAN: f64 = 0.08;
-const VALUE_IN_SHARED_SCAN: f64 = 0.04;
+const VALUE_IN_SHARED_SCAN: f64 = 0.015;
+/// What it costs to bring a value into the form in which all queries of a scan meet it.
+const VALUE_PREPARED: f64 = 0.3;
 /// What a row costs in a scan besides its values: its sum is looked at.
 const ROW_IN_SCAN: f64 = 0.3;
+const ROW_IN_SHARED_SCAN: f64 = 0.1;
 
 /// Queries answered by the tree before the first choice, and one in how many after it, to see whether it still holds.
 const TRIALS: u64 = 4;
@@ -43,8 +46,8 @@ impl History {
     }
 }
 
-fn scan_cost(tree: &Tree, value: f64) -> f64 {
-    tree.slots() as f64 * (tree.dim as f64 * value + ROW_IN_SCAN)
+fn scan_cost(tree: &Tree, value: f64, row: f64) -> f64 {
+    tree.slots() as f64 * (tree.dim as f64 * value + row)
 }
 
 /// How a batch should be answered, judging by its first few queries.
@@ -56,10 +59,20 @@ pub(crate) enum Verdict {
     Unclear,
 }
 
-/// What `queries` of a batch say, that took so many visits and evaluations in the tree.
-pub(crate) fn judge_batch(tree: &Tree, queries: u64, visits: u64, evaluations: u64) -> Verdict {
+/// What the first `queries` of a batch of so many say, that took so many visits and evaluations in the tree.
+pub(crate) fn judge_batch(
+    tree: &Tree,
+    batch: usize,
+    queries: u64,
+    visits: u64,
+    evaluations: u64,
+) -> Verdict {
     let history = History { trials: queries, visits, evaluations, ..History::default() };
-    let (scan, descent) = (scan_cost(tree, VALUE_IN_SHARED_SCAN), history.descent_cost(tree));
+    // Whatever the number of threads, so that it leaves no trace.
+    let together = batch.min(brute::QUERIES_PER_PASS) as f64;
+    let value = VALUE_IN_SHARED_SCAN + VALUE_PREPARED / together;
+    let scan = scan_cost(tree, value, ROW_IN_SHARED_SCAN);
+    let descent = history.descent_cost(tree);
     // One query tells a great difference, several a small one.
     let clear = if queries < BATCH_TRIALS { CLEAR } else { 1.0 };
     if scan * clear < descent {
@@ -84,7 +97,7 @@ pub(crate) fn knn(
     let history = &mut scratch.history;
     history.queries += 1;
     let trial = history.trials < TRIALS || history.queries.is_multiple_of(TRIAL_EVERY);
-    if !trial && scan_cost(tree, VALUE_IN_SCAN) < history.descent_cost(tree) {
+    if !trial && scan_cost(tree, VALUE_IN_SCAN, ROW_IN_SCAN) < history.descent_cost(tree) {
         return knn::scan_all(tree, query, k, scratch);
     }
     let (visits, evaluations) = (scratch.visits, scratch.evaluations);

@@ -30,7 +30,7 @@ pub(crate) fn knn_batch(
         knn::knn(tree, query, k, &mut scratch)?;
         found.extend_from_slice(scratch.best.sorted(tree)?);
         tried += 1;
-        verdict = auto::judge_batch(tree, tried, scratch.visits, scratch.evaluations);
+        verdict = auto::judge_batch(tree, rows, tried, scratch.visits, scratch.evaluations);
     }
     let evaluations = scratch.evaluations;
     if verdict == Verdict::Scan {

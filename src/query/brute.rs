@@ -1,8 +1,7 @@
 //! The same answers without the tree: a blocked scan of every slot. The oracle of the tests and of `--brute-force`, and
 //! what batches fall back to ([`super::auto`]).
 //!
-//! A batch is scanned by filter and refine ([`super::refine`]), or by tiles of canonical sums where the filter does not tell
-//! rows apart. A few queries, or a few rows, go row by row.
+//! A batch is scanned by filter and refine ([`super::refine`]). A few queries, or a few rows, go row by row.
 
 use rayon::prelude::*;
 
@@ -16,7 +15,7 @@ use crate::metric;
 use crate::tree::columns::{Range, Tree};
 
 /// Queries that share one pass over the rows, at most.
-const QUERIES_PER_PASS: usize = 512;
+pub(super) const QUERIES_PER_PASS: usize = 512;
 
 /// Fewer queries, or rows, than this do not repay laying a grid and putting the rows on it.
 const FEW_QUERIES: usize = 4;
@@ -27,10 +26,6 @@ const TILE_BYTES: usize = 64 * 1024;
 
 /// Rows scanned for one query at a time.
 const ROWS_TOGETHER: u32 = 256;
-
-/// Queries whose sums are computed together without a filter, and sums that are looked at together.
-const QUERIES_PER_TILE: usize = 16;
-const SUMS_TOGETHER: usize = 16;
 
 /// For each of `queries` (row-major) its first min(k, live) neighbours, one query after the other.
 pub(crate) fn knn_batch(
@@ -48,8 +43,7 @@ pub(crate) fn knn_batch(
     }
     let grid = refine::grid(tree, queries)?;
     in_parallel(tree, queries, k, per_pass, |tree, queries, best| {
-        let is_done = refine::filter_and_refine(tree, queries, &grid, best, k)?;
-        if is_done { Ok(()) } else { tile_by_tile(tree, queries, best) }
+        refine::filter_and_refine(tree, queries, grid.as_ref(), best, k)
     })
 }
 
@@ -88,49 +82,6 @@ fn row_by_row(tree: &Tree, queries: &[f32], best: &mut [KBest]) -> Result<(), Re
             ahead.reach(tree, start.into());
             let rows = Range { start, count: ROWS_TOGETHER.min(slots - start) };
             scan(tree, query, rows, best, &mut found)?;
-        }
-    }
-    Ok(())
-}
-
-/// The canonical sum of every pair: where a filter lets too many through.
-fn tile_by_tile(tree: &Tree, queries: &[f32], best: &mut [KBest]) -> Result<(), ReadError> {
-    let dim = tree.dim;
-    let rows_per_tile = (TILE_BYTES / 2 / (4 * dim)).clamp(16, 1024) as u64;
-    let slots = u64::from(tree.slots());
-    let mut sums = Vec::new();
-    let mut ahead = Ahead::new(tree);
-    let mut first = 0;
-    while first < slots {
-        ahead.reach(tree, first);
-        let rows = tree.coordinates.chunk(first, rows_per_tile.min(slots - first))?;
-        let count = rows.len() / dim;
-        let groups = queries.chunks(QUERIES_PER_TILE * dim);
-        for (queries, best) in groups.zip(best.chunks_mut(QUERIES_PER_TILE)) {
-            sums.clear();
-            sums.resize(best.len() * count, 0.0);
-            tree.kernel.tile(queries, rows, dim, &mut sums);
-            for (best, sums) in best.iter_mut().zip(sums.chunks_exact(count)) {
-                offer_near(tree, best, first as u32, sums)?;
-            }
-        }
-        first += count as u64;
-    }
-    Ok(())
-}
-
-/// Offers what may enter of the slots from `first` on, whose sums these are.
-fn offer_near(tree: &Tree, best: &mut KBest, first: u32, sums: &[f32]) -> Result<(), ReadError> {
-    for (first, sums) in (first..).step_by(SUMS_TOGETHER).zip(sums.chunks(SUMS_TOGETHER)) {
-        // Mostly none is near; that is seen for all at once.
-        let least = sums.iter().copied().fold(f32::INFINITY, f32::min);
-        if least > best.sum_limit() {
-            continue;
-        }
-        for (slot, &sum) in (first..).zip(sums) {
-            if sum <= best.sum_limit() {
-                best.offer(tree, metric::distance(sum), slot)?;
-            }
         }
     }
     Ok(())

@@ -1,10 +1,10 @@
-//! Filter and refine: distances between rows as bytes tell which rows may be near a query, and only those get their
-//! canonical sum ([`Filter`]).
+//! Filter and refine: distances between rows as bytes ([`Filter`]), or sums in any order where bytes do not tell
+//! ([`ValueFilter`]), say which rows may be near a query, and only those get their canonical sum.
 
 use super::ahead::Ahead;
 use super::heap::KBest;
 use crate::error::ReadError;
-use crate::metric::{self, Filter, Grid, Pair};
+use crate::metric::{self, Filter, Grid, Pair, ValueFilter};
 use crate::tree::columns::Tree;
 
 /// Bytes of a tile: what the second-level cache holds well.
@@ -23,19 +23,25 @@ const PASSING_COST: f64 = 2000.0;
 /// Fewer rows than this for each of the first ones, and all rows are first ones.
 const LEAST_STEP: f64 = 3.0;
 
-/// A filter that lets one pair in so many through is of no use.
-const MANY: usize = 8;
-
 /// From this dimension on it is worth asking whether a part of the row tells enough.
 const LONG_ROW: usize = 32;
+
+/// Up to this dimension the values themselves are compared at once: an octet of bytes would be half empty.
+const SHORT_ROW: usize = 5;
+
+/// Filtering a pair by the values costs as much as filtering by so many times the bytes.
+const VALUES_COST: usize = 7;
 
 /// Refining one pair costs as much as filtering by this many octets, and by this many more for each octet of a row.
 const REFINE_COST: usize = 600;
 const REFINE_OCTET: usize = 6;
 
-/// A grid for the rows and the queries, chosen by some of both.
-pub(super) fn grid(tree: &Tree, queries: &[f32]) -> Result<Grid, ReadError> {
+/// A grid for the rows and the queries, chosen by some of both; `None` if rows are too short to be put on one.
+pub(super) fn grid(tree: &Tree, queries: &[f32]) -> Result<Option<Grid>, ReadError> {
     let (slots, dim) = (tree.slots() as usize, tree.dim);
+    if dim <= SHORT_ROW {
+        return Ok(None);
+    }
     let count = queries.len() / dim;
     let mut rows = Vec::with_capacity(SAMPLE_ROWS * dim);
     for i in 0..SAMPLE_ROWS {
@@ -46,60 +52,49 @@ pub(super) fn grid(tree: &Tree, queries: &[f32]) -> Result<Grid, ReadError> {
         let query = i * count / SAMPLE_QUERIES.min(count);
         some_queries.extend_from_slice(&queries[query * dim..][..dim]);
     }
-    Ok(Grid::new(tree.kernel, &rows, &some_queries, dim))
+    Ok(Some(Grid::new(tree.kernel, &rows, &some_queries, dim)))
 }
 
-/// Offers every row that the filter lets through; false if that would be too many, and nothing has come of it.
+/// Offers every row that the filter lets through.
 ///
 /// A few rows from everywhere come first, so that there are limits when all the others come, in the order in which they
 /// lie: there neighbours follow each other, and without limits all of a neighbourhood would pass.
 pub(super) fn filter_and_refine(
     tree: &Tree,
     queries: &[f32],
-    grid: &Grid,
+    grid: Option<&Grid>,
     best: &mut [KBest],
     k: usize,
-) -> Result<bool, ReadError> {
+) -> Result<(), ReadError> {
     let slots = tree.slots();
     let step = first_rows_step(slots, tree.dim, k);
-    let mut pass = Pass::new(tree, queries, grid, best);
-    let (mut seen, first_rows) = (0, slots.div_ceil(step));
+    let mut pass = Pass::new(tree, queries, grid, best, k);
+    let first_rows = slots.div_ceil(step);
     let hop = coprime(first_rows);
     let first_row = |i: u32| (u64::from(i) * u64::from(hop) % u64::from(first_rows)) as u32 * step;
-    while seen < first_rows {
+    while pass.seen < first_rows {
+        let seen = pass.seen;
         let count = FIRST_TILE_ROWS.max(seen / 2).min(pass.tile_rows()).min(first_rows - seen);
         pass.rows.clear();
         for i in seen..seen + count {
             pass.rows.push(tree.coordinates.row(first_row(i).into())?);
         }
         pass.take_rows(|row| Some(first_row(seen + row)))?;
-        seen += count;
     }
     let mut first = if step == 1 { slots } else { 0 };
     let mut ahead = Ahead::new(tree);
     while first < slots {
         ahead.reach(tree, first.into());
-        let count = pass.tile_rows().min(slots - first);
+        let (start, end) = (first, first + pass.tile_rows().min(slots - first));
         pass.rows.clear();
-        let (start, end) = (first, first + count);
         while first < end {
             let rows = tree.coordinates.chunk(first.into(), (end - first).into())?;
             pass.rows.extend(rows.chunks_exact(tree.dim));
             first += (rows.len() / tree.dim) as u32;
         }
-        let found =
-            pass.take_rows(|row| Some(start + row).filter(|slot| !slot.is_multiple_of(step)))?;
-        let pairs = pass.best.len() * count as usize;
-        if found > pairs / MANY && pass.octets == grid.octets() {
-            let live = tree.live()?;
-            best.iter_mut().for_each(|best| best.reset(tree, k, live));
-            return Ok(false);
-        }
-        if tree.dim >= LONG_ROW {
-            pass.octets = next_octets(grid.octets(), pass.octets, found, pairs);
-        }
+        pass.take_rows(|row| Some(start + row).filter(|slot| !slot.is_multiple_of(step)))?;
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Every how manieth row comes first. Of m first rows each costs a little, and of all rows about k/m pass for want of a
@@ -126,10 +121,11 @@ fn coprime(n: u32) -> u32 {
 struct Pass<'a> {
     tree: &'a Tree,
     queries: &'a [f32],
-    filter: Filter<'a>,
-    /// Octets to filter by.
-    octets: usize,
+    k: usize,
+    sieve: Sieve<'a>,
     best: &'a mut [KBest],
+    /// Rows of all tiles so far.
+    seen: u32,
     /// Of the tile.
     rows: Vec<&'a [f32]>,
     limits: Vec<f32>,
@@ -137,11 +133,33 @@ struct Pass<'a> {
     sums: Vec<f32>,
 }
 
+/// What tells which rows may be near.
+enum Sieve<'a> {
+    /// So many octets of a row's bytes, of so many that it has.
+    Bytes { filter: Filter<'a>, octets: usize, all: usize },
+    /// Where bytes do not tell.
+    Values(ValueFilter),
+}
+
 impl<'a> Pass<'a> {
-    fn new(tree: &'a Tree, queries: &'a [f32], grid: &'a Grid, best: &'a mut [KBest]) -> Self {
-        let filter = Filter::new(grid, tree.kernel, tree.slack, queries);
+    fn new(
+        tree: &'a Tree,
+        queries: &'a [f32],
+        grid: Option<&'a Grid>,
+        best: &'a mut [KBest],
+        k: usize,
+    ) -> Self {
+        let sieve = match grid {
+            Some(grid) => Sieve::Bytes {
+                filter: Filter::new(grid, tree.kernel, tree.slack, queries),
+                octets: grid.octets(),
+                all: grid.octets(),
+            },
+            None => Sieve::by_values(tree, queries),
+        };
+        let k = k.min(tree.slots() as usize);
         let (rows, limits, found, sums) = Default::default();
-        Pass { tree, queries, filter, octets: grid.octets(), best, rows, limits, found, sums }
+        Pass { tree, queries, k, sieve, best, seen: 0, rows, limits, found, sums }
     }
 
     /// Rows of a tile, at most.
@@ -149,16 +167,23 @@ impl<'a> Pass<'a> {
         (TILE_BYTES / (4 * self.tree.dim)).next_multiple_of(FIRST_TILE_ROWS as usize) as u32
     }
 
-    /// Offers those of the tile's rows that the filter lets through; how many these were. `slot_of`: a row's slot, if it
-    /// is to be looked at.
-    fn take_rows(&mut self, slot_of: impl Fn(u32) -> Option<u32>) -> Result<usize, ReadError> {
-        let Pass { tree, queries, filter, octets, best, rows, limits, found, sums } = self;
+    /// Offers those of the tile's rows that the filter lets through. `slot_of`: a row's slot, if it is to be looked at.
+    fn take_rows(&mut self, slot_of: impl Fn(u32) -> Option<u32>) -> Result<(), ReadError> {
+        let Pass { tree, queries, sieve, best, rows, limits, found, sums, .. } = self;
         found.clear();
         sums.clear();
         limits.clear();
-        filter.load(rows, *octets);
-        filter.near(best.iter().map(KBest::radius), found);
         limits.extend(best.iter().map(KBest::sum_limit));
+        match sieve {
+            Sieve::Bytes { filter, octets, .. } => {
+                filter.load(rows, *octets);
+                filter.near(best.iter().map(KBest::radius), found);
+            }
+            Sieve::Values(filter) => {
+                filter.load(rows);
+                filter.near(limits, found);
+            }
+        }
         tree.kernel.pair_sums(queries, rows, limits, found, sums);
         for (pair, &sum) in found.iter().zip(&*sums) {
             let best = &mut best[pair.query as usize];
@@ -169,16 +194,37 @@ impl<'a> Pass<'a> {
                 best.offer(tree, metric::distance(sum), slot)?;
             }
         }
-        Ok(found.len())
+        self.adapt();
+        self.seen += self.rows.len() as u32;
+        Ok(())
+    }
+
+    /// Filters more or less finely from now on, by what the last tile let through. Counts decide, not clocks.
+    fn adapt(&mut self) {
+        let Sieve::Bytes { octets, all, .. } = &mut self.sieve else { return };
+        let (queries, rows, all) = (self.best.len(), self.rows.len(), *all);
+        let pairs = queries * rows;
+        // Of r rows after s others k r/s are among the k best so far, if they come in any order.
+        let due = 2 * self.k * rows / (self.seen as usize).max(1);
+        let refining = |found: usize| found * (REFINE_COST + REFINE_OCTET * all);
+        let wrongly = self.found.len().saturating_sub(queries * due.min(rows));
+        if *octets == all && refining(wrongly) > VALUES_COST * pairs * all {
+            self.sieve = Sieve::by_values(self.tree, self.queries);
+        } else if self.tree.dim >= LONG_ROW && due < self.k {
+            *octets = next_octets(all, *octets, refining(self.found.len()), pairs * *octets);
+        }
+    }
+}
+
+impl Sieve<'_> {
+    fn by_values(tree: &Tree, queries: &[f32]) -> Self {
+        Sieve::Values(ValueFilter::new(tree.kernel, tree.slack, queries, tree.dim))
     }
 }
 
 /// How many octets to filter by next: fewer while refining what they let through costs little, more when it costs much.
-/// Counts decide, not clocks.
-fn next_octets(all: usize, octets: usize, found: usize, pairs: usize) -> usize {
+fn next_octets(all: usize, octets: usize, refining: usize, filtering: usize) -> usize {
     let step = all.div_ceil(16);
-    let refining = found * (REFINE_COST + REFINE_OCTET * all);
-    let filtering = pairs * octets;
     if refining * 8 < filtering {
         octets.saturating_sub(step).max(step)
     } else if refining * 3 > filtering {

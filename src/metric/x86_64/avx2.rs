@@ -427,6 +427,31 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn add_square(self, sum: Pair, a: Pair, b: Pair) -> Pair {
+        // SAFETY: the processor has AVX2 (X1).
+        let (low, high) = unsafe { (_mm256_sub_ps(a.0, b.0), _mm256_sub_ps(a.1, b.1)) };
+        // SAFETY: the processor has AVX2 and FMA (X1).
+        unsafe { Pair(_mm256_fmadd_ps(low, low, sum.0), _mm256_fmadd_ps(high, high, sum.1)) }
+    }
+
+    #[inline(always)]
+    fn any_at_most(self, sums: &[Pair; 4], limits: &[f32; 4]) -> bool {
+        // SAFETY: the processor has AVX2 (X1).
+        let mut any = unsafe { _mm256_setzero_ps() };
+        for (sum, &limit) in sums.iter().zip(limits) {
+            let limit = self.splat(limit);
+            // SAFETY: the processor has AVX2 (X1).
+            any = unsafe {
+                let low = _mm256_cmp_ps::<_CMP_LE_OQ>(sum.0, limit.0);
+                let high = _mm256_cmp_ps::<_CMP_LE_OQ>(sum.1, limit.1);
+                _mm256_or_ps(any, _mm256_or_ps(low, high))
+            };
+        }
+        // SAFETY: the processor has AVX2 (X1).
+        unsafe { _mm256_movemask_ps(any) != 0 }
+    }
+
+    #[inline(always)]
     fn fold8(self, a: Pair, b: Pair) -> Pair {
         Pair(self.add8(a.0, a.1), self.add8(b.0, b.1))
     }

@@ -219,6 +219,23 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn add_square(self, sum: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the processor has AVX-512F (X1).
+        let difference = unsafe { _mm512_sub_ps(a, b) };
+        // SAFETY: the processor has AVX-512F (X1).
+        unsafe { _mm512_fmadd_ps(difference, difference, sum) }
+    }
+
+    #[inline(always)]
+    fn any_at_most(self, sums: &[__m512; 4], limits: &[f32; 4]) -> bool {
+        let mut any = 0;
+        for (&sum, &limit) in sums.iter().zip(limits) {
+            any |= self.at_most(sum, self.splat(limit));
+        }
+        any != 0
+    }
+
+    #[inline(always)]
     fn fold8(self, a: __m512, b: __m512) -> __m512 {
         // In quarters of four lanes: (a0 a1 b0 b1) + (a2 a3 b2 b3).
         // SAFETY: the processor has AVX-512F (X1).
