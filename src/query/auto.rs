@@ -7,18 +7,23 @@ use super::{brute, knn};
 use crate::error::ReadError;
 use crate::tree::columns::Tree;
 
-/// What things cost in nanoseconds, roughly, on present processors; only the ratios matter. A visit is a few cache
-/// misses. A value of a row met in a descent is dearer than one in a scan, and in a scan that serves one query dearer
-/// than in one that serves several.
-const VISIT: f64 = 400.0;
-const VALUE_IN_DESCENT: f64 = 0.12;
-const VALUE_IN_SCAN: f64 = 0.08;
-const VALUE_IN_SHARED_SCAN: f64 = 0.015;
-/// What it costs to bring a value into the form in which all queries of a scan meet it.
-const VALUE_PREPARED: f64 = 0.3;
-/// What a row costs in a scan besides its values: its sum is looked at.
+/// What things cost in nanoseconds, roughly, on present processors; only the ratios matter.
+///
+/// In a descent: a visit of a node, a row, and one of its values.
+const VISIT: f64 = 120.0;
+const ROW_IN_DESCENT: f64 = 1.5;
+const VALUE_IN_DESCENT: f64 = 0.1;
+
+/// In a scan for one query: a row, and one of its values.
 const ROW_IN_SCAN: f64 = 0.3;
-const ROW_IN_SHARED_SCAN: f64 = 0.1;
+const VALUE_IN_SCAN: f64 = 0.08;
+
+/// In a scan for many queries, for each of them: a row, one of its values, and what there is once, the best being sums
+/// computed anew. A value has to be brought into the form in which all queries meet it.
+const ROW_IN_SHARED_SCAN: f64 = 0.04;
+const VALUE_IN_SHARED_SCAN: f64 = 0.015;
+const QUERY_IN_SHARED_SCAN: f64 = 3000.0;
+const VALUE_PREPARED: f64 = 0.3;
 
 /// Queries answered by the tree before the first choice, and one in how many after it, to see whether it still holds.
 const TRIALS: u64 = 4;
@@ -42,7 +47,7 @@ impl History {
     fn descent_cost(&self, tree: &Tree) -> f64 {
         let visits = self.visits as f64 / self.trials as f64;
         let evaluations = self.evaluations as f64 / self.trials as f64;
-        visits * VISIT + evaluations * tree.dim as f64 * VALUE_IN_DESCENT
+        visits * VISIT + evaluations * (tree.dim as f64 * VALUE_IN_DESCENT + ROW_IN_DESCENT)
     }
 }
 
@@ -71,7 +76,7 @@ pub(crate) fn judge_batch(
     // Whatever the number of threads, so that it leaves no trace.
     let together = batch.min(brute::QUERIES_PER_PASS) as f64;
     let value = VALUE_IN_SHARED_SCAN + VALUE_PREPARED / together;
-    let scan = scan_cost(tree, value, ROW_IN_SHARED_SCAN);
+    let scan = scan_cost(tree, value, ROW_IN_SHARED_SCAN) + QUERY_IN_SHARED_SCAN;
     let descent = history.descent_cost(tree);
     // One query tells a great difference, several a small one.
     let clear = if queries < BATCH_TRIALS { CLEAR } else { 1.0 };
