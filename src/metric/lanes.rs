@@ -93,6 +93,9 @@ pub(super) trait Lanes: Copy {
     /// sum + (a - b)^2. The difference is rounded, the square not: not for canonical sums.
     fn add_square(self, sum: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
+    /// The smaller of a and b, neither being a NaN.
+    fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
     /// One bit for each lane in which a is at most b, lane 0 the lowest.
     fn at_most(self, a: Self::Vector, b: Self::Vector) -> u16;
 

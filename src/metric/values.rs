@@ -127,6 +127,16 @@ fn panels_at_once<L: Lanes, const P: usize>(
                 }
             }
         }
+        // Mostly none is near; that is seen for all at once.
+        let mut least = sums[0];
+        for sums in &sums[1..] {
+            for (least, &sum) in least.iter_mut().zip(sums) {
+                *least = lanes.min(*least, sum);
+            }
+        }
+        if !lanes.any_at_most(&least, &limits) {
+            continue;
+        }
         for (p, sums) in sums.iter().enumerate() {
             if lanes.any_at_most(sums, &limits) {
                 for (q, (&sum, &limit)) in sums.iter().zip(&limits).enumerate() {

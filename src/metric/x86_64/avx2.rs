@@ -435,6 +435,12 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn min(self, a: Pair, b: Pair) -> Pair {
+        // SAFETY: the processor has AVX (X1).
+        unsafe { Pair(_mm256_min_ps(a.0, b.0), _mm256_min_ps(a.1, b.1)) }
+    }
+
+    #[inline(always)]
     fn any_at_most(self, sums: &[Pair; 4], limits: &[f32; 4]) -> bool {
         // SAFETY: the processor has AVX2 (X1).
         let mut any = unsafe { _mm256_setzero_ps() };

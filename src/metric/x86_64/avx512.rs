@@ -227,6 +227,12 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the processor has AVX-512F (X1).
+        unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
     fn any_at_most(self, sums: &[__m512; 4], limits: &[f32; 4]) -> bool {
         let mut any = 0;
         for (&sum, &limit) in sums.iter().zip(limits) {
