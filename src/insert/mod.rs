@@ -13,6 +13,7 @@
 pub(crate) mod apply;
 pub(crate) mod batch;
 pub(crate) mod conflict;
+mod group;
 pub(crate) mod journal;
 pub(crate) mod layout;
 pub(crate) mod locate;
@@ -22,6 +23,7 @@ pub(crate) mod redistribute;
 pub(crate) mod remove;
 pub(crate) mod report;
 pub(crate) mod root;
+mod scope;
 pub(crate) mod scratch;
 pub(crate) mod source;
 pub(crate) mod split;

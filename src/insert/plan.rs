@@ -1,19 +1,19 @@
 //! Stage: what becomes of each node that receives points.
 //!
-//! The batch is grouped by target node. A group that fits the bucket, in number and in distance, is appended as a run;
-//! one that does not is split together with the bucket. A subtree that has grown too much since it was built is built
-//! anew, the topmost one first, because many small batches leave a worse tree than one large one. Groups are independent
-//! of each other, hence planned in parallel, the largest first.
+//! The batch comes grouped by target node ([`super::group`]). A group that fits the bucket, in number and in distance
+//! ([`super::scope`]), is appended as a run; one that does not is split together with the bucket, or with all below the
+//! node if that is to be rebuilt. Groups are independent of each other, hence planned in parallel, the largest first.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use rayon::prelude::*;
 
 use super::batch::Batch;
+use super::group::{Group, group};
 use super::locate::Placements;
 use super::report::Work;
 use super::root::choose_root;
+use super::scope::{are_enough, bucket_scope};
 use super::source::{Moved, Point, Source};
 use super::split::{Body, Branch, Share, Splitter};
 use super::{Context, Stop};
@@ -24,25 +24,6 @@ use crate::format::rows::{
 use crate::metric::{self, Level};
 use crate::tree::columns::{Links, ROOT, Range, Tree, too_many_nodes};
 use crate::tree::root_level;
-
-/// A subtree is rebuilt when it holds more than 3 points for every 2 that it was built with. At twice as many, sheets of 4
-/// dimensions that come sorted cost a query a tenth more, and a hundred batches write a fifth less.
-const REBUILD_GROWTH: (u64, u64) = (3, 2);
-
-/// A batch rebuilds at most this many times its own points, or this many buckets of points if that is more. So a version
-/// costs in proportion to its batch, and no batch pays for all before it. Larger subtrees are left as they are: it
-/// is the structure near the leaves that ages.
-const REBUILT_PER_POINT: u64 = 96;
-const REBUILT_BUCKETS: u64 = 64;
-
-/// A subtree is also rebuilt when its node links this many later ranges, which are rewritten as a whole.
-const REBUILD_RUNS: u16 = 4096;
-
-/// With more than this many it is rebuilt even if that takes more memory than there should be.
-const LAST_RUNS: u16 = 60_000;
-
-/// A node that links so many later ranges waits for one more row out of scope before it links another.
-const RUNS_PER_STRANGER: usize = 16;
 
 /// What becomes of a node's present rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,13 +62,6 @@ pub(crate) enum Changes {
     Root(Branch),
     /// Ascending by node; none is below another.
     Nodes(Vec<Change>),
-}
-
-/// Points of the batch for one node, or for one subtree that is rebuilt.
-struct Group {
-    node: u32,
-    rebuild: bool,
-    points: Vec<Point>,
 }
 
 pub(crate) fn plan(
@@ -133,67 +107,6 @@ fn share_wall_time(work: &mut Work, wall: std::time::Duration) {
     } else {
         times.group += wall;
     }
-}
-
-/// Groups the batch by node, and merges the groups below each node that is to be rebuilt, which come to `most` points
-/// in all, or fewer.
-fn group(tree: &Tree, placements: &Placements, most: u64) -> Result<Vec<Group>, ReadError> {
-    let mut by_node: BTreeMap<u32, Vec<Point>> = BTreeMap::new();
-    for (point, &node) in placements.nodes.iter().enumerate() {
-        by_node.entry(node).or_default().push(point as Point);
-    }
-    let mut gained: BTreeMap<u32, u64> = BTreeMap::new();
-    for (&target, points) in &by_node {
-        let mut node = Some(target);
-        while let Some(n) = node {
-            *gained.entry(n).or_insert(0) += points.len() as u64;
-            node = tree.parent(n)?;
-        }
-    }
-    let batch = placements.nodes.len() as u64;
-    let mut budget = (REBUILT_PER_POINT * batch).max(REBUILT_BUCKETS * tree.leaf_capacity as u64);
-    budget = budget.min(most);
-    // Parents come before their children.
-    let mut overgrown = BTreeSet::new();
-    for (&node, &gain) in &gained {
-        let live = tree.counts.get(node as u64)?.live as u64 + gain;
-        let built = tree.nodes.get(node as u64)?.built as u64;
-        let link = tree.link(node)?;
-        let mut has_children = false;
-        tree.for_children(node, &link, |_| {
-            has_children = true;
-            Ok(())
-        })?;
-        let (now, then) = REBUILD_GROWTH;
-        let grown = then * live > now * built && live >= 2 * tree.leaf_capacity as u64;
-        let full = link.run_count >= REBUILD_RUNS && (live <= most || link.run_count > LAST_RUNS);
-        let due = full || (grown && live <= budget);
-        if has_children && due && ancestor_in(tree, node, &overgrown)?.is_none() {
-            budget = budget.saturating_sub(live);
-            overgrown.insert(node);
-        }
-    }
-    let mut groups: BTreeMap<u32, Group> = BTreeMap::new();
-    for (target, points) in by_node {
-        let rebuilt = ancestor_in(tree, target, &overgrown)?;
-        let node = rebuilt.unwrap_or(target);
-        let rebuild = rebuilt.is_some();
-        let group = groups.entry(node).or_insert(Group { node, rebuild, points: Vec::new() });
-        group.points.extend(points);
-    }
-    Ok(groups.into_values().collect())
-}
-
-/// The node itself or the one above it that is in `nodes`, of which none is above another.
-fn ancestor_in(tree: &Tree, node: u32, nodes: &BTreeSet<u32>) -> Result<Option<u32>, ReadError> {
-    let mut node = Some(node);
-    while let Some(n) = node.filter(|_| !nodes.is_empty()) {
-        if nodes.contains(&n) {
-            return Ok(node);
-        }
-        node = tree.parent(n)?;
-    }
-    Ok(None)
 }
 
 fn plan_groups(
@@ -256,7 +169,8 @@ impl Planner<'_> {
         let capacity = flat.max(tree.leaf_capacity as u64 - 1);
         let mut scope = bucket_scope(tree, node, &link)?;
         let strangers = far.iter().filter(|&p| sums(p) > scope).count();
-        if strangers == 0 || !self.are_enough(strangers, scope, node, &link)? {
+        let center = center(tree, node)?;
+        if strangers == 0 || !are_enough(tree, node, &link, center, strangers, scope)? {
             scope = f32::INFINITY;
         }
         let splits =
@@ -287,7 +201,6 @@ impl Planner<'_> {
 
         let source = Source { dim: tree.dim, seed: tree.seed, batch: self.batch, moved: &moved };
         let splitter = Splitter::new(tree, self.context, source);
-        let center = center(tree, node)?;
         let first_moved = self.batch.ids.len();
         let old = |range: std::ops::Range<usize>| {
             range.map(|i| (first_moved + i) as Point).collect::<Vec<Point>>()
@@ -327,29 +240,6 @@ impl Planner<'_> {
             root: None,
             dropped: Vec::new(),
         })
-    }
-
-    /// True if so many new rows out of scope, and those that the bucket has already, make it worth linking one more range of
-    /// children. A few ranges cost nothing; where there are many, rows wait for others in the bucket.
-    fn are_enough(
-        &self,
-        strangers: usize,
-        scope: f32,
-        node: u32,
-        link: &Links,
-    ) -> Result<bool, ReadError> {
-        let tree = self.tree;
-        let wanted = usize::from(link.run_count) / RUNS_PER_STRANGER;
-        let (mut strangers, mut sums) = (strangers, Vec::new());
-        if strangers <= wanted {
-            let center = center(tree, node)?;
-            tree.for_bucket(node, link, |range| {
-                tree.sums(&tree.coordinates, range, center, &mut sums)?;
-                strangers += sums.iter().filter(|&&sum| sum > scope).count();
-                Ok(())
-            })?;
-        }
-        Ok(strangers > wanted)
     }
 
     /// Splits everything below a node anew, under the same center and level unless it is the root.
@@ -413,19 +303,6 @@ impl Planner<'_> {
             dropped,
         })
     }
-}
-
-/// The largest sum to its center that a row in the bucket of a node should have: 4^l for the level l of the lowest child. A
-/// split leaves none beyond. If later rows were let in from anywhere up to the node's own level, the own radius would
-/// grow to that, and every query that passes would scan the bucket: they become children instead.
-fn bucket_scope(tree: &Tree, node: u32, link: &Links) -> Result<f32, ReadError> {
-    let mut lowest = None;
-    tree.for_children(node, link, |block| {
-        tree.nodes.for_chunks(block.start as u64, block.count as u64, |_, rows| {
-            lowest = rows.iter().map(|row| row.level).chain(lowest).min();
-        })
-    })?;
-    Ok(lowest.map_or(f32::INFINITY, |level| Level::new(level).pow4()))
 }
 
 /// Takes the newest runs of a kind out of `runs` while they are not longer than what has been gathered already, so that
@@ -539,90 +416,4 @@ pub(crate) fn new_link(
         link.flags |= COUNT_UNEQUAL_TWINS;
     }
     link
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::options::{CreateOptions, OpenOptions};
-    use crate::store::Store;
-
-    /// Rows in buckets of nodes with children, and how many of them are out of scope.
-    fn out_of_scope(tree: &Tree) -> (u64, u64) {
-        let (mut rows, mut out) = (0, 0);
-        let mut pending = vec![ROOT];
-        let mut sums = Vec::new();
-        while let Some(node) = pending.pop() {
-            let link = tree.link(node).unwrap();
-            let scope = bucket_scope(tree, node, &link).unwrap();
-            tree.for_children(node, &link, |block| {
-                pending.extend(block.start..block.start + block.count);
-                Ok(())
-            })
-            .unwrap();
-            let center = tree.centers.row(node as u64).unwrap();
-            tree.for_bucket(node, &link, |range| {
-                tree.sums(&tree.coordinates, range, center, &mut sums)?;
-                if scope < f32::INFINITY {
-                    rows += sums.len() as u64;
-                    out += sums.iter().filter(|&&sum| sum > scope).count() as u64;
-                }
-                Ok(())
-            })
-            .unwrap();
-        }
-        (rows, out)
-    }
-
-    #[test]
-    fn batches_leave_buckets_about_as_wide_as_a_split_does() {
-        let mut state = 3_u64;
-        let mut uniform = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 40) as f32 / (1 << 24) as f32
-        };
-        for (dim, leaf_capacity) in [(2, 8), (3, 32), (12, 16)] {
-            let mut points: Vec<Vec<f32>> =
-                (0..6000).map(|_| (0..dim).map(|_| uniform()).collect()).collect();
-            points.sort_by(|a, b| a[0].total_cmp(&b[0]));
-            let options = CreateOptions::new(dim).leaf_capacity(leaf_capacity);
-            let mut store = Store::in_memory(options, OpenOptions::new()).unwrap();
-            // Sorted, then more of the same everywhere.
-            let more: Vec<Vec<f32>> =
-                (0..2000).map(|_| (0..dim).map(|_| uniform()).collect()).collect();
-            for batch in points.chunks(500).chain(more.chunks(40)) {
-                store.insert(&batch.concat()).unwrap();
-            }
-            let snapshot = store.latest().unwrap();
-            let (rows, out) = out_of_scope(snapshot.tree());
-            assert!(rows > 10, "dimension {dim}: {rows} rows");
-            assert!(out * 20 <= rows, "dimension {dim}: {out} of {rows} rows");
-        }
-    }
-
-    /// Points that come one by one, each where no child reaches: they must not make a list as long as they are many.
-    #[test]
-    fn points_out_of_scope_do_not_lengthen_the_list_of_ranges_one_by_one() {
-        let mut state = 11_u64;
-        let mut uniform = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 40) as f32 / (1 << 24) as f32
-        };
-        let dim = 40;
-        let options = CreateOptions::new(dim).leaf_capacity(8);
-        let mut store = Store::in_memory(options, OpenOptions::new()).unwrap();
-        // A cluster below the root, which so has children, and corners of a cube, far from each other.
-        let cluster: Vec<f32> = (0..400 * dim).map(|_| 0.1 * uniform()).collect();
-        store.insert(&cluster).unwrap();
-        let points = 1500;
-        for _ in 0..points {
-            let corner: Vec<f32> = (0..dim).map(|_| (2.0 * uniform()).floor()).collect();
-            store.insert(&corner).unwrap();
-        }
-        let snapshot = store.latest().unwrap();
-        let tree = snapshot.tree();
-        let most = (0..tree.node_rows()).map(|node| tree.link(node).unwrap().run_count).max();
-        assert!(most.unwrap() < 300, "{most:?} ranges for {points} points");
-        assert!(crate::tree::check::check(tree).unwrap().is_empty());
-    }
 }
