@@ -66,7 +66,7 @@ pub(super) fn filter_and_refine(
     best: &mut [KBest],
     k: usize,
 ) -> Result<(), ReadError> {
-    let slots = tree.slots();
+    let (slots, tile_rows) = (tree.slots(), tile_rows(tree.dim));
     let step = first_rows_step(slots, tree.dim, k);
     let mut pass = Pass::new(tree, queries, grid, best, k);
     let first_rows = slots.div_ceil(step);
@@ -74,7 +74,7 @@ pub(super) fn filter_and_refine(
     let first_row = |i: u32| (u64::from(i) * u64::from(hop) % u64::from(first_rows)) as u32 * step;
     while pass.seen < first_rows {
         let seen = pass.seen;
-        let count = FIRST_TILE_ROWS.max(seen / 2).min(pass.tile_rows()).min(first_rows - seen);
+        let count = FIRST_TILE_ROWS.max(seen / 2).min(tile_rows).min(first_rows - seen);
         pass.rows.clear();
         for i in seen..seen + count {
             pass.rows.push(tree.coordinates.row(first_row(i).into())?);
@@ -85,7 +85,7 @@ pub(super) fn filter_and_refine(
     let mut ahead = Ahead::new(tree);
     while first < slots {
         ahead.reach(tree, first.into());
-        let (start, end) = (first, first + pass.tile_rows().min(slots - first));
+        let (start, end) = (first, first + tile_rows.min(slots - first));
         pass.rows.clear();
         while first < end {
             let rows = tree.coordinates.chunk(first.into(), (end - first).into())?;
@@ -95,6 +95,11 @@ pub(super) fn filter_and_refine(
         pass.take_rows(|row| Some(start + row).filter(|slot| !slot.is_multiple_of(step)))?;
     }
     Ok(())
+}
+
+/// Rows of a tile, at most; however long they are, some.
+fn tile_rows(dim: usize) -> u32 {
+    (TILE_BYTES / (4 * dim)).max(1).next_multiple_of(FIRST_TILE_ROWS as usize) as u32
 }
 
 /// Every how manieth row comes first. Of m first rows each costs a little, and of all rows about k/m pass for want of a
@@ -162,11 +167,6 @@ impl<'a> Pass<'a> {
         Pass { tree, queries, k, sieve, best, seen: 0, rows, limits, found, sums }
     }
 
-    /// Rows of a tile, at most.
-    fn tile_rows(&self) -> u32 {
-        (TILE_BYTES / (4 * self.tree.dim)).next_multiple_of(FIRST_TILE_ROWS as usize) as u32
-    }
-
     /// Offers those of the tile's rows that the filter lets through. `slot_of`: a row's slot, if it is to be looked at.
     fn take_rows(&mut self, slot_of: impl Fn(u32) -> Option<u32>) -> Result<(), ReadError> {
         let Pass { tree, queries, sieve, best, rows, limits, found, sums, .. } = self;
@@ -231,5 +231,37 @@ fn next_octets(all: usize, octets: usize, refining: usize, filtering: usize) -> 
         (octets + step).min(all)
     } else {
         octets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metric::MAX_DIM;
+    use crate::options::{CreateOptions, OpenOptions};
+    use crate::store::Store;
+
+    #[test]
+    fn a_tile_has_rows_whatever_the_dimension() {
+        for dim in 1..=MAX_DIM {
+            let rows = tile_rows(dim);
+            assert!(rows >= FIRST_TILE_ROWS && rows.is_multiple_of(FIRST_TILE_ROWS), "{dim}");
+        }
+        assert_eq!(tile_rows(128), 256);
+    }
+
+    /// The longest rows there can be, enough of them and of queries to be filtered.
+    #[test]
+    fn the_longest_rows_are_scanned() {
+        let row = |i: usize| (0..MAX_DIM).map(move |c| ((i * 31 + c * 7) % 53) as f32);
+        let rows: Vec<f32> = (0..260).flat_map(row).collect();
+        let mut store = Store::in_memory(CreateOptions::new(MAX_DIM), OpenOptions::new()).unwrap();
+        store.insert(&rows).unwrap();
+        let snapshot = store.latest().unwrap();
+        let queries = &rows[100 * MAX_DIM..108 * MAX_DIM];
+        let scanned = snapshot.brute_knn_batch(queries, 3).unwrap();
+        for (query, found) in queries.chunks_exact(MAX_DIM).zip(scanned.iter()) {
+            assert_eq!(found, snapshot.knn(query, 3).unwrap());
+        }
     }
 }
