@@ -10,6 +10,9 @@ use crate::tree::columns::Tree;
 /// Bytes of a tile: what the second-level cache holds well.
 const TILE_BYTES: usize = 128 * 1024;
 
+/// Rows of a tile at most, since all of them pass for each query that has no k candidates yet.
+const TILE_ROWS: usize = 2048;
+
 /// Rows of the first tile, which passes whole, for want of limits. Each of the first tiles is half as long as all before it.
 const FIRST_TILE_ROWS: u32 = 16;
 
@@ -72,14 +75,15 @@ pub(super) fn filter_and_refine(
     let first_rows = slots.div_ceil(step);
     let hop = coprime(first_rows);
     let first_row = |i: u32| (u64::from(i) * u64::from(hop) % u64::from(first_rows)) as u32 * step;
-    while pass.seen < first_rows {
-        let seen = pass.seen;
+    let mut seen = 0;
+    while seen < first_rows {
         let count = FIRST_TILE_ROWS.max(seen / 2).min(tile_rows).min(first_rows - seen);
         pass.rows.clear();
         for i in seen..seen + count {
             pass.rows.push(tree.coordinates.row(first_row(i).into())?);
         }
         pass.take_rows(|row| Some(first_row(seen + row)))?;
+        seen += count;
     }
     let mut first = if step == 1 { slots } else { 0 };
     let mut ahead = Ahead::new(tree);
@@ -99,7 +103,8 @@ pub(super) fn filter_and_refine(
 
 /// Rows of a tile, at most; however long they are, some.
 fn tile_rows(dim: usize) -> u32 {
-    (TILE_BYTES / (4 * dim)).max(1).next_multiple_of(FIRST_TILE_ROWS as usize) as u32
+    let rows = (TILE_BYTES / (4 * dim)).clamp(1, TILE_ROWS);
+    rows.next_multiple_of(FIRST_TILE_ROWS as usize) as u32
 }
 
 /// Every how manieth row comes first. Of m first rows each costs a little, and of all rows about k/m pass for want of a
@@ -129,8 +134,8 @@ struct Pass<'a> {
     k: usize,
     sieve: Sieve<'a>,
     best: &'a mut [KBest],
-    /// Rows of all tiles so far.
-    seen: u32,
+    /// Rows of all tiles so far; first rows come by twice.
+    seen: u64,
     /// Of the tile.
     rows: Vec<&'a [f32]>,
     limits: Vec<f32>,
@@ -195,7 +200,7 @@ impl<'a> Pass<'a> {
             }
         }
         self.adapt();
-        self.seen += self.rows.len() as u32;
+        self.seen += self.rows.len() as u64;
         Ok(())
     }
 
@@ -255,7 +260,9 @@ mod tests {
     fn the_longest_rows_are_scanned() {
         let row = |i: usize| (0..MAX_DIM).map(move |c| ((i * 31 + c * 7) % 53) as f32);
         let rows: Vec<f32> = (0..260).flat_map(row).collect();
-        let mut store = Store::in_memory(CreateOptions::new(MAX_DIM), OpenOptions::new()).unwrap();
+        // One thread, so that the queries stay together.
+        let options = OpenOptions::new().threads(1);
+        let mut store = Store::in_memory(CreateOptions::new(MAX_DIM), options).unwrap();
         store.insert(&rows).unwrap();
         let snapshot = store.latest().unwrap();
         let queries = &rows[100 * MAX_DIM..108 * MAX_DIM];
