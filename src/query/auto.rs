@@ -55,6 +55,20 @@ fn scan_cost(tree: &Tree, value: f64, row: f64) -> f64 {
     tree.slots() as f64 * (tree.dim as f64 * value + row)
 }
 
+/// Of each query of a batch.
+fn shared_scan_cost(tree: &Tree, batch: usize) -> f64 {
+    // Whatever the number of threads, so that it leaves no trace.
+    let together = batch.min(brute::QUERIES_PER_PASS) as f64;
+    let value = VALUE_IN_SHARED_SCAN + VALUE_PREPARED / together;
+    scan_cost(tree, value, ROW_IN_SHARED_SCAN) + QUERY_IN_SHARED_SCAN
+}
+
+/// If the first query of a batch takes more evaluations than this, a scan is clearly cheaper.
+pub(crate) fn most_evaluations(tree: &Tree, batch: usize) -> u64 {
+    let row = tree.dim as f64 * VALUE_IN_DESCENT + ROW_IN_DESCENT;
+    (CLEAR * shared_scan_cost(tree, batch) / row) as u64
+}
+
 /// How a batch should be answered, judging by its first few queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -73,11 +87,7 @@ pub(crate) fn judge_batch(
     evaluations: u64,
 ) -> Verdict {
     let history = History { trials: queries, visits, evaluations, ..History::default() };
-    // Whatever the number of threads, so that it leaves no trace.
-    let together = batch.min(brute::QUERIES_PER_PASS) as f64;
-    let value = VALUE_IN_SHARED_SCAN + VALUE_PREPARED / together;
-    let scan = scan_cost(tree, value, ROW_IN_SHARED_SCAN) + QUERY_IN_SHARED_SCAN;
-    let descent = history.descent_cost(tree);
+    let (scan, descent) = (shared_scan_cost(tree, batch), history.descent_cost(tree));
     // One query tells a great difference, several a small one.
     let clear = if queries < BATCH_TRIALS { CLEAR } else { 1.0 };
     if scan * clear < descent {

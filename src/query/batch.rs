@@ -26,8 +26,13 @@ pub(crate) fn knn_batch(
     let mut scratch = Scratch::default();
     let (mut found, mut rest, mut tried) = (Vec::new(), queries, 0);
     while verdict == Verdict::Unclear {
-        let query = rest.split_off(..tree.dim).expect("trials are fewer than queries");
-        knn::knn(tree, query, k, &mut scratch)?;
+        let (query, more) = rest.split_at(tree.dim);
+        let most = if tried == 0 { auto::most_evaluations(tree, rows) } else { u64::MAX };
+        if !knn::knn_unless_dear(tree, query, k, most, &mut scratch)? {
+            verdict = Verdict::Scan;
+            break;
+        }
+        rest = more;
         found.extend_from_slice(scratch.best.sorted(tree)?);
         tried += 1;
         verdict = auto::judge_batch(tree, rows, tried, scratch.visits, scratch.evaluations);

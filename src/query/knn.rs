@@ -65,13 +65,25 @@ pub(crate) fn knn(
     k: usize,
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
+    knn_unless_dear(tree, query, k, u64::MAX, scratch)?;
+    Ok(())
+}
+
+/// The same, unless it takes more than `most` evaluations: false then, and what has been found is of no use.
+pub(crate) fn knn_unless_dear(
+    tree: &Tree,
+    query: &[f32],
+    k: usize,
+    most: u64,
+    scratch: &mut Scratch,
+) -> Result<bool, ReadError> {
     let live = tree.live()?;
     scratch.best.reset(tree, k, live);
     scratch.pressure.step();
     match (k == 0 || live == 0, tree.has_boxes()) {
-        (true, _) => Ok(()),
-        (false, true) => search::<Boxes>(tree, query, scratch),
-        (false, false) => search::<Balls>(tree, query, scratch),
+        (true, _) => Ok(true),
+        (false, true) => search::<Boxes>(tree, query, most, scratch),
+        (false, false) => search::<Balls>(tree, query, most, scratch),
     }
 }
 
@@ -86,7 +98,13 @@ pub(crate) fn scan_all(
     scan_counted(tree, query, Range { start: 0, count: tree.slots() }, scratch)
 }
 
-fn search<P: Prune>(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
+fn search<P: Prune>(
+    tree: &Tree,
+    query: &[f32],
+    most: u64,
+    scratch: &mut Scratch,
+) -> Result<bool, ReadError> {
+    let most = scratch.evaluations.saturating_add(most);
     scratch.frontier.clear();
     descend::<P>(tree, query, scratch)?;
     unwind::<P>(tree, query, scratch)?;
@@ -109,8 +127,11 @@ fn search<P: Prune>(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result
             foreseen = Some((after.node, links));
         }
         visit::<P>(tree, query, next, &links, scratch)?;
+        if scratch.evaluations > most {
+            return Ok(false);
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Asks for what a visit of a node will read first, while something else is being done.
