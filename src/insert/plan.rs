@@ -167,7 +167,8 @@ impl Planner<'_> {
         let in_bucket = link.row.bucket_count as u64 + of_kind(&runs, RUN_BUCKET);
         let flat = tree.nodes.get(node as u64)?.flat_capacity as u64;
         let capacity = flat.max(tree.leaf_capacity as u64 - 1);
-        let mut scope = bucket_scope(tree, node, &link)?;
+        let mut scope =
+            if far.is_empty() { f32::INFINITY } else { bucket_scope(tree, node, &link)? };
         let strangers = far.iter().filter(|&p| sums(p) > scope).count();
         let center = center(tree, node)?;
         if strangers == 0 || !are_enough(tree, node, &link, center, strangers, scope)? {

@@ -2,7 +2,8 @@
 //!
 //! The grid is chosen from a sample of the values. A bad choice costs time only: what lies between cells, or beyond the
 //! last of them, shows in the error of its row, and B4 (`bounds.rs`) takes errors into account. Values that are whole
-//! numbers up to 255, or multiples of anything else, lie in the middle of their cells and err by nothing.
+//! numbers, or multiples of anything else, lie in the middle of their cells, as far as there are enough of these, and err
+//! by hardly anything.
 
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Job, Lanes};

@@ -47,8 +47,12 @@ impl History {
     fn descent_cost(&self, tree: &Tree) -> f64 {
         let visits = self.visits as f64 / self.trials as f64;
         let evaluations = self.evaluations as f64 / self.trials as f64;
-        visits * VISIT + evaluations * (tree.dim as f64 * VALUE_IN_DESCENT + ROW_IN_DESCENT)
+        visits * VISIT + evaluations * row_in_descent(tree)
     }
+}
+
+fn row_in_descent(tree: &Tree) -> f64 {
+    tree.dim as f64 * VALUE_IN_DESCENT + ROW_IN_DESCENT
 }
 
 fn scan_cost(tree: &Tree, value: f64, row: f64) -> f64 {
@@ -65,8 +69,7 @@ fn shared_scan_cost(tree: &Tree, batch: usize) -> f64 {
 
 /// If the first query of a batch takes more evaluations than this, a scan is clearly cheaper.
 pub(crate) fn most_evaluations(tree: &Tree, batch: usize) -> u64 {
-    let row = tree.dim as f64 * VALUE_IN_DESCENT + ROW_IN_DESCENT;
-    (CLEAR * shared_scan_cost(tree, batch) / row) as u64
+    (CLEAR * shared_scan_cost(tree, batch) / row_in_descent(tree)) as u64
 }
 
 /// How a batch should be answered, judging by its first few queries.

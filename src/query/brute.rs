@@ -43,7 +43,8 @@ pub(crate) fn knn_batch(
     }
     let grid = refine::grid(tree, queries)?;
     in_parallel(tree, queries, k, per_pass, |tree, queries, best| {
-        refine::filter_and_refine(tree, queries, grid.as_ref(), best, k)
+        refine::filter_and_refine(tree, queries, grid.as_ref(), best, k)?;
+        Ok(())
     })
 }
 

@@ -58,7 +58,7 @@ pub(super) fn grid(tree: &Tree, queries: &[f32]) -> Result<Option<Grid>, ReadErr
     Ok(Some(Grid::new(tree.kernel, &rows, &some_queries, dim)))
 }
 
-/// Offers every row that the filter lets through.
+/// Offers every row that the filter lets through. True if in the end the values filtered.
 ///
 /// A few rows from everywhere come first, so that there are limits when all the others come, in the order in which they
 /// lie: there neighbours follow each other, and without limits all of a neighbourhood would pass.
@@ -68,7 +68,7 @@ pub(super) fn filter_and_refine(
     grid: Option<&Grid>,
     best: &mut [KBest],
     k: usize,
-) -> Result<(), ReadError> {
+) -> Result<bool, ReadError> {
     let (slots, tile_rows) = (tree.slots(), tile_rows(tree.dim));
     let step = first_rows_step(slots, tree.dim, k);
     let mut pass = Pass::new(tree, queries, grid, best, k);
@@ -98,7 +98,7 @@ pub(super) fn filter_and_refine(
         }
         pass.take_rows(|row| Some(start + row).filter(|slot| !slot.is_multiple_of(step)))?;
     }
-    Ok(())
+    Ok(matches!(pass.sieve, Sieve::Values(_)))
 }
 
 /// Rows of a tile, at most; however long they are, some.
@@ -244,6 +244,7 @@ mod tests {
     use super::*;
     use crate::metric::MAX_DIM;
     use crate::options::{CreateOptions, OpenOptions};
+    use crate::query::Neighbor;
     use crate::store::Store;
 
     #[test]
@@ -270,5 +271,65 @@ mod tests {
         for (query, found) in queries.chunks_exact(MAX_DIM).zip(scanned.iter()) {
             assert_eq!(found, snapshot.knn(query, 3).unwrap());
         }
+    }
+
+    /// Values of a kind, `[rows][dim]`.
+    fn rows(kind: &str, rows: usize, dim: usize, state: &mut u64) -> Vec<f32> {
+        let mut unit = || {
+            *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (*state >> 40) as f32 / (1 << 24) as f32
+        };
+        let value = |_| match kind {
+            "even" => unit(),
+            "lattice" => (unit() * 200.0).floor() / 255.0,
+            "few" => (unit() * 3.0).floor(),
+            // Most near 0 and some far out: bytes do not tell them apart.
+            "skewed" => unit().powi(40) * 1e6 + unit() * 1e-3,
+            _ => unreachable!("{kind}"),
+        };
+        (0..rows * dim).map(value).collect()
+    }
+
+    /// By bytes as well as by values, dead points and all: the first of all live points by distance and id.
+    #[test]
+    fn whatever_tells_rows_apart_the_answer_is_exact() {
+        let mut state = 17;
+        let mut gave_way = 0;
+        for kind in ["even", "lattice", "few", "skewed"] {
+            for dim in [1, 3, 6, 9, 33, 130] {
+                let points = rows(kind, 1200, dim, &mut state);
+                let create = CreateOptions::new(dim).leaf_capacity(16);
+                let mut store = Store::in_memory(create, OpenOptions::new().threads(1)).unwrap();
+                store.insert(&points).unwrap();
+                store.delete(&(0..1200).filter(|id| id % 3 == 0).collect::<Vec<_>>()).unwrap();
+                let snapshot = store.latest().unwrap();
+                let tree = snapshot.tree();
+                let queries = [&points[..10 * dim], &rows(kind, 9, dim, &mut state)].concat();
+                let grid = Grid::new(tree.kernel, &points, &queries, dim);
+                for k in [1, 10, 65, 2000] {
+                    for grid in [Some(&grid), None] {
+                        let mut best: Vec<KBest> = Vec::new();
+                        best.resize_with(queries.len() / dim, KBest::default);
+                        best.iter_mut().for_each(|b| b.reset(tree, k, tree.live().unwrap()));
+                        let by_values =
+                            filter_and_refine(tree, &queries, grid, &mut best, k).unwrap();
+                        gave_way += usize::from(grid.is_some() && by_values);
+                        for (query, best) in queries.chunks_exact(dim).zip(&mut best) {
+                            let mut all = Vec::new();
+                            for (id, row) in (0..).zip(points.chunks_exact(dim)) {
+                                if id % 3 > 0 {
+                                    let distance = metric::distance(tree.kernel.sum(query, row));
+                                    all.push(Neighbor { id, distance });
+                                }
+                            }
+                            all.sort_by(Neighbor::order);
+                            all.truncate(k);
+                            assert_eq!(best.sorted(tree).unwrap(), all, "{kind} {dim} {k}");
+                        }
+                    }
+                }
+            }
+        }
+        assert!(gave_way > 3, "bytes gave way {gave_way} times");
     }
 }
