@@ -50,17 +50,17 @@ pub(crate) fn conflicts(
     };
     for (place, row) in block.chunks_exact(dim).enumerate() {
         found.clear();
-        kernel.near(row, centers, reach, found);
+        kernel.near(row, centers, reach, 0, found);
         conflicts.edges += found.len() as u64;
         if !found.is_empty() {
             continue;
         }
-        kernel.near(row, rivals, reach, found);
+        kernel.near(row, rivals, reach, 0, found);
         let count = conflicts.count;
         conflicts.edges += found.len() as u64;
         conflicts.evaluations += count as u64;
         conflicts.places[count] = place as u8;
-        conflicts.earlier[count] = found.iter().fold(0, |bits, rival| bits | 1 << rival.index);
+        conflicts.earlier[count] = found.iter().fold(0, |bits, rival| bits | 1 << rival.number());
         conflicts.count += 1;
         rivals.extend_from_slice(row);
     }

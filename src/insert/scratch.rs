@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::report::Counters;
-use crate::metric::Found;
+use crate::metric::Near;
 
 /// Buffers of one piece of sequential work. Capacities only grow.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub(crate) struct Scratch {
     pub(crate) positions: Vec<u32>,
     /// Rows of candidates that no winner conflicts with.
     pub(crate) rivals: Vec<f32>,
-    pub(crate) found: Vec<Found>,
+    pub(crate) found: Vec<Near>,
 }
 
 macro_rules! each_buffer {

@@ -11,7 +11,9 @@
 //! - **L3 same bits**: every method does the arithmetic its documentation says, each operation rounded on its own (M2)
 //!   unless it says otherwise.
 
+use super::near::Near;
 use super::scalar::LANES;
+use super::sorted::PLACES;
 
 /// Work to be compiled for one instruction set. `run` must be `#[inline(always)]`, as must all it calls that takes a
 /// [`Lanes`]: that is what carries the instruction set into the body.
@@ -26,6 +28,9 @@ pub(super) trait Lanes: Copy {
 
     /// Sixteen i32.
     type Ints: Copy;
+
+    /// Eight entries of a sorted list.
+    type Entries: Copy;
 
     /// Whether registers hold the sixteen accumulators of a block of four queries by four rows.
     const WIDE_BLOCK: bool;
@@ -99,6 +104,25 @@ pub(super) trait Lanes: Copy {
     /// One bit for each lane in which a is at most b, lane 0 the lowest.
     fn at_most(self, a: Self::Vector, b: Self::Vector) -> u16;
 
+    /// The root of each lane, rounded.
+    fn sqrt(self, a: Self::Vector) -> Self::Vector;
+
+    /// The least lane, none being a NaN.
+    fn least(self, a: Self::Vector) -> f32;
+
+    /// Appends the lanes whose bit is set, numbered from `first` on.
+    #[inline(always)]
+    fn append(self, values: Self::Vector, first: u32, lanes: u16, found: &mut Vec<Near>) {
+        let mut all = [0.0; LANES];
+        self.store(values, &mut all);
+        let mut left = lanes;
+        while left != 0 {
+            let lane = left.trailing_zeros();
+            left &= left - 1;
+            found.push(Near::new(all[lane as usize], first.wrapping_add(lane)));
+        }
+    }
+
     /// Whether in any lane a sum is at most its limit.
     fn any_at_most(self, sums: &[Self::Vector; 4], limits: &[f32; 4]) -> bool;
 
@@ -119,6 +143,18 @@ pub(super) trait Lanes: Copy {
 
     /// The whole halving tree of one row.
     fn total(self, v: Self::Vector) -> f32;
+
+    fn load_near(self, from: &[Near; PLACES]) -> Self::Entries;
+    fn store_near(self, entries: Self::Entries, to: &mut [Near; PLACES]);
+
+    /// Puts `new` into its place among entries that ascend: those behind it move on by one, the last is dropped. If it
+    /// belongs before the first, that place is taken by the last of those `before` instead, where there are any.
+    fn insert(
+        self,
+        entries: Self::Entries,
+        new: Near,
+        before: Option<Self::Entries>,
+    ) -> Self::Entries;
 
     fn load_ints(self, from: &[i32; LANES]) -> Self::Ints;
     fn store_ints(self, v: Self::Ints, to: &mut [i32; LANES]);

@@ -16,6 +16,7 @@ mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 mod level;
+mod near;
 mod nearest;
 mod panels;
 mod portable;
@@ -35,10 +36,14 @@ pub(crate) use bounds::{MAX_DIM, Slack, domain_limit};
 pub(crate) use filter::{Filter, Pair};
 pub(crate) use grid::Grid;
 pub(crate) use level::Level;
+pub(crate) use near::Near;
 pub(crate) use scalar::distance;
 #[cfg(test)]
 use scalar::sum as scalar_sum;
+pub(crate) use sorted::{MAX_SORTED, PLACES, is_undecided, sorted_list};
 pub(crate) use values::ValueFilter;
+
+use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use lanes::Lanes;
@@ -55,17 +60,6 @@ pub(crate) const MAX_BOX_DIM: usize = 8;
 
 /// Boxes that lie side by side, one to a lane.
 pub(crate) const BOX_GROUP: usize = scalar::LANES;
-
-/// Places of a sorted list that are compared together.
-pub(crate) const PLACES: usize = 8;
-
-/// A row or a box that is near.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Found {
-    /// Index into the rows or boxes given.
-    pub(crate) index: u32,
-    pub(crate) sum: f32,
-}
 
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,37 +175,45 @@ impl Kernel {
         });
     }
 
-    /// Appends the rows whose canonical sum is at most `limit`, in order, with that sum.
+    /// Appends the rows whose canonical sum is at most `limit`, in order, with their distance.
     ///
-    /// `query`: `[dim]`. `rows`: row-major `[m x dim]`.
+    /// `query`: `[dim]`. `rows`: row-major `[m x dim]`, numbered from `first` on.
     ///
     /// # Panics
     ///
     /// If `rows` are not whole rows, or `dim` is 0.
-    pub(crate) fn near(self, query: &[f32], rows: &[f32], limit: f32, found: &mut Vec<Found>) {
+    pub(crate) fn near(
+        self,
+        query: &[f32],
+        rows: &[f32],
+        limit: f32,
+        first: u32,
+        found: &mut Vec<Near>,
+    ) {
         assert!(rows.len().is_multiple_of(query.len()), "rows are [m x dim]");
         if query.len() >= EARLY_EXIT_DIM && limit < f32::INFINITY {
-            for (index, row) in rows.chunks_exact(query.len()).enumerate() {
+            for (number, row) in (first..).zip(rows.chunks_exact(query.len())) {
                 let sum = self.within(query, row, limit);
                 if sum <= limit {
-                    found.push(Found { index: index as u32, sum });
+                    found.push(Near::new(distance(sum), number));
                 }
             }
             return;
         }
-        dispatch!(self, self.sieve(query, rows, |_| limit, found), lanes => {
-            sieve::rows(lanes, query, rows, sieve::AtMost(limit), found)
+        dispatch!(self, self.sieve(query, rows, first, |_| limit, found), lanes => {
+            sieve::rows(lanes, query, rows, first, sieve::AtMost(limit), found)
         });
     }
 
     /// Appends the centers whose ball may hold something within `t` of the query ([`Slack::sum_reach`]), in order, with
-    /// the canonical sum to the center.
+    /// the distance to the center.
     ///
-    /// `query`: `[dim]`. `centers`: row-major `[m x dim]`. `radii`: `[m]`.
+    /// `query`: `[dim]`. `centers`: row-major `[m x dim]`, numbered from `first` on. `radii`: `[m]`.
     ///
     /// # Panics
     ///
     /// If the lengths do not agree, or `dim` is 0.
+    #[expect(clippy::too_many_arguments, reason = "one kernel, one call")]
     pub(crate) fn near_balls(
         self,
         query: &[f32],
@@ -219,13 +221,15 @@ impl Kernel {
         radii: &[f32],
         slack: Slack,
         t: f32,
-        found: &mut Vec<Found>,
+        first: u32,
+        found: &mut Vec<Near>,
     ) {
         assert_eq!(query.len() * radii.len(), centers.len(), "centers are [radii x dim]");
-        dispatch!(self, self.sieve(query, centers, |i| slack.sum_reach(radii[i], t), found), lanes => {
+        let limit = |i: usize| slack.sum_reach(radii[i], t);
+        dispatch!(self, self.sieve(query, centers, first, limit, found), lanes => {
             let (reach, factor, more) = slack.reach_terms(t);
             let balls = sieve::Balls { radii, reach, factor, more };
-            sieve::rows(lanes, query, centers, balls, found)
+            sieve::rows(lanes, query, centers, first, balls, found)
         });
     }
 
@@ -234,8 +238,9 @@ impl Kernel {
         self,
         query: &[f32],
         rows: &[f32],
+        first: u32,
         limit: impl Fn(usize) -> f32,
-        found: &mut Vec<Found>,
+        found: &mut Vec<Near>,
     ) {
         const TOGETHER: usize = 64;
         let mut sums = [0.0; TOGETHER];
@@ -245,16 +250,40 @@ impl Kernel {
             for (j, &sum) in sums.iter().enumerate() {
                 let index = i * TOGETHER + j;
                 if sum <= limit(index) {
-                    found.push(Found { index: index as u32, sum });
+                    found.push(Near::new(distance(sum), first + index as u32));
                 }
             }
         }
     }
 
-    /// Appends the boxes whose gap to the query has a filter sum (B3) of at most `limit`, in order, with that sum.
+    /// The nearest of some rows, the first of them if several are: its place, and the canonical sum.
+    ///
+    /// `query`: `[dim]`. `rows`: row-major `[m x dim]`, m > 0.
+    ///
+    /// # Panics
+    ///
+    /// If `rows` are not whole rows, there are none, or `dim` is 0.
+    pub(crate) fn nearest(self, query: &[f32], rows: &[f32]) -> (usize, f32) {
+        assert!(rows.len().is_multiple_of(query.len()) && !rows.is_empty(), "rows are [m x dim]");
+        let mut first = (0, f32::INFINITY);
+        for (i, rows) in rows.chunks(nearest::TOGETHER * query.len()).enumerate() {
+            let (place, sum) = dispatch!(self, {
+                let mut sums = [0.0; nearest::TOGETHER];
+                let sums = &mut sums[..rows.len() / query.len()];
+                self.sums(query, rows, sums);
+                nearest::first_least(sums)
+            }, lanes => nearest::nearest(lanes, query, rows));
+            if sum < first.1 {
+                first = (i * nearest::TOGETHER + place, sum);
+            }
+        }
+        first
+    }
+
+    /// Appends the boxes wanted whose gap to the query has a filter sum (B3) of at most `limit`, in order, with that sum.
     ///
     /// `query`: `[dim]`, at most [`MAX_BOX_DIM`]. `groups`: `[m][2 x dim][BOX_GROUP]`, first the lower bounds of the boxes
-    /// of a group, then the upper ones.
+    /// of a group, then the upper ones. They are numbered from `first` on.
     ///
     /// # Panics
     ///
@@ -263,34 +292,36 @@ impl Kernel {
         self,
         query: &[f32],
         groups: &[f32],
+        first: u32,
+        wanted: Range<u32>,
         limit: f32,
-        found: &mut Vec<Found>,
+        found: &mut Vec<Near>,
     ) {
         assert!((1..=MAX_BOX_DIM).contains(&query.len()), "no boxes of this dimension");
         assert!(groups.len().is_multiple_of(2 * BOX_GROUP * query.len()), "whole groups");
-        dispatch!(self, portable::boxes(query, groups, limit, found), lanes => {
-            sieve::boxes(lanes, query, groups, limit, found)
+        dispatch!(self, portable::boxes(query, groups, first, wanted, limit, found), lanes => {
+            sieve::boxes(lanes, query, groups, first, wanted, limit, found)
         });
     }
 
-    /// Puts a slot behind those that are as near; those farther move on by one place, and the last is dropped.
+    /// Puts what has been found into a list of the `k` nearest, one after the other, until it is undecided which the k-th
+    /// is ([`is_undecided`]) or all have been put in. Returns how many have. Those that stay out are behind the k nearest.
     ///
-    /// `distances`: `[1 + m x PLACES]`, bits of distances that are not negative, ascending, of which the first stays where
-    /// it is. `slots`: as many.
+    /// `list`: as [`sorted_list`] makes it, ascending, and not undecided.
     ///
     /// # Panics
     ///
-    /// If the lengths are others.
+    /// If there is no room behind the k-th.
     #[inline]
     pub(crate) fn insert_sorted(
         self,
-        distances: &mut [i32],
-        slots: &mut [u32],
-        distance: i32,
-        slot: u32,
-    ) {
-        let work = sorted::Insert { distances, slots, distance, slot };
-        dispatch!(self, work.portable(), lanes => lanes.vectorize(work));
+        list: &mut [[Near; PLACES]],
+        k: usize,
+        found: &[Near],
+    ) -> usize {
+        assert!(0 < k && k < list.len() * PLACES, "there is room behind the k-th");
+        let work = sorted::Insert { list, k, found };
+        dispatch!(self, work.portable(), lanes => lanes.vectorize(work))
     }
 
     /// Keeps for each row the least sum so far and the number of the query that has it, on a tie the smaller number.

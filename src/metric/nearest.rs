@@ -1,7 +1,14 @@
-//! The nearest of some queries to each row, one query after the other.
+//! The nearest of some queries to each row, one query after the other; and the nearest of some rows to a query.
 
 #[cfg(target_arch = "x86_64")]
+use std::marker::PhantomData;
+
+#[cfg(target_arch = "x86_64")]
+use super::kernel::{Narrow, SixteenRows, Wide, with_dim};
+#[cfg(target_arch = "x86_64")]
 use super::lanes::{Job, Lanes};
+#[cfg(target_arch = "x86_64")]
+use super::scalar::LANES;
 
 /// [`super::Kernel::keep_nearest`].
 pub(super) struct Keep<'a> {
@@ -30,6 +37,79 @@ impl Job for Keep<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, _: L) {
         self.portable();
+    }
+}
+
+/// Rows of which the nearest is looked for together, at most.
+pub(super) const TOGETHER: usize = 256;
+
+/// The first place of the least of some sums, and that sum.
+pub(super) fn first_least(sums: &[f32]) -> (usize, f32) {
+    let mut first = (0, f32::INFINITY);
+    for (i, &sum) in sums.iter().enumerate() {
+        if sum < first.1 {
+            first = (i, sum);
+        }
+    }
+    first
+}
+
+/// At most [`TOGETHER`] rows of one query's dimension.
+#[cfg(target_arch = "x86_64")]
+struct Nearest<'a, S> {
+    query: &'a [f32],
+    rows: &'a [f32],
+    sums: PhantomData<S>,
+}
+
+/// The place of the nearest of 1 to [`TOGETHER`] rows, the first of them if several are, and its sum. The caller has
+/// checked that they are whole.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn nearest<L: Lanes>(lanes: L, query: &[f32], rows: &[f32]) -> (usize, f32) {
+    match query.len() {
+        1..=LANES => with_dim!(query.len(), N => {
+            lanes.vectorize(Nearest { query, rows, sums: PhantomData::<Narrow<N>> })
+        }),
+        _ => lanes.vectorize(Nearest { query, rows, sums: PhantomData::<Wide> }),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<S: SixteenRows> Job for Nearest<'_, S> {
+    type Output = (usize, f32);
+
+    /// The least sum first, without a branch; then where it is.
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) -> (usize, f32) {
+        let Self { query, rows, .. } = self;
+        let dim = query.len();
+        let prepared = S::prepare(lanes, query);
+        let mut sums = [[0.0; LANES]; TOGETHER / LANES];
+        let mut least = lanes.splat(f32::INFINITY);
+        let blocks = rows.chunks_exact(LANES * dim);
+        let (rest, mut used) = (blocks.remainder(), 0);
+        for (sums, block) in sums.iter_mut().zip(blocks) {
+            let of_block = S::sixteen(lanes, query, &prepared, block);
+            least = lanes.min(least, of_block);
+            lanes.store(of_block, sums);
+            used += 1;
+        }
+        if !rest.is_empty() {
+            let last = &mut sums[used];
+            lanes.store(S::fewer(lanes, query, &prepared, rest), last);
+            last[rest.len() / dim..].fill(f32::INFINITY);
+            least = lanes.min(least, lanes.load(last));
+            used += 1;
+        }
+        let least = lanes.least(least);
+        for (i, sums) in sums[..used].iter().enumerate() {
+            let equal = lanes.at_most(lanes.load(sums), lanes.splat(least));
+            if equal != 0 {
+                return (i * LANES + equal.trailing_zeros() as usize, least);
+            }
+        }
+        (0, least)
     }
 }
 

@@ -3,9 +3,11 @@
 //! Not the definition (`scalar.rs` is) and not tuned: it serves processors for which there is no ISA file. It keeps M1
 //! and M2 by doing the same additions in the same order, sixteen at a time.
 
-use super::Found;
+use std::ops::Range;
+
 use super::filter::{GROUP, Tile, push_lanes};
 use super::grid::OCTET;
+use super::near::Near;
 use super::scalar::{LANES, tree};
 use super::{STRIDE, values};
 
@@ -85,10 +87,17 @@ pub(super) fn within(a: &[f32], b: &[f32], bound: f32) -> f32 {
     tree(lanes)
 }
 
-/// (index, filter sum of the gap) of the boxes whose gap is at most `limit`, as [`Kernel::near_boxes`] wants it.
-pub(super) fn boxes(query: &[f32], groups: &[f32], limit: f32, found: &mut Vec<Found>) {
+/// The boxes wanted whose gap to the query has a filter sum of at most `limit`, as [`Kernel::near_boxes`] wants it.
+pub(super) fn boxes(
+    query: &[f32],
+    groups: &[f32],
+    first: u32,
+    wanted: Range<u32>,
+    limit: f32,
+    found: &mut Vec<Near>,
+) {
     let dim = query.len();
-    for (i, group) in groups.chunks_exact(2 * dim * LANES).enumerate() {
+    for (first, group) in (first..).step_by(LANES).zip(groups.chunks_exact(2 * dim * LANES)) {
         let (bounds, _) = group.as_chunks::<LANES>();
         let (low, high) = bounds.split_at(dim);
         let mut sums = [0.0_f32; LANES];
@@ -98,8 +107,9 @@ pub(super) fn boxes(query: &[f32], groups: &[f32], limit: f32, found: &mut Vec<F
                 *sum += gap * gap;
             }
         }
-        let near = sums.iter().enumerate().filter(|&(_, &sum)| sum <= limit);
-        found.extend(near.map(|(lane, &sum)| Found { index: (i * LANES + lane) as u32, sum }));
+        let near =
+            (first..).zip(&sums).filter(|(number, sum)| **sum <= limit && wanted.contains(number));
+        found.extend(near.map(|(number, &sum)| Near::new(sum, number)));
     }
 }
 

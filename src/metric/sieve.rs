@@ -1,14 +1,16 @@
 //! One query against many rows or boxes, of which only the near ones are wanted.
 //!
 //! Sums of sixteen rows are compared while they are still in a register; mostly none is near, and nothing is stored.
-//! Sums of rows are canonical. Those of boxes are filter sums (B3 of `bounds.rs`).
+//! Distances of rows are canonical. Boxes have filter sums (B3 of `bounds.rs`).
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
+use super::MAX_BOX_DIM;
 use super::kernel::{Narrow, SixteenRows, Wide, with_dim};
 use super::lanes::{Job, Lanes};
+use super::near::Near;
 use super::scalar::LANES;
-use super::{Found, MAX_BOX_DIM};
 
 /// Which sums are wanted.
 pub(super) trait Threshold: Copy {
@@ -50,47 +52,36 @@ impl Threshold for Balls<'_> {
     }
 }
 
-/// Rows of one query's dimension, and what is wanted of them.
+/// Rows of one query's dimension, numbered from `first` on, and what is wanted of them.
 struct Sieve<'a, S, T> {
     query: &'a [f32],
     rows: &'a [f32],
+    first: u32,
     threshold: T,
-    found: &'a mut Vec<Found>,
+    found: &'a mut Vec<Near>,
     sums: PhantomData<S>,
 }
 
-/// Appends (index, sum) of the rows that are wanted. The caller has checked that rows are whole and of the query's
+/// Appends the rows that are wanted, by distance. The caller has checked that rows are whole and of the query's
 /// dimension, which is not 0.
 #[inline(always)]
 pub(super) fn rows<L: Lanes>(
     lanes: L,
     query: &[f32],
     rows: &[f32],
+    first: u32,
     threshold: impl Threshold,
-    found: &mut Vec<Found>,
+    found: &mut Vec<Near>,
 ) {
     match query.len() {
         1..=LANES => with_dim!(query.len(), N => {
             let sums = PhantomData::<Narrow<N>>;
-            lanes.vectorize(Sieve { query, rows, threshold, found, sums })
+            lanes.vectorize(Sieve { query, rows, first, threshold, found, sums })
         }),
         _ => {
             let sums = PhantomData::<Wide>;
-            lanes.vectorize(Sieve { query, rows, threshold, found, sums })
+            lanes.vectorize(Sieve { query, rows, first, threshold, found, sums })
         }
-    }
-}
-
-/// Appends the lanes whose bit is set.
-#[inline(always)]
-fn take<L: Lanes>(lanes: L, first: usize, near: u16, values: L::Vector, found: &mut Vec<Found>) {
-    let mut all = [0.0; LANES];
-    lanes.store(values, &mut all);
-    let mut near = near;
-    while near != 0 {
-        let lane = near.trailing_zeros() as usize;
-        near &= near - 1;
-        found.push(Found { index: (first + lane) as u32, sum: all[lane] });
     }
 }
 
@@ -99,36 +90,36 @@ impl<S: SixteenRows, T: Threshold> Job for Sieve<'_, S, T> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Self { query, rows, threshold, found, .. } = self;
+        let Self { query, rows, first, threshold, found, .. } = self;
         let dim = query.len();
         let prepared = S::prepare(lanes, query);
         let blocks = rows.chunks_exact(LANES * dim);
         let rest = blocks.remainder();
-        let mut first = 0;
+        let mut at = 0;
         for block in blocks {
             let sums = S::sixteen(lanes, query, &prepared, block);
-            let near = lanes.at_most(sums, threshold.of(lanes, first));
+            let near = lanes.at_most(sums, threshold.of(lanes, at));
             if near != 0 {
-                take(lanes, first, near, sums, found);
+                lanes.append(lanes.sqrt(sums), first + at as u32, near, found);
             }
-            first += LANES;
+            at += LANES;
         }
         if rest.is_empty() {
             return;
         }
         let count = rest.len() / dim;
         // The rows before them once more rather than none, where there are such.
-        let (sums, wanted) = match (first + count).checked_sub(LANES) {
+        let (sums, wanted) = match (at + count).checked_sub(LANES) {
             Some(start) => {
-                first = start;
-                let sums = S::sixteen(lanes, query, &prepared, &rows[first * dim..]);
+                at = start;
+                let sums = S::sixteen(lanes, query, &prepared, &rows[at * dim..]);
                 (sums, u16::MAX << (LANES - count))
             }
             None => (S::fewer(lanes, query, &prepared, rest), (1 << count) - 1),
         };
-        let near = lanes.at_most(sums, threshold.of(lanes, first)) & wanted;
+        let near = lanes.at_most(sums, threshold.of(lanes, at)) & wanted;
         if near != 0 {
-            take(lanes, first, near, sums, found);
+            lanes.append(lanes.sqrt(sums), first + at as u32, near, found);
         }
     }
 }
@@ -137,24 +128,28 @@ impl<S: SixteenRows, T: Threshold> Job for Sieve<'_, S, T> {
 struct Boxes<'a, const N: usize> {
     query: &'a [f32; N],
     groups: &'a [f32],
+    first: u32,
+    wanted: Range<u32>,
     limit: f32,
-    found: &'a mut Vec<Found>,
+    found: &'a mut Vec<Near>,
 }
 
-/// Appends (index, filter sum of the gap between query and box) of the boxes whose gap is at most `limit`. The caller has
-/// checked the lengths.
+/// Appends the boxes wanted whose gap to the query has a filter sum of at most `limit`. The caller has checked the
+/// lengths.
 #[inline(always)]
 pub(super) fn boxes<L: Lanes>(
     lanes: L,
     query: &[f32],
     groups: &[f32],
+    first: u32,
+    wanted: Range<u32>,
     limit: f32,
-    found: &mut Vec<Found>,
+    found: &mut Vec<Near>,
 ) {
     const { assert!(MAX_BOX_DIM <= LANES) };
     with_dim!(query.len(), N => {
         let query: &[f32; N] = query.try_into().expect("matched by its length");
-        lanes.vectorize(Boxes { query, groups, limit, found })
+        lanes.vectorize(Boxes { query, groups, first, wanted, limit, found })
     });
 }
 
@@ -163,9 +158,9 @@ impl<const N: usize> Job for Boxes<'_, N> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Self { query, groups, limit, found } = self;
+        let Self { query, groups, mut first, wanted, limit, found } = self;
         let limit = lanes.splat(limit);
-        for (i, group) in groups.chunks_exact(2 * N * LANES).enumerate() {
+        for group in groups.chunks_exact(2 * N * LANES) {
             let (bounds, _) = group.as_chunks::<LANES>();
             let (low, high) = bounds.split_at(N);
             let mut sums = lanes.zero();
@@ -173,10 +168,17 @@ impl<const N: usize> Job for Boxes<'_, N> {
                 let value = lanes.splat(value);
                 sums = lanes.add_gap(sums, lanes.load(low), value, lanes.load(high));
             }
-            let near = lanes.at_most(sums, limit);
-            if near != 0 {
-                take(lanes, i * LANES, near, sums, found);
-            }
+            let near = lanes.at_most(sums, limit) & lanes_of(first, &wanted);
+            lanes.append(sums, first, near, found);
+            first += LANES as u32;
         }
     }
+}
+
+/// One bit for each lane whose number is wanted, the lowest having the number `first`.
+#[inline(always)]
+pub(super) fn lanes_of(first: u32, wanted: &Range<u32>) -> u16 {
+    let before = wanted.start.saturating_sub(first).min(LANES as u32);
+    let until = wanted.end.saturating_sub(first).min(LANES as u32);
+    (((1_u32 << until) - 1) & !((1_u32 << before) - 1)) as u16
 }

@@ -1,62 +1,119 @@
-//! A short list sorted by distance, into which a row is put by comparing it with several others at once: that takes no
-//! branch that could be mispredicted.
+//! A short list in ascending order, into which what has been found is put by comparing it with several entries at once:
+//! that takes no branch that could be mispredicted.
 
-use super::PLACES;
+use super::near::Near;
+
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Job, Lanes};
 
-/// A row to be put in its place. Distances are bits of f32 that are not negative, so that they sort as integers.
+/// Entries of a list that are moved together.
+pub(crate) const PLACES: usize = 8;
+
+/// Lengths of a list, in [`PLACES`], for which there is a kernel.
+const LENGTHS: [usize; 5] = [1, 2, 3, 5, 9];
+
+/// Entries behind the k-th that a list has at least.
+const ROOM: usize = 4;
+
+/// The greatest k for which there is a list.
+pub(crate) const MAX_SORTED: usize = LENGTHS[LENGTHS.len() - 1] * PLACES - ROOM;
+
+/// An empty list for the k nearest, k <= [`MAX_SORTED`].
+pub(crate) fn sorted_list(k: usize, list: &mut Vec<[Near; PLACES]>) {
+    let length = LENGTHS.into_iter().find(|length| length * PLACES >= k + ROOM);
+    list.clear();
+    list.resize(length.expect("k is at most MAX_SORTED"), [Near::NONE; PLACES]);
+}
+
+/// [`super::Kernel::insert_sorted`].
 pub(super) struct Insert<'a> {
-    /// `[1 + m x PLACES]`, ascending; the first stays where it is, the last is dropped.
-    pub(super) distances: &'a mut [i32],
-    /// As many.
-    pub(super) slots: &'a mut [u32],
-    pub(super) distance: i32,
-    pub(super) slot: u32,
+    pub(super) list: &'a mut [[Near; PLACES]],
+    pub(super) k: usize,
+    pub(super) found: &'a [Near],
 }
 
 impl Insert<'_> {
+    /// Between two looks at the k-th no more are put in than there is room behind it: what is dropped is behind it then,
+    /// and farther.
     #[inline(always)]
-    pub(super) fn portable(self) {
-        let Self { distances, slots, distance, slot } = self;
-        // From the last block on, so that each still finds the place before it as it was.
-        for block in (0..distances.len() / PLACES).rev() {
-            let start = block * PLACES;
-            let distances = distances[start..].first_chunk_mut().expect("whole blocks");
-            let slots = slots[start..].first_chunk_mut().expect("as many slots");
-            insert_in_block(distances, slots, distance, slot);
+    fn in_turns(self, put_in: impl Fn(&mut [[Near; PLACES]], &[Near])) -> usize {
+        let Insert { list, k, found } = self;
+        let room = list.len() * PLACES - k;
+        let mut taken = 0;
+        while taken < found.len() {
+            let end = found.len().min(taken + room);
+            put_in(list, &found[taken..end]);
+            taken = end;
+            if is_undecided(list.as_flattened(), k) {
+                break;
+            }
+        }
+        taken
+    }
+
+    pub(super) fn portable(self) -> usize {
+        self.in_turns(|list, found| {
+            let list = list.as_flattened_mut();
+            for &new in found {
+                // Each still finds the entry before it as it was.
+                for i in (1..list.len()).rev() {
+                    list[i] = list[i - 1].max(list[i].min(new));
+                }
+                list[0] = list[0].min(new);
+            }
+        })
+    }
+}
+
+/// Whether the k-th and the one behind it are as near.
+#[inline(always)]
+pub(crate) fn is_undecided(list: &[Near], k: usize) -> bool {
+    list[k] != Near::NONE && list[k].ties_with(list[k - 1])
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Job for Insert<'_> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) -> usize {
+        match self.list.len() {
+            1 => in_registers::<L, 1>(lanes, self),
+            2 => in_registers::<L, 2>(lanes, self),
+            3 => in_registers::<L, 3>(lanes, self),
+            5 => in_registers::<L, 5>(lanes, self),
+            9 => in_registers::<L, 9>(lanes, self),
+            _ => self.portable(),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-impl Job for Insert<'_> {
-    type Output = ();
-
-    /// The compiler makes vectors of the plain code, as wide as the instruction set has them.
-    #[inline(always)]
-    fn run<L: Lanes>(self, _: L) {
-        self.portable();
-    }
-}
-
-/// The places of a block and the one before it, which stays as it is.
-///
-/// Masks of all ones or none, on copies, so that a compiler makes vectors of them rather than branches.
 #[inline(always)]
-fn insert_in_block(
-    distances: &mut [i32; PLACES + 1],
-    slots: &mut [u32; PLACES + 1],
-    distance: i32,
-    slot: u32,
-) {
-    let (old, old_slots) = (*distances, *slots);
-    for i in 0..PLACES {
-        let stays = -i32::from(old[i + 1] <= distance);
-        let comes = -i32::from(old[i] <= distance);
-        let moved = distance & comes | old[i] & !comes;
-        let moved_slot = slot & comes as u32 | old_slots[i] & !comes as u32;
-        distances[i + 1] = old[i + 1] & stays | moved & !stays;
-        slots[i + 1] = old_slots[i + 1] & stays as u32 | moved_slot & !stays as u32;
+fn in_registers<L: Lanes, const N: usize>(lanes: L, work: Insert<'_>) -> usize {
+    let Insert { list, k, found } = work;
+    let list: &mut [[Near; PLACES]; N] = list.try_into().expect("matched by its length");
+    let room = N * PLACES - k;
+    let mut taken = 0;
+    while taken < found.len() {
+        let end = found.len().min(taken + room);
+        let mut entries = [lanes.load_near(&list[0]); N];
+        for (entries, list) in entries.iter_mut().zip(&*list) {
+            *entries = lanes.load_near(list);
+        }
+        for &new in &found[taken..end] {
+            for i in (1..N).rev() {
+                entries[i] = lanes.insert(entries[i], new, Some(entries[i - 1]));
+            }
+            entries[0] = lanes.insert(entries[0], new, None);
+        }
+        for (entries, list) in entries.iter().zip(&mut *list) {
+            lanes.store_near(*entries, list);
+        }
+        taken = end;
+        if is_undecided(list.as_flattened(), k) {
+            break;
+        }
     }
+    taken
 }

@@ -92,6 +92,9 @@ fn sums_are_canonical(kernel: Kernel) {
     }
 }
 
+/// The number of the first row or box.
+const FIRST: u32 = 320;
+
 fn near_rows_are_those_within_the_limit(kernel: Kernel) {
     let mut random = Random(16);
     for dim in dims() {
@@ -103,22 +106,19 @@ fn near_rows_are_those_within_the_limit(kernel: Kernel) {
                 let radii: Vec<f32> = sums.iter().map(|s| s.sqrt() * 0.5).collect();
                 for limit in [sums[count / 2], 0.0, f32::INFINITY] {
                     let wanted = |sum: &f32, limit| *sum <= limit;
-                    let expected = |limit: &dyn Fn(usize) -> f32| -> Vec<(u32, u32)> {
-                        let near = sums.iter().enumerate();
+                    let expected = |limit: &dyn Fn(usize) -> f32| -> Vec<Near> {
+                        let near = (0..).zip(&sums);
                         let near = near.filter(|(i, sum)| wanted(sum, limit(*i)));
-                        near.map(|(i, sum)| (i as u32, sum.to_bits())).collect()
-                    };
-                    let found_bits = |found: &[Found]| -> Vec<(u32, u32)> {
-                        found.iter().map(|f| (f.index, f.sum.to_bits())).collect()
+                        near.map(|(i, &sum)| Near::new(distance(sum), FIRST + i as u32)).collect()
                     };
                     let mut found = Vec::new();
-                    kernel.near(&query, &rows, limit, &mut found);
-                    assert_eq!(found_bits(&found), expected(&|_| limit), "{dim} {kind:?}");
+                    kernel.near(&query, &rows, limit, FIRST, &mut found);
+                    assert_eq!(found, expected(&|_| limit), "{dim} {kind:?}");
                     let (slack, t) = (Slack::new(dim), limit.sqrt() * 0.5);
                     found.clear();
-                    kernel.near_balls(&query, &rows, &radii, slack, t, &mut found);
+                    kernel.near_balls(&query, &rows, &radii, slack, t, FIRST, &mut found);
                     let reach = |i: usize| slack.sum_reach(radii[i], t);
-                    assert_eq!(found_bits(&found), expected(&reach), "{dim} {kind:?}");
+                    assert_eq!(found, expected(&reach), "{dim} {kind:?}");
                 }
             }
         }
@@ -147,18 +147,89 @@ fn boxes_bound_what_they_hold(kernel: Kernel) {
                     bounds[(row + dim) * BOX_GROUP + i % BOX_GROUP] = a[c].max(b[c]);
                 }
             }
-            for &limit in &expected {
+            for (i, &limit) in expected.iter().enumerate() {
+                // All, and all but some at either end.
+                let cut = i as u32 / 2;
+                let wanted = FIRST + cut..FIRST + expected.len() as u32 - cut;
                 let mut found = Vec::new();
-                kernel.near_boxes(&query, &bounds, slack.filter_limit(limit), &mut found);
-                let found: Vec<u32> = found.iter().map(|f| f.index).collect();
-                for (i, &sum) in expected.iter().enumerate() {
-                    let listed = found.contains(&(i as u32));
-                    assert!(listed || sum > limit, "{dim} {kind:?}: lost {sum:e} <= {limit:e}");
+                let limit_of_gap = slack.filter_limit(limit);
+                kernel.near_boxes(&query, &bounds, FIRST, wanted.clone(), limit_of_gap, &mut found);
+                assert!(found.iter().all(|near| near.value() <= limit_of_gap));
+                let found: Vec<u32> = found.iter().map(|near| near.number()).collect();
+                assert!(found.is_sorted() && found.iter().all(|number| wanted.contains(number)));
+                for (number, &sum) in (FIRST..).zip(&expected) {
+                    let listed = found.contains(&number);
+                    let near = listed || sum > limit || !wanted.contains(&number);
+                    assert!(near, "{dim} {kind:?}: lost {sum:e} <= {limit:e}");
                     assert!(!listed || sum <= limit * 1.001 + 1e-40, "{dim} {kind:?}");
                 }
             }
         }
     }
+}
+
+fn the_nearest_is_the_first_of_the_least(kernel: Kernel) {
+    let mut random = Random(18);
+    for dim in dims() {
+        for kind in KINDS {
+            let query = random.values(kind, dim);
+            for count in [1, 2, 15, 16, 17, 33, 255, 257, 600] {
+                if count * dim > 20_000 {
+                    continue;
+                }
+                let rows = random.values(kind, count * dim).into_boxed_slice();
+                let sums = oracle(&query, &rows, dim);
+                let least = sums.iter().copied().reduce(f32::min).unwrap();
+                let place = sums.iter().position(|&sum| sum == least).unwrap();
+                assert_eq!(kernel.nearest(&query, &rows), (place, least), "{dim} {kind:?} {count}");
+            }
+        }
+    }
+}
+
+/// Whatever is put into a list, in whatever pieces: the first k are those of everything sorted, and what comes after a tie
+/// at the k-th is not taken before that is decided.
+fn sorted_lists_hold_the_first(kernel: Kernel) {
+    let mut random = Random(19);
+    let mut undecided = 0;
+    for k in (1..=MAX_SORTED).chain([MAX_SORTED]) {
+        // Few distances, so that there are ties, and many.
+        for distances in [3.0, 40.0, 1e6] {
+            let mut list = Vec::new();
+            sorted_list(k, &mut list);
+            let values = random.uniform(300, distances);
+            let all: Vec<Near> =
+                (0..).zip(&values).map(|(i, x)| Near::new(x.abs().round(), i)).collect();
+            let mut seen = Vec::new();
+            for piece in all.chunks(37) {
+                let mut rest = piece;
+                while !rest.is_empty() {
+                    let taken = kernel.insert_sorted(&mut list, k, rest);
+                    assert!(0 < taken && taken <= rest.len());
+                    seen.extend_from_slice(&rest[..taken]);
+                    rest = &rest[taken..];
+                    seen.sort_unstable();
+                    let flat = list.as_flattened_mut();
+                    assert_eq!(flat[..k.min(seen.len())], seen[..k.min(seen.len())]);
+                    assert!(flat[seen.len().min(k)..k].iter().all(|&entry| entry == Near::NONE));
+                    if is_undecided(flat, k) {
+                        // All that tie are there to choose from. Here the numbers decide.
+                        let ties = |list: &[Near]| {
+                            let last = seen[k - 1];
+                            list.iter().filter(|entry| entry.ties_with(last)).count()
+                        };
+                        assert_eq!(ties(flat), ties(&seen));
+                        flat[k..].fill(Near::NONE);
+                        seen.truncate(k);
+                        undecided += 1;
+                    } else {
+                        assert!(rest.is_empty());
+                    }
+                }
+            }
+        }
+    }
+    assert!(undecided > 100);
 }
 
 fn tiles_are_canonical(kernel: Kernel) {
@@ -266,6 +337,16 @@ macro_rules! every_isa {
             #[test]
             fn near_boxes() {
                 run(super::boxes_bound_what_they_hold);
+            }
+
+            #[test]
+            fn nearest_row() {
+                run(super::the_nearest_is_the_first_of_the_least);
+            }
+
+            #[test]
+            fn sorted_list() {
+                run(super::sorted_lists_hold_the_first);
             }
 
             #[test]

@@ -5,10 +5,8 @@ use super::Neighbor;
 use super::sorted_list::SortedList;
 use super::sum_limit;
 use crate::error::ReadError;
+use crate::metric::{MAX_SORTED, Near};
 use crate::tree::columns::Tree;
-
-/// Up to this k the candidates are a sorted list.
-const SORTED_LIST: usize = 64;
 
 /// Keeps the first k of all candidates offered, in the order (distance, id).
 #[derive(Default)]
@@ -31,6 +29,20 @@ fn key(distance: u32, id: u64) -> u128 {
     (distance as u128) << 64 | id as u128
 }
 
+#[cold]
+#[inline(never)]
+fn keep_live(tree: &Tree, found: &mut Vec<Near>) -> Result<(), ReadError> {
+    let mut kept = 0;
+    for i in 0..found.len() {
+        if tree.is_live(found[i].number())? {
+            found[kept] = found[i];
+            kept += 1;
+        }
+    }
+    found.truncate(kept);
+    Ok(())
+}
+
 impl KBest {
     /// Empties the buffer and makes it one for the `k` best of a tree with so many `live` points.
     pub(crate) fn reset(&mut self, tree: &Tree, k: usize, live: u64) {
@@ -39,7 +51,7 @@ impl KBest {
         self.heap.clear();
         match self.k {
             0 => {}
-            1..=SORTED_LIST => self.list.reset(self.k),
+            1..=MAX_SORTED => self.list.reset(self.k),
             _ => self.heap.reserve(self.k),
         }
         self.found.clear();
@@ -60,6 +72,33 @@ impl KBest {
         self.sum_limit
     }
 
+    /// Takes those of some slots, at their distances, that are live and among the k best so far. Those found dead are
+    /// struck out.
+    #[inline]
+    pub(crate) fn offer_all(
+        &mut self,
+        tree: &Tree,
+        found: &mut Vec<Near>,
+    ) -> Result<(), ReadError> {
+        if self.k == 0 || found.is_empty() {
+            return Ok(());
+        }
+        if !self.all_live {
+            keep_live(tree, found)?;
+        }
+        if self.k <= MAX_SORTED {
+            self.list.offer(tree, found)?;
+            self.set_radius(self.list.worst());
+        } else {
+            for &candidate in &*found {
+                if candidate.value() <= self.radius {
+                    self.offer_to_heap(tree, candidate)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a slot if it is live and among the k best so far. False if it is not among these; dead slots are not asked.
     #[inline]
     pub(crate) fn offer(
@@ -74,27 +113,34 @@ impl KBest {
         if !self.all_live && !tree.is_live(slot)? {
             return Ok(true);
         }
-        let worst = match self.k <= SORTED_LIST {
-            true => self.list.offer(tree, distance, slot)?,
-            false => self.offer_to_heap(key(distance.to_bits(), tree.ids.get(slot as u64)?)),
-        };
-        if let Some(worst) = worst {
-            self.radius = worst;
-            self.sum_limit = sum_limit(worst);
+        let candidate = Near::new(distance, slot);
+        if self.k > MAX_SORTED {
+            return self.offer_to_heap(tree, candidate);
         }
-        Ok(worst.is_some())
+        self.list.offer(tree, &[candidate])?;
+        self.set_radius(self.list.worst());
+        Ok(self.list.contains(candidate))
     }
 
-    /// Returns the distance that a candidate must not exceed from now on; `None` if the candidate was refused.
-    fn offer_to_heap(&mut self, key: u128) -> Option<f32> {
+    #[inline]
+    fn set_radius(&mut self, radius: f32) {
+        self.radius = radius;
+        self.sum_limit = sum_limit(radius);
+    }
+
+    /// False if the candidate was refused.
+    fn offer_to_heap(&mut self, tree: &Tree, candidate: Near) -> Result<bool, ReadError> {
+        let key = key(candidate.value().to_bits(), tree.ids.get(candidate.number().into())?);
         let full = self.heap.len() == self.k;
         match full {
-            true if key >= self.heap[0] => return None,
+            true if key >= self.heap[0] => return Ok(false),
             true => self.sift_down(key),
             false => self.sift_up(key),
         }
-        let full = self.heap.len() == self.k;
-        Some(if full { f32::from_bits((self.heap[0] >> 64) as u32) } else { f32::INFINITY })
+        if self.heap.len() == self.k {
+            self.set_radius(f32::from_bits((self.heap[0] >> 64) as u32));
+        }
+        Ok(true)
     }
 
     fn sift_up(&mut self, key: u128) {
@@ -128,7 +174,7 @@ impl KBest {
 
     /// Asks for the ids of the candidates so far.
     pub(crate) fn prefetch_ids(&self, tree: &Tree) {
-        if (1..=SORTED_LIST).contains(&self.k) {
+        if (1..=MAX_SORTED).contains(&self.k) {
             self.list.prefetch_ids(tree);
         }
     }
@@ -136,7 +182,7 @@ impl KBest {
     /// The neighbours in order. Ends the search: nothing may be offered until the next reset.
     pub(crate) fn sorted(&mut self, tree: &Tree) -> Result<&[Neighbor], ReadError> {
         self.found.clear();
-        if (1..=SORTED_LIST).contains(&self.k) {
+        if (1..=MAX_SORTED).contains(&self.k) {
             for neighbor in self.list.neighbors(tree) {
                 self.found.push(neighbor?);
             }
@@ -177,7 +223,7 @@ mod tests {
         store.insert_with_ids(&[1.0; 100], &ids).unwrap();
         let snapshot = store.latest().unwrap();
         let tree = snapshot.tree();
-        for k in [0, 1, 2, 5, 31, 64, 65, 90, 200] {
+        for k in [0, 1, 2, 4, 5, 12, 20, 31, 64, 68, 69, 90, 200] {
             for distances in [1, 4, 1000] {
                 let mut best = KBest::default();
                 best.reset(tree, k, 100);

@@ -5,11 +5,12 @@
 mod ahead;
 pub(crate) mod auto;
 pub(crate) mod batch;
+mod best_first;
 pub(crate) mod brute;
-pub(crate) mod frontier;
+mod depth_first;
+mod frontier;
 pub(crate) mod heap;
 pub(crate) mod knn;
-pub(crate) mod prune;
 pub(crate) mod range;
 mod refine;
 pub(crate) mod scan;

@@ -2,7 +2,7 @@
 
 use super::heap::KBest;
 use crate::error::ReadError;
-use crate::metric::{self, Found};
+use crate::metric::Near;
 use crate::tree::columns::{Range, Tree};
 
 /// Rows scanned before the bound is looked at again.
@@ -14,20 +14,15 @@ pub(crate) fn scan(
     query: &[f32],
     range: Range,
     best: &mut KBest,
-    found: &mut Vec<Found>,
+    found: &mut Vec<Near>,
 ) -> Result<(), ReadError> {
     let end = range.start as u64 + range.count as u64;
     let mut first = range.start as u64;
     while first < end {
         let rows = tree.coordinates.chunk(first, (end - first).min(STEP as u64))?;
         found.clear();
-        tree.kernel.near(query, rows, best.sum_limit(), found);
-        for &Found { index, sum } in &*found {
-            if sum <= best.sum_limit() {
-                let slot = first + index as u64;
-                best.offer(tree, metric::distance(sum), slot as u32)?;
-            }
-        }
+        tree.kernel.near(query, rows, best.sum_limit(), first as u32, found);
+        best.offer_all(tree, found)?;
         first += (rows.len() / tree.dim) as u64;
     }
     Ok(())

@@ -4,7 +4,9 @@
 use std::arch::x86_64::*;
 
 use super::super::lanes::{Job, Lanes, Spread};
+use super::super::near::Near;
 use super::super::scalar::LANES;
+use super::super::sorted::PLACES;
 use super::eight;
 
 /// Eight lanes of ones, then eight of zeros: read from 8 - k, a mask of k lanes.
@@ -307,9 +309,21 @@ impl Avx2 {
     }
 }
 
+/// `new` in its place among four entries; those behind it move on by one. Before the first comes the last of `before`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn insert_in_four(entries: __m256i, new: __m256i, before: __m256i) -> __m256i {
+    let moved = _mm256_permute4x64_epi64::<0x93>(_mm256_blend_epi32::<0xC0>(entries, before));
+    let stays = _mm256_cmpgt_epi64(new, entries);
+    let comes = _mm256_cmpgt_epi64(new, moved);
+    let arrives = _mm256_blendv_epi8(moved, new, comes);
+    _mm256_blendv_epi8(arrives, entries, stays)
+}
+
 impl Lanes for Avx2 {
     type Vector = Pair;
     type Ints = IntPair;
+    type Entries = [__m256i; 2];
 
     const WIDE_BLOCK: bool = false;
     // Sums of two products of greater bytes would not fit.
@@ -438,6 +452,55 @@ impl Lanes for Avx2 {
     fn min(self, a: Pair, b: Pair) -> Pair {
         // SAFETY: the processor has AVX (X1).
         unsafe { Pair(_mm256_min_ps(a.0, b.0), _mm256_min_ps(a.1, b.1)) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: Pair) -> Pair {
+        // SAFETY: the processor has AVX (X1).
+        unsafe { Pair(_mm256_sqrt_ps(a.0), _mm256_sqrt_ps(a.1)) }
+    }
+
+    #[inline(always)]
+    fn least(self, a: Pair) -> f32 {
+        // SAFETY: the processor has AVX (X1).
+        unsafe { eight::least(_mm256_min_ps(a.0, a.1)) }
+    }
+
+    #[inline(always)]
+    fn load_near(self, from: &[Near; PLACES]) -> [__m256i; 2] {
+        let from = from.as_ptr().cast::<__m256i>();
+        // SAFETY:
+        // - the processor has AVX (X1);
+        // - eight entries of eight bytes are readable at `from` (X2, by its type).
+        unsafe { [_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))] }
+    }
+
+    #[inline(always)]
+    fn store_near(self, entries: [__m256i; 2], to: &mut [Near; PLACES]) {
+        let to = to.as_mut_ptr().cast::<__m256i>();
+        // SAFETY:
+        // - the processor has AVX (X1);
+        // - eight entries of eight bytes, each an i64, are writable at `to` (X2, by its type).
+        unsafe {
+            _mm256_storeu_si256(to, entries[0]);
+            _mm256_storeu_si256(to.add(1), entries[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn insert(
+        self,
+        entries: [__m256i; 2],
+        new: Near,
+        before: Option<[__m256i; 2]>,
+    ) -> [__m256i; 2] {
+        let [low, high] = entries;
+        // SAFETY: the processor has AVX2 (X1).
+        unsafe {
+            let before = before.map_or(_mm256_set1_epi64x(i64::MIN), |before| before[1]);
+            let new = _mm256_set1_epi64x(new.0);
+            [insert_in_four(low, new, before), insert_in_four(high, new, low)]
+        }
     }
 
     #[inline(always)]

@@ -4,7 +4,9 @@
 use std::arch::x86_64::*;
 
 use super::super::lanes::{Job, Lanes, Spread};
+use super::super::near::Near;
 use super::super::scalar::LANES;
+use super::super::sorted::PLACES;
 use super::eight;
 
 /// Proof that the processor has AVX-512F and AVX-512 VNNI (X1). The few that have only the first are served by AVX2.
@@ -20,6 +22,12 @@ impl Avx512 {
 
 /// Each lane's own number.
 static IOTA: [i32; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+/// Each lane of one vector followed by the same of another.
+static PAIRS: [[i32; LANES]; 2] = [
+    [0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23],
+    [8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31],
+];
 
 impl Avx512 {
     /// Each index plus `by`.
@@ -79,6 +87,7 @@ const fn places_of_three() -> [Places; 3] {
 impl Lanes for Avx512 {
     type Vector = __m512;
     type Ints = __m512i;
+    type Entries = __m512i;
 
     const WIDE_BLOCK: bool = true;
     const LAST_CELL: u8 = 255;
@@ -230,6 +239,74 @@ impl Lanes for Avx512 {
     fn min(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: the processor has AVX-512F (X1).
         unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: __m512) -> __m512 {
+        // SAFETY: the processor has AVX-512F (X1).
+        unsafe { _mm512_sqrt_ps(a) }
+    }
+
+    #[inline(always)]
+    fn least(self, a: __m512) -> f32 {
+        // SAFETY: the processor has AVX-512F (X1).
+        unsafe { _mm512_reduce_min_ps(a) }
+    }
+
+    #[inline(always)]
+    fn append(self, values: __m512, first: u32, lanes: u16, found: &mut Vec<Near>) {
+        let numbers = self.shifted(&IOTA, first as usize);
+        let (low, high) = (self.load_ints(&PAIRS[0]), self.load_ints(&PAIRS[1]));
+        // SAFETY: the processor has AVX-512F (X1).
+        let (numbers, values) = unsafe {
+            let values = _mm512_maskz_compress_epi32(lanes, _mm512_castps_si512(values));
+            (_mm512_maskz_compress_epi32(lanes, numbers), values)
+        };
+        // SAFETY: the processor has AVX-512F (X1).
+        let pairs = unsafe {
+            [
+                _mm512_permutex2var_epi32(numbers, low, values),
+                _mm512_permutex2var_epi32(numbers, high, values),
+            ]
+        };
+        found.reserve(LANES);
+        let (to, len) = (found.spare_capacity_mut(), lanes.count_ones() as usize);
+        let to = to[..LANES].as_mut_ptr().cast::<__m512i>();
+        // SAFETY:
+        // - the processor has AVX-512F (X1);
+        // - sixteen entries of eight bytes are writable at `to` (X2, by the length of the slice);
+        // - of those the first `len` <= 16 become part of the list, and each is an i64.
+        unsafe {
+            _mm512_storeu_si512(to, pairs[0]);
+            _mm512_storeu_si512(to.add(1), pairs[1]);
+            found.set_len(found.len() + len);
+        }
+    }
+
+    #[inline(always)]
+    fn load_near(self, from: &[Near; PLACES]) -> __m512i {
+        // SAFETY:
+        // - the processor has AVX-512F (X1);
+        // - eight entries of eight bytes are readable at `from` (X2, by its type).
+        unsafe { _mm512_loadu_epi64(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn store_near(self, entries: __m512i, to: &mut [Near; PLACES]) {
+        // SAFETY:
+        // - the processor has AVX-512F (X1);
+        // - eight entries of eight bytes, each an i64, are writable at `to` (X2, by its type).
+        unsafe { _mm512_storeu_epi64(to.as_mut_ptr().cast(), entries) }
+    }
+
+    #[inline(always)]
+    fn insert(self, entries: __m512i, new: Near, before: Option<__m512i>) -> __m512i {
+        // SAFETY: the processor has AVX-512F (X1).
+        unsafe {
+            let before = before.unwrap_or(_mm512_set1_epi64(i64::MIN));
+            let moved = _mm512_alignr_epi64::<7>(entries, before);
+            _mm512_max_epi64(moved, _mm512_min_epi64(entries, _mm512_set1_epi64(new.0)))
+        }
     }
 
     #[inline(always)]

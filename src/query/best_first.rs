@@ -1,0 +1,290 @@
+//! The k nearest neighbours by balls: first straight down to the nearest leaf, then best-first by lower bound.
+//!
+//! Going down first means that the reach is small before any child is weighed: of the children met on the way most are
+//! then cut by one comparison, and never see the queue.
+//!
+//! A bound is the distance to the center less the radius, with the slack that makes it exact (B1).
+
+use super::frontier::Frontier;
+use super::knn::{self, Scratch};
+use crate::error::ReadError;
+use crate::format::rows::NONE;
+use crate::metric::{self, Near};
+use crate::tree::columns::{Links, ROOT, Range, Tree, too_many_nodes};
+
+/// Bytes of rows asked for ahead; the rest comes in order, which the processor foresees.
+const PREFETCHED_BYTES: usize = 6144;
+
+/// Centers asked for ahead: after these the processor has seen where this goes.
+const PREFETCHED_CENTERS: u32 = 12;
+
+/// A node that may be worth a visit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    pub(super) node: u32,
+    /// No point below is nearer than this. Not negative.
+    pub(super) bound: f32,
+    /// Canonical distance from the query to the center.
+    distance: f32,
+}
+
+/// Buffers, reused from one query to the next.
+#[derive(Default)]
+pub(super) struct Buffers {
+    frontier: Frontier,
+    swept: Vec<Candidate>,
+    path: Vec<Step>,
+    /// The children of every node on the path.
+    path_children: Vec<Candidate>,
+}
+
+/// A node on the way down.
+struct Step {
+    at: Candidate,
+    links: Links,
+    /// Where its children begin in `path_children`.
+    children: usize,
+    /// The child that the way went on to; `NONE` at its end.
+    next: u32,
+}
+
+/// Finds the best; false if that takes more than `most` evaluations.
+pub(super) fn search(
+    tree: &Tree,
+    query: &[f32],
+    most: u64,
+    scratch: &mut Scratch,
+) -> Result<bool, ReadError> {
+    let most = scratch.evaluations.saturating_add(most);
+    scratch.best_first.frontier.clear();
+    descend(tree, query, scratch)?;
+    unwind(tree, query, scratch)?;
+    // Most of these are the answer; their ids come while the rest is looked at.
+    scratch.best.prefetch_ids(tree);
+    let mut budget = tree.node_rows();
+    let mut foreseen: Option<(u32, Links)> = None;
+    while let Some(next) = scratch.best_first.frontier.pop() {
+        if next.bound > scratch.best.radius() {
+            break;
+        }
+        budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(next.node))?;
+        let links = match foreseen {
+            Some((node, links)) if node == next.node => links,
+            _ => tree.link(next.node)?,
+        };
+        if let Some(after) = scratch.best_first.frontier.peek() {
+            let links = tree.link(after.node)?;
+            prefetch_node(tree, after.node, &links);
+            foreseen = Some((after.node, links));
+        }
+        visit(tree, query, next, &links, scratch)?;
+        if scratch.evaluations > most {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Asks for what a visit of a node will read first, while something else is being done.
+#[inline]
+fn prefetch_node(tree: &Tree, node: u32, links: &Links) {
+    match knn::small_subtree(tree, links) {
+        Some(range) => {
+            let rows = (PREFETCHED_BYTES / (4 * tree.dim)).max(1) as u64;
+            tree.coordinates.prefetch(range.start as u64, rows.min(range.count as u64));
+        }
+        None => {
+            let (first, count) = (links.row.child_start.into(), links.row.child_count);
+            tree.centers.prefetch(node.into(), 1);
+            tree.radii.prefetch(first, count.into());
+            tree.centers.prefetch(first, count.min(PREFETCHED_CENTERS).into());
+        }
+    }
+}
+
+/// Asks the system for what a visit of a node will read.
+#[cold]
+fn ask_for(tree: &Tree, links: &Links) {
+    let own = knn::small_subtree(tree, links).unwrap_or_else(|| {
+        let (first, count) = (links.row.child_start.into(), links.row.child_count.into());
+        tree.radii.will_need(first, count);
+        tree.centers.will_need(first, count);
+        links.row.own_slots()
+    });
+    tree.coordinates.will_need(own.start.into(), own.count.into());
+}
+
+fn root(tree: &Tree, query: &[f32]) -> Result<Candidate, ReadError> {
+    let sum = tree.kernel.sum(query, tree.centers.row(ROOT.into())?);
+    Ok(Candidate { node: ROOT, bound: 0.0, distance: metric::distance(sum) })
+}
+
+/// Goes to the nearest child until there is none, or until the subtree is small enough to scan, which is done. Children
+/// have larger numbers than their parents, so this ends.
+fn descend(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
+    scratch.best_first.path.clear();
+    scratch.best_first.path_children.clear();
+    scratch.evaluations += 1;
+    let mut at = root(tree, query)?;
+    loop {
+        scratch.visits += 1;
+        let links = tree.link(at.node)?;
+        if scratch.pressure.is_felt() {
+            ask_for(tree, &links);
+        }
+        if let Some(range) = knn::small_subtree(tree, &links) {
+            return scan_small(tree, query, at, &links, range, scratch);
+        }
+        let children = scratch.best_first.path_children.len();
+        let nearest = nearest_child(tree, query, at.node, &links, scratch)?;
+        let next = nearest.map_or(NONE, |child| child.node);
+        scratch.best_first.path.push(Step { at, links, children, next });
+        match nearest {
+            Some(child) => at = child,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The child with the nearest center. Appends all children to `path_children`.
+fn nearest_child(
+    tree: &Tree,
+    query: &[f32],
+    node: u32,
+    links: &Links,
+    scratch: &mut Scratch,
+) -> Result<Option<Candidate>, ReadError> {
+    let Scratch { best_first: Buffers { path_children, .. }, found, evaluations, .. } = scratch;
+    let first = path_children.len();
+    tree.for_children(node, links, |block| {
+        *evaluations += u64::from(block.count);
+        sweep(tree, query, block, f32::INFINITY, found, path_children)
+    })?;
+    let mut nearest: Option<Candidate> = None;
+    for &child in &path_children[first..] {
+        if nearest.is_none_or(|nearest| child.distance < nearest.distance) {
+            nearest = Some(child);
+        }
+    }
+    Ok(nearest)
+}
+
+/// Appends the children of one block that may hold something within reach, in order.
+fn sweep(
+    tree: &Tree,
+    query: &[f32],
+    block: Range,
+    reach: f32,
+    found: &mut Vec<Near>,
+    out: &mut Vec<Candidate>,
+) -> Result<(), ReadError> {
+    let end = block.start as u64 + block.count as u64;
+    let mut first = block.start as u64;
+    while first < end {
+        let centers = tree.centers.chunk(first, end - first)?;
+        let radii = tree.radii.chunk(first, (centers.len() / tree.dim) as u64)?;
+        let centers = &centers[..radii.len() * tree.dim];
+        found.clear();
+        tree.kernel.near_balls(query, centers, radii, tree.slack, reach, first as u32, found);
+        for child in &*found {
+            let (node, distance) = (child.number(), child.value());
+            let radius = radii[(node - first as u32) as usize];
+            let bound = tree.slack.lower_bound(distance, radius);
+            if bound <= f64::from(reach) {
+                // Rounded down.
+                let bound = (bound as f32).next_down().max(0.0);
+                out.push(Candidate { node, bound, distance });
+            }
+        }
+        first += radii.len() as u64;
+    }
+    Ok(())
+}
+
+/// Visits the nodes of the way down in full, the last first, except for what the way has been through.
+fn unwind(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
+    while let Some(Step { at, links, children, next }) = scratch.best_first.path.pop() {
+        knn::own_points(tree, query, at.node, &links, at.distance, scratch)?;
+        let reach = scratch.best.radius();
+        let Scratch { best_first, pressure, .. } = scratch;
+        let Buffers { frontier, path_children, .. } = best_first;
+        for &child in &path_children[children..] {
+            if child.bound <= reach && child.node != next {
+                knn::prefetch_links(tree, child.node);
+                if pressure.is_felt() {
+                    ask_for(tree, &tree.link(child.node)?);
+                }
+                frontier.push(child);
+            }
+        }
+        path_children.truncate(children);
+    }
+    Ok(())
+}
+
+/// Offers the points of a node, and queues the children that may hold something within reach.
+fn visit(
+    tree: &Tree,
+    query: &[f32],
+    at: Candidate,
+    links: &Links,
+    scratch: &mut Scratch,
+) -> Result<(), ReadError> {
+    scratch.visits += 1;
+    if let Some(range) = knn::small_subtree(tree, links) {
+        return scan_small(tree, query, at, links, range, scratch);
+    }
+    knn::own_points(tree, query, at.node, links, at.distance, scratch)?;
+    let reach = scratch.best.radius();
+    let Scratch { best_first, found, evaluations, pressure, .. } = scratch;
+    let Buffers { frontier, swept, .. } = best_first;
+    swept.clear();
+    tree.for_children(at.node, links, |block| {
+        *evaluations += u64::from(block.count);
+        sweep(tree, query, block, reach, found, swept)
+    })?;
+    for &child in &*swept {
+        knn::prefetch_links(tree, child.node);
+        if pressure.is_felt() {
+            ask_for(tree, &tree.link(child.node)?);
+        }
+        frontier.push(child);
+    }
+    Ok(())
+}
+
+/// Offers the points of a small subtree. The twins of a leaf are as far as its center, which is known.
+fn scan_small(
+    tree: &Tree,
+    query: &[f32],
+    at: Candidate,
+    links: &Links,
+    range: Range,
+    scratch: &mut Scratch,
+) -> Result<(), ReadError> {
+    match knn::is_leaf(links) {
+        true => knn::own_points(tree, query, at.node, links, at.distance, scratch),
+        false => knn::scan_counted(tree, query, range, scratch),
+    }
+}
+
+/// The first slot of the subtree of at most `points` that a descent passes, or of the node it ends at.
+pub(super) fn neighbourhood(
+    tree: &Tree,
+    query: &[f32],
+    points: u32,
+    scratch: &mut Scratch,
+) -> Result<u32, ReadError> {
+    let mut at = root(tree, query)?;
+    loop {
+        let links = tree.link(at.node)?;
+        if links.packed().is_some_and(|range| range.count <= points) {
+            return Ok(links.row.slot_start);
+        }
+        scratch.best_first.path_children.clear();
+        match nearest_child(tree, query, at.node, &links, scratch)? {
+            Some(child) => at = child,
+            None => return Ok(links.row.slot_start),
+        }
+    }
+}

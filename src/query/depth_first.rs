@@ -1,0 +1,238 @@
+//! The k nearest neighbours by boxes, for the few dimensions that have them: straight down to the nearest leaf, then back
+//! up, into every other child on the way whose box is within reach, the nearest first.
+//!
+//! Boxes bound closely, so that the first leaf leaves little to be found: a queue of all nodes in order would spare few
+//! visits, and cost more than those.
+
+use super::knn::{self, Scratch};
+use crate::error::ReadError;
+use crate::format::rows::NONE;
+use crate::metric::{self, BOX_GROUP, Near};
+use crate::tree::columns::{Links, ROOT, Range, Tree, too_many_nodes};
+use crate::tree::extent;
+
+/// So many twins are scanned with the bucket of a leaf that they lie beside rather than looked at apart.
+const FEW_TWINS: u32 = 8;
+
+/// Buffers, reused from one query to the next.
+#[derive(Default)]
+pub(super) struct Buffers {
+    path: Vec<Step>,
+    /// Nodes to be visited and the filter sums (B3) of the gaps to their boxes. Of siblings the nearest is last.
+    pending: Vec<Near>,
+}
+
+/// A node on the way down.
+struct Step {
+    node: u32,
+    /// Canonical distance from the query to the center.
+    distance: f32,
+    links: Links,
+    /// The child that the way went on to; `NONE` at its end.
+    next: u32,
+}
+
+/// Finds the best; false if that takes more than `most` evaluations.
+pub(super) fn search(
+    tree: &Tree,
+    query: &[f32],
+    most: u64,
+    scratch: &mut Scratch,
+) -> Result<bool, ReadError> {
+    let most = scratch.evaluations.saturating_add(most);
+    scratch.depth_first.pending.clear();
+    descend(tree, query, scratch)?;
+    let mut budget = tree.node_rows();
+    while let Some(Step { node, distance, links, next }) = scratch.depth_first.path.pop() {
+        knn::own_points(tree, query, node, &links, distance, scratch)?;
+        push_children(tree, query, node, &links, next, scratch)?;
+        if scratch.depth_first.path.is_empty() {
+            // Most of these are the answer; their ids come while the rest is looked at.
+            scratch.best.prefetch_ids(tree);
+        }
+        while let Some(next) = scratch.depth_first.pending.pop() {
+            if next.value() > limit(tree, scratch) {
+                continue;
+            }
+            budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(next.number()))?;
+            visit(tree, query, next.number(), scratch)?;
+            if scratch.evaluations > most {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// What the filter sum of a gap must not exceed.
+#[inline]
+fn limit(tree: &Tree, scratch: &Scratch) -> f32 {
+    tree.slack.filter_limit(scratch.best.sum_limit())
+}
+
+/// Goes to the child with the nearest center until there is none, or until the subtree is small enough to scan, which is
+/// done. Children have larger numbers than their parents, so this ends.
+fn descend(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
+    scratch.depth_first.path.clear();
+    scratch.evaluations += 1;
+    let sum = tree.kernel.sum(query, tree.centers.row(ROOT.into())?);
+    let (mut node, mut distance) = (ROOT, metric::distance(sum));
+    loop {
+        scratch.visits += 1;
+        let links = tree.link(node)?;
+        if scratch.pressure.is_felt() {
+            ask_for(tree, &links);
+        }
+        if let Some(range) = knn::small_subtree(tree, &links) {
+            return knn::scan_counted(tree, query, range, scratch);
+        }
+        let nearest = nearest_child(tree, query, node, &links, &mut scratch.evaluations)?;
+        let next = nearest.map_or(NONE, Near::number);
+        scratch.depth_first.path.push(Step { node, distance, links, next });
+        match nearest {
+            Some(child) => (node, distance) = (child.number(), child.value()),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The child with the nearest center, and its distance.
+#[inline]
+fn nearest_child(
+    tree: &Tree,
+    query: &[f32],
+    node: u32,
+    links: &Links,
+    evaluations: &mut u64,
+) -> Result<Option<Near>, ReadError> {
+    let mut nearest = Near::NONE;
+    tree.for_children(node, links, |block| {
+        *evaluations += u64::from(block.count);
+        tree.centers.for_chunks(block.start.into(), block.count.into(), |first, centers| {
+            let (place, sum) = tree.kernel.nearest(query, centers);
+            let child = Near::new(metric::distance(sum), first as u32 + place as u32);
+            nearest = nearest.min(child);
+        })
+    })?;
+    Ok(Some(nearest).filter(|&child| child != Near::NONE))
+}
+
+/// Adds the children of a node that may hold something within reach, except for `skip`.
+fn push_children(
+    tree: &Tree,
+    query: &[f32],
+    node: u32,
+    links: &Links,
+    skip: u32,
+    scratch: &mut Scratch,
+) -> Result<(), ReadError> {
+    let limit = limit(tree, scratch);
+    let Scratch { depth_first: Buffers { pending, .. }, evaluations, pressure, .. } = scratch;
+    let first = pending.len();
+    tree.for_children(node, links, |block| {
+        *evaluations += u64::from(block.count);
+        let (group, groups) = groups_of(block);
+        tree.boxes.for_chunks(group, groups, |group, boxes| {
+            let wanted = block.start..block.start + block.count;
+            tree.kernel.near_boxes(
+                query,
+                boxes,
+                group as u32 * BOX_GROUP as u32,
+                wanted,
+                limit,
+                pending,
+            );
+        })
+    })?;
+    if let Some(at) = pending[first..].iter().position(|child| child.number() == skip) {
+        pending.swap_remove(first + at);
+    }
+    let children = &mut pending[first..];
+    if children.len() > 1 {
+        children.sort_unstable_by(|a, b| b.cmp(a));
+    }
+    for child in children {
+        knn::prefetch_links(tree, child.number());
+        if pressure.is_felt() {
+            ask_for(tree, &tree.link(child.number())?);
+        }
+    }
+    Ok(())
+}
+
+#[inline]
+fn first_block(links: &Links) -> Range {
+    Range { start: links.row.child_start, count: links.row.child_count }
+}
+
+/// Rows of the boxes of a block: the first, and how many.
+#[inline]
+fn groups_of(block: Range) -> (u64, u64) {
+    let last = block.start.saturating_add(block.count).saturating_sub(1);
+    let (first, last) = (extent::place(block.start).0, extent::place(last).0);
+    (first, last.saturating_sub(first) + 1)
+}
+
+/// Offers the points of a node, and adds its children.
+fn visit(tree: &Tree, query: &[f32], node: u32, scratch: &mut Scratch) -> Result<(), ReadError> {
+    scratch.visits += 1;
+    let links = tree.link(node)?;
+    if let Some(after) = scratch.depth_first.pending.last() {
+        prefetch_node(tree, after.number())?;
+    }
+    if let Some(range) = knn::small_subtree(tree, &links) {
+        return knn::scan_counted(tree, query, range, scratch);
+    }
+    if knn::is_leaf(&links) && links.row.twin_count <= FEW_TWINS {
+        return knn::scan_counted(tree, query, links.row.own_slots(), scratch);
+    }
+    let sum = tree.kernel.sum(query, tree.centers.row(node.into())?);
+    knn::own_points(tree, query, node, &links, metric::distance(sum), scratch)?;
+    push_children(tree, query, node, &links, NONE, scratch)
+}
+
+/// Asks for what a visit of a node will read first, while something else is being done.
+#[inline]
+fn prefetch_node(tree: &Tree, node: u32) -> Result<(), ReadError> {
+    let links = tree.link(node)?;
+    match knn::small_subtree(tree, &links) {
+        Some(range) => tree.coordinates.prefetch(range.start.into(), range.count.into()),
+        None => {
+            tree.centers.prefetch(node.into(), 1);
+            let (first, count) = groups_of(first_block(&links));
+            tree.boxes.prefetch(first, count);
+        }
+    }
+    Ok(())
+}
+
+/// Asks the system for what a visit of a node will read.
+#[cold]
+fn ask_for(tree: &Tree, links: &Links) {
+    let own = knn::small_subtree(tree, links).unwrap_or_else(|| {
+        let (first, count) = groups_of(first_block(links));
+        tree.boxes.will_need(first, count);
+        links.row.own_slots()
+    });
+    tree.coordinates.will_need(own.start.into(), own.count.into());
+}
+
+/// The first slot of the subtree of at most `points` that a descent passes, or of the node it ends at.
+pub(super) fn neighbourhood(
+    tree: &Tree,
+    query: &[f32],
+    points: u32,
+    scratch: &mut Scratch,
+) -> Result<u32, ReadError> {
+    let mut node = ROOT;
+    loop {
+        let links = tree.link(node)?;
+        if links.packed().is_some_and(|range| range.count <= points) {
+            return Ok(links.row.slot_start);
+        }
+        match nearest_child(tree, query, node, &links, &mut scratch.evaluations)? {
+            Some(child) => node = child.number(),
+            None => return Ok(links.row.slot_start),
+        }
+    }
+}
