@@ -55,24 +55,38 @@ impl<T> Deref for Typed<T> {
     }
 }
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Asks the processor to bring in the cache lines of some records that will be wanted soon. Costs an instruction a line
 /// and changes nothing; where there is no such instruction, it does nothing.
 #[inline]
 pub(crate) fn prefetch<T>(records: &[T]) {
+    let mut at = 0;
+    while at < size_of_val(records) {
+        prefetch_line(records.as_ptr().wrapping_byte_add(at));
+        at += LINE;
+    }
+}
+
+/// The same for the line of one record and those that follow, whatever is there.
+#[inline]
+pub(crate) fn prefetch_lines<T, const LINES: usize>(record: &T) {
+    for i in 0..LINES {
+        prefetch_line(std::ptr::from_ref(record).wrapping_byte_add(i * LINE));
+    }
+}
+
+#[inline]
+fn prefetch_line<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        const LINE: usize = 64;
-        let start = records.as_ptr().cast::<i8>();
-        let mut at = 0;
-        while at < size_of_val(records) {
-            // SAFETY: SSE is part of x86-64, and a prefetch of any address whatever neither faults nor is seen.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at)) };
-            at += LINE;
-        }
+        // SAFETY: SSE is part of x86-64, and a prefetch of any address whatever neither faults nor is seen.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = records;
+    let _ = at;
 }
 
 #[cfg(test)]

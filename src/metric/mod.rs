@@ -181,7 +181,7 @@ impl Kernel {
     ///
     /// # Panics
     ///
-    /// If `rows` are not whole rows, or `dim` is 0.
+    /// If `dim` is 0.
     pub(crate) fn near(
         self,
         query: &[f32],
@@ -190,7 +190,7 @@ impl Kernel {
         first: u32,
         found: &mut Vec<Near>,
     ) {
-        assert!(rows.len().is_multiple_of(query.len()), "rows are [m x dim]");
+        debug_assert!(rows.len().is_multiple_of(query.len()), "rows are [m x dim]");
         if query.len() >= EARLY_EXIT_DIM && limit < f32::INFINITY {
             for (number, row) in (first..).zip(rows.chunks_exact(query.len())) {
                 let sum = self.within(query, row, limit);
@@ -256,28 +256,19 @@ impl Kernel {
         }
     }
 
-    /// The nearest of some rows, the first of them if several are: its place, and the canonical sum.
+    /// The nearest of some rows, the first of them if several are: its place, and the canonical sum. (0, infinity) if
+    /// there is none.
     ///
-    /// `query`: `[dim]`. `rows`: row-major `[m x dim]`, m > 0.
+    /// `query`: `[dim]`. `rows`: row-major `[m x dim]`.
     ///
     /// # Panics
     ///
-    /// If `rows` are not whole rows, there are none, or `dim` is 0.
+    /// If `dim` is 0.
     pub(crate) fn nearest(self, query: &[f32], rows: &[f32]) -> (usize, f32) {
-        assert!(rows.len().is_multiple_of(query.len()) && !rows.is_empty(), "rows are [m x dim]");
-        let mut first = (0, f32::INFINITY);
-        for (i, rows) in rows.chunks(nearest::TOGETHER * query.len()).enumerate() {
-            let (place, sum) = dispatch!(self, {
-                let mut sums = [0.0; nearest::TOGETHER];
-                let sums = &mut sums[..rows.len() / query.len()];
-                self.sums(query, rows, sums);
-                nearest::first_least(sums)
-            }, lanes => nearest::nearest(lanes, query, rows));
-            if sum < first.1 {
-                first = (i * nearest::TOGETHER + place, sum);
-            }
-        }
-        first
+        debug_assert!(rows.len().is_multiple_of(query.len()), "rows are [m x dim]");
+        dispatch!(self, portable::nearest(query, rows), lanes => {
+            nearest::nearest(lanes, query, rows)
+        })
     }
 
     /// Appends the boxes wanted whose gap to the query has a filter sum (B3) of at most `limit`, in order, with that sum.
@@ -287,7 +278,7 @@ impl Kernel {
     ///
     /// # Panics
     ///
-    /// If `groups` are not whole groups, or the dimension is out of range.
+    /// If the dimension is out of range.
     pub(crate) fn near_boxes(
         self,
         query: &[f32],
@@ -298,7 +289,7 @@ impl Kernel {
         found: &mut Vec<Near>,
     ) {
         assert!((1..=MAX_BOX_DIM).contains(&query.len()), "no boxes of this dimension");
-        assert!(groups.len().is_multiple_of(2 * BOX_GROUP * query.len()), "whole groups");
+        debug_assert!(groups.len().is_multiple_of(2 * BOX_GROUP * query.len()), "whole groups");
         dispatch!(self, portable::boxes(query, groups, first, wanted, limit, found), lanes => {
             sieve::boxes(lanes, query, groups, first, wanted, limit, found)
         });

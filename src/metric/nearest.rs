@@ -41,20 +41,10 @@ impl Job for Keep<'_> {
 }
 
 /// Rows of which the nearest is looked for together, at most.
-pub(super) const TOGETHER: usize = 256;
+#[cfg(target_arch = "x86_64")]
+const TOGETHER: usize = 256;
 
-/// The first place of the least of some sums, and that sum.
-pub(super) fn first_least(sums: &[f32]) -> (usize, f32) {
-    let mut first = (0, f32::INFINITY);
-    for (i, &sum) in sums.iter().enumerate() {
-        if sum < first.1 {
-            first = (i, sum);
-        }
-    }
-    first
-}
-
-/// At most [`TOGETHER`] rows of one query's dimension.
+/// Rows of one query's dimension.
 #[cfg(target_arch = "x86_64")]
 struct Nearest<'a, S> {
     query: &'a [f32],
@@ -62,8 +52,8 @@ struct Nearest<'a, S> {
     sums: PhantomData<S>,
 }
 
-/// The place of the nearest of 1 to [`TOGETHER`] rows, the first of them if several are, and its sum. The caller has
-/// checked that they are whole.
+/// The place of the nearest row, the first of them if several are, and its sum; (0, infinity) if there is none. The caller
+/// has checked that the rows are whole.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn nearest<L: Lanes>(lanes: L, query: &[f32], rows: &[f32]) -> (usize, f32) {
@@ -86,30 +76,38 @@ impl<S: SixteenRows> Job for Nearest<'_, S> {
         let dim = query.len();
         let prepared = S::prepare(lanes, query);
         let mut sums = [[0.0; LANES]; TOGETHER / LANES];
-        let mut least = lanes.splat(f32::INFINITY);
-        let blocks = rows.chunks_exact(LANES * dim);
-        let (rest, mut used) = (blocks.remainder(), 0);
-        for (sums, block) in sums.iter_mut().zip(blocks) {
-            let of_block = S::sixteen(lanes, query, &prepared, block);
-            least = lanes.min(least, of_block);
-            lanes.store(of_block, sums);
-            used += 1;
-        }
-        if !rest.is_empty() {
-            let last = &mut sums[used];
-            lanes.store(S::fewer(lanes, query, &prepared, rest), last);
-            last[rest.len() / dim..].fill(f32::INFINITY);
-            least = lanes.min(least, lanes.load(last));
-            used += 1;
-        }
-        let least = lanes.least(least);
-        for (i, sums) in sums[..used].iter().enumerate() {
-            let equal = lanes.at_most(lanes.load(sums), lanes.splat(least));
-            if equal != 0 {
-                return (i * LANES + equal.trailing_zeros() as usize, least);
+        let mut first = (0, f32::INFINITY);
+        for (i, rows) in rows.chunks(TOGETHER * dim).enumerate() {
+            let mut least = lanes.splat(f32::INFINITY);
+            let blocks = rows.chunks_exact(LANES * dim);
+            let (rest, mut used) = (blocks.remainder(), 0);
+            for (sums, block) in sums.iter_mut().zip(blocks) {
+                let of_block = S::sixteen(lanes, query, &prepared, block);
+                least = lanes.min(least, of_block);
+                lanes.store(of_block, sums);
+                used += 1;
+            }
+            if !rest.is_empty() {
+                let last = &mut sums[used];
+                lanes.store(S::fewer(lanes, query, &prepared, rest), last);
+                last[rest.len() / dim..].fill(f32::INFINITY);
+                least = lanes.min(least, lanes.load(last));
+                used += 1;
+            }
+            let least = lanes.least(least);
+            if least < first.1 {
+                let limit = lanes.splat(least);
+                let mut block = 0;
+                let mut equal = lanes.at_most(lanes.load(&sums[0]), limit);
+                while equal == 0 && block + 1 < used {
+                    block += 1;
+                    equal = lanes.at_most(lanes.load(&sums[block]), limit);
+                }
+                let place = block * LANES + equal.trailing_zeros() as usize;
+                first = (i * TOGETHER + place, least);
             }
         }
-        (0, least)
+        first
     }
 }
 

@@ -87,7 +87,24 @@ pub(super) fn within(a: &[f32], b: &[f32], bound: f32) -> f32 {
     tree(lanes)
 }
 
-/// The boxes wanted whose gap to the query has a filter sum of at most `limit`, as [`Kernel::near_boxes`] wants it.
+/// The place of the nearest row, the first of them if several are, and its sum; (0, infinity) if there is none.
+pub(super) fn nearest(query: &[f32], rows: &[f32]) -> (usize, f32) {
+    let dim = query.len();
+    let mut first = (0, f32::INFINITY);
+    let mut sums = [0.0; LANES];
+    for (i, rows) in rows.chunks(LANES * dim).enumerate() {
+        let sums = &mut sums[..rows.len() / dim];
+        tile(query, rows, dim, sums);
+        for (j, &sum) in sums.iter().enumerate() {
+            if sum < first.1 {
+                first = (i * LANES + j, sum);
+            }
+        }
+    }
+    first
+}
+
+/// The boxes wanted whose gap to the query has a filter sum of at most `limit`, as `Kernel::near_boxes` wants it.
 pub(super) fn boxes(
     query: &[f32],
     groups: &[f32],

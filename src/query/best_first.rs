@@ -12,6 +12,10 @@ use crate::format::rows::NONE;
 use crate::metric::{self, Near};
 use crate::tree::columns::{Links, ROOT, Range, Tree, too_many_nodes};
 
+/// Subtrees of at most so many values, and rows, are scanned as a whole; those of few rows anyway.
+const FLAT_VALUES: usize = 16_384;
+const FLAT_ROWS: std::ops::RangeInclusive<usize> = 32..=512;
+
 /// Bytes of rows asked for ahead; the rest comes in order, which the processor foresees.
 const PREFETCHED_BYTES: usize = 6144;
 
@@ -31,6 +35,8 @@ pub(super) struct Candidate {
 /// Buffers, reused from one query to the next.
 #[derive(Default)]
 pub(super) struct Buffers {
+    /// The most rows of a subtree that is scanned as a whole.
+    flat_rows: u32,
     frontier: Frontier,
     swept: Vec<Candidate>,
     path: Vec<Step>,
@@ -57,6 +63,8 @@ pub(super) fn search(
 ) -> Result<bool, ReadError> {
     let most = scratch.evaluations.saturating_add(most);
     scratch.best_first.frontier.clear();
+    scratch.best_first.flat_rows =
+        (FLAT_VALUES / tree.dim).clamp(*FLAT_ROWS.start(), *FLAT_ROWS.end()) as u32;
     descend(tree, query, scratch)?;
     unwind(tree, query, scratch)?;
     // Most of these are the answer; their ids come while the rest is looked at.
@@ -74,7 +82,7 @@ pub(super) fn search(
         };
         if let Some(after) = scratch.best_first.frontier.peek() {
             let links = tree.link(after.node)?;
-            prefetch_node(tree, after.node, &links);
+            prefetch_node(tree, after.node, &links, scratch.best_first.flat_rows);
             foreseen = Some((after.node, links));
         }
         visit(tree, query, next, &links, scratch)?;
@@ -87,8 +95,8 @@ pub(super) fn search(
 
 /// Asks for what a visit of a node will read first, while something else is being done.
 #[inline]
-fn prefetch_node(tree: &Tree, node: u32, links: &Links) {
-    match knn::small_subtree(tree, links) {
+fn prefetch_node(tree: &Tree, node: u32, links: &Links, flat_rows: u32) {
+    match knn::small_subtree(links, flat_rows) {
         Some(range) => {
             let rows = (PREFETCHED_BYTES / (4 * tree.dim)).max(1) as u64;
             tree.coordinates.prefetch(range.start as u64, rows.min(range.count as u64));
@@ -104,8 +112,8 @@ fn prefetch_node(tree: &Tree, node: u32, links: &Links) {
 
 /// Asks the system for what a visit of a node will read.
 #[cold]
-fn ask_for(tree: &Tree, links: &Links) {
-    let own = knn::small_subtree(tree, links).unwrap_or_else(|| {
+fn ask_for(tree: &Tree, links: &Links, flat_rows: u32) {
+    let own = knn::small_subtree(links, flat_rows).unwrap_or_else(|| {
         let (first, count) = (links.row.child_start.into(), links.row.child_count.into());
         tree.radii.will_need(first, count);
         tree.centers.will_need(first, count);
@@ -130,9 +138,9 @@ fn descend(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), Read
         scratch.visits += 1;
         let links = tree.link(at.node)?;
         if scratch.pressure.is_felt() {
-            ask_for(tree, &links);
+            ask_for(tree, &links, scratch.best_first.flat_rows);
         }
-        if let Some(range) = knn::small_subtree(tree, &links) {
+        if let Some(range) = knn::small_subtree(&links, scratch.best_first.flat_rows) {
             return scan_small(tree, query, at, &links, range, scratch);
         }
         let children = scratch.best_first.path_children.len();
@@ -207,12 +215,12 @@ fn unwind(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadE
         knn::own_points(tree, query, at.node, &links, at.distance, scratch)?;
         let reach = scratch.best.radius();
         let Scratch { best_first, pressure, .. } = scratch;
-        let Buffers { frontier, path_children, .. } = best_first;
+        let Buffers { flat_rows, frontier, path_children, .. } = best_first;
         for &child in &path_children[children..] {
             if child.bound <= reach && child.node != next {
                 knn::prefetch_links(tree, child.node);
                 if pressure.is_felt() {
-                    ask_for(tree, &tree.link(child.node)?);
+                    ask_for(tree, &tree.link(child.node)?, *flat_rows);
                 }
                 frontier.push(child);
             }
@@ -231,13 +239,13 @@ fn visit(
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
     scratch.visits += 1;
-    if let Some(range) = knn::small_subtree(tree, links) {
+    if let Some(range) = knn::small_subtree(links, scratch.best_first.flat_rows) {
         return scan_small(tree, query, at, links, range, scratch);
     }
     knn::own_points(tree, query, at.node, links, at.distance, scratch)?;
     let reach = scratch.best.radius();
     let Scratch { best_first, found, evaluations, pressure, .. } = scratch;
-    let Buffers { frontier, swept, .. } = best_first;
+    let Buffers { flat_rows, frontier, swept, .. } = best_first;
     swept.clear();
     tree.for_children(at.node, links, |block| {
         *evaluations += u64::from(block.count);
@@ -246,7 +254,7 @@ fn visit(
     for &child in &*swept {
         knn::prefetch_links(tree, child.node);
         if pressure.is_felt() {
-            ask_for(tree, &tree.link(child.node)?);
+            ask_for(tree, &tree.link(child.node)?, *flat_rows);
         }
         frontier.push(child);
     }

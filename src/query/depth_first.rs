@@ -6,19 +6,28 @@
 
 use super::knn::{self, Scratch};
 use crate::error::ReadError;
-use crate::format::rows::NONE;
+use crate::format::rows::{LinkRow, NONE};
 use crate::metric::{self, BOX_GROUP, Near};
 use crate::tree::columns::{Links, ROOT, Range, Tree, too_many_nodes};
 use crate::tree::extent;
 
+/// Subtrees of at most so many rows are scanned as a whole.
+const FLAT_ROWS: u32 = 256;
+
 /// So many twins are scanned with the bucket of a leaf that they lie beside rather than looked at apart.
 const FEW_TWINS: u32 = 8;
+
+/// Cache lines asked for of what a visit will read; the rest comes in order, which the processor foresees. As many
+/// whatever there is, because a loop that ends now here, now there is mispredicted.
+const LINES: usize = 8;
 
 /// Buffers, reused from one query to the next.
 #[derive(Default)]
 pub(super) struct Buffers {
     path: Vec<Step>,
-    /// Nodes to be visited and the filter sums (B3) of the gaps to their boxes. Of siblings the nearest is last.
+    /// Children of one node within reach, with the filter sums (B3) of the gaps to their boxes.
+    near: Vec<Near>,
+    /// Nodes to be visited, of siblings the nearest last.
     pending: Vec<Near>,
 }
 
@@ -50,12 +59,14 @@ pub(super) fn search(
             // Most of these are the answer; their ids come while the rest is looked at.
             scratch.best.prefetch_ids(tree);
         }
+        let mut limit = limit(tree, scratch);
         while let Some(next) = scratch.depth_first.pending.pop() {
-            if next.value() > limit(tree, scratch) {
+            if next.value() > limit {
                 continue;
             }
             budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(next.number()))?;
             visit(tree, query, next.number(), scratch)?;
+            limit = self::limit(tree, scratch);
             if scratch.evaluations > most {
                 return Ok(false);
             }
@@ -83,7 +94,7 @@ fn descend(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), Read
         if scratch.pressure.is_felt() {
             ask_for(tree, &links);
         }
-        if let Some(range) = knn::small_subtree(tree, &links) {
+        if let Some(range) = knn::small_subtree(&links, FLAT_ROWS) {
             return knn::scan_counted(tree, query, range, scratch);
         }
         let nearest = nearest_child(tree, query, node, &links, &mut scratch.evaluations)?;
@@ -127,42 +138,37 @@ fn push_children(
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
     let limit = limit(tree, scratch);
-    let Scratch { depth_first: Buffers { pending, .. }, evaluations, pressure, .. } = scratch;
-    let first = pending.len();
+    let Scratch { depth_first, evaluations, pressure, .. } = scratch;
+    let Buffers { near, pending, .. } = depth_first;
+    near.clear();
     tree.for_children(node, links, |block| {
         *evaluations += u64::from(block.count);
         let (group, groups) = groups_of(block);
         tree.boxes.for_chunks(group, groups, |group, boxes| {
+            let first = group as u32 * BOX_GROUP as u32;
             let wanted = block.start..block.start + block.count;
-            tree.kernel.near_boxes(
-                query,
-                boxes,
-                group as u32 * BOX_GROUP as u32,
-                wanted,
-                limit,
-                pending,
-            );
+            tree.kernel.near_boxes(query, boxes, first, wanted, limit, near);
         })
     })?;
-    if let Some(at) = pending[first..].iter().position(|child| child.number() == skip) {
-        pending.swap_remove(first + at);
-    }
-    let children = &mut pending[first..];
-    if children.len() > 1 {
-        children.sort_unstable_by(|a, b| b.cmp(a));
-    }
-    for child in children {
-        knn::prefetch_links(tree, child.number());
-        if pressure.is_felt() {
-            ask_for(tree, &tree.link(child.number())?);
+    let first = pending.len();
+    let mut nearest = (Near::NONE, first);
+    for &child in &*near {
+        if child.number() == skip {
+            continue;
         }
+        nearest = nearest.min((child, pending.len()));
+        let links = tree.link(child.number())?;
+        match pressure.is_felt() {
+            true => ask_for(tree, &links),
+            false => prefetch(tree, &links),
+        }
+        pending.push(child);
+    }
+    if pending.len() > first + 1 {
+        let last = pending.len() - 1;
+        pending.swap(nearest.1, last);
     }
     Ok(())
-}
-
-#[inline]
-fn first_block(links: &Links) -> Range {
-    Range { start: links.row.child_start, count: links.row.child_count }
 }
 
 /// Rows of the boxes of a block: the first, and how many.
@@ -176,41 +182,33 @@ fn groups_of(block: Range) -> (u64, u64) {
 /// Offers the points of a node, and adds its children.
 fn visit(tree: &Tree, query: &[f32], node: u32, scratch: &mut Scratch) -> Result<(), ReadError> {
     scratch.visits += 1;
-    let links = tree.link(node)?;
-    if let Some(after) = scratch.depth_first.pending.last() {
-        prefetch_node(tree, after.number())?;
-    }
-    if let Some(range) = knn::small_subtree(tree, &links) {
+    let links = &tree.link(node)?;
+    if let Some(range) = knn::small_subtree(links, FLAT_ROWS) {
         return knn::scan_counted(tree, query, range, scratch);
     }
-    if knn::is_leaf(&links) && links.row.twin_count <= FEW_TWINS {
+    if knn::is_leaf(links) && links.row.twin_count <= FEW_TWINS {
         return knn::scan_counted(tree, query, links.row.own_slots(), scratch);
     }
     let sum = tree.kernel.sum(query, tree.centers.row(node.into())?);
-    knn::own_points(tree, query, node, &links, metric::distance(sum), scratch)?;
-    push_children(tree, query, node, &links, NONE, scratch)
+    knn::own_points(tree, query, node, links, metric::distance(sum), scratch)?;
+    push_children(tree, query, node, links, NONE, scratch)
 }
 
-/// Asks for what a visit of a node will read first, while something else is being done.
+/// Asks for what a visit of a node will read first.
 #[inline]
-fn prefetch_node(tree: &Tree, node: u32) -> Result<(), ReadError> {
-    let links = tree.link(node)?;
-    match knn::small_subtree(tree, &links) {
-        Some(range) => tree.coordinates.prefetch(range.start.into(), range.count.into()),
-        None => {
-            tree.centers.prefetch(node.into(), 1);
-            let (first, count) = groups_of(first_block(&links));
-            tree.boxes.prefetch(first, count);
-        }
+fn prefetch(tree: &Tree, links: &Links) {
+    match knn::small_subtree(links, FLAT_ROWS) {
+        Some(range) => tree.coordinates.prefetch_lines::<LINES>(range.start.into()),
+        None => tree.boxes.prefetch_lines::<LINES>(extent::place(links.row.child_start).0),
     }
-    Ok(())
 }
 
 /// Asks the system for what a visit of a node will read.
 #[cold]
 fn ask_for(tree: &Tree, links: &Links) {
-    let own = knn::small_subtree(tree, links).unwrap_or_else(|| {
-        let (first, count) = groups_of(first_block(links));
+    let own = knn::small_subtree(links, FLAT_ROWS).unwrap_or_else(|| {
+        let LinkRow { child_start, child_count, .. } = links.row;
+        let (first, count) = groups_of(Range { start: child_start, count: child_count });
         tree.boxes.will_need(first, count);
         links.row.own_slots()
     });

@@ -183,9 +183,7 @@ impl KBest {
     pub(crate) fn sorted(&mut self, tree: &Tree) -> Result<&[Neighbor], ReadError> {
         self.found.clear();
         if (1..=MAX_SORTED).contains(&self.k) {
-            for neighbor in self.list.neighbors(tree) {
-                self.found.push(neighbor?);
-            }
+            self.list.neighbors(tree, &mut self.found)?;
         }
         self.heap.sort_unstable();
         self.found.extend(

@@ -9,13 +9,6 @@ use crate::error::ReadError;
 use crate::metric::Near;
 use crate::tree::columns::{Links, Range, Tree};
 
-/// Subtrees of at most this many values are scanned flat while they are packed: a scan costs less than the cache misses
-/// of a descent.
-const FLAT_SCAN_VALUES: usize = 4096;
-
-/// The same in rows: at least and at most.
-const FLAT_SCAN_ROWS: std::ops::RangeInclusive<usize> = 32..=128;
-
 /// Queries are sorted by subtrees of about this many points.
 const SORTING_POINTS: u32 = 16_384;
 
@@ -101,11 +94,10 @@ pub(super) fn is_leaf(links: &Links) -> bool {
     links.row.child_count == 0 && links.run_count == 0
 }
 
-/// The slots of a subtree that is packed and so small that a scan costs less than a descent.
+/// The slots of a subtree that is packed and has at most `rows` of them: a scan costs less than a descent then.
 #[inline]
-pub(super) fn small_subtree(tree: &Tree, links: &Links) -> Option<Range> {
-    let rows = (FLAT_SCAN_VALUES / tree.dim).clamp(*FLAT_SCAN_ROWS.start(), *FLAT_SCAN_ROWS.end());
-    links.packed().filter(|range| range.count as usize <= rows)
+pub(super) fn small_subtree(links: &Links, rows: u32) -> Option<Range> {
+    links.packed().filter(|range| range.count <= rows)
 }
 
 /// Offers the points of a node's own twin list and bucket. `distance`: from the query to its center.

@@ -88,14 +88,16 @@ impl SortedList {
         }
     }
 
-    /// The candidates by distance, in any order among equal ones.
+    /// Appends the candidates by distance, in any order among equal ones.
     pub(super) fn neighbors(
         &self,
         tree: &Tree,
-    ) -> impl Iterator<Item = Result<Neighbor, ReadError>> {
-        self.candidates().iter().map(|candidate| {
+        neighbors: &mut Vec<Neighbor>,
+    ) -> Result<(), ReadError> {
+        for candidate in self.candidates() {
             let id = tree.ids.get(candidate.number().into())?;
-            Ok(Neighbor { id, distance: candidate.value() })
-        })
+            neighbors.push(Neighbor { id, distance: candidate.value() });
+        }
+        Ok(())
     }
 }

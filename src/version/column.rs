@@ -13,8 +13,9 @@ use std::sync::{Arc, OnceLock};
 use rayon::prelude::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::divisor::{Divisor, MOST_ROWS};
 use super::table::Table;
-use crate::arena::cast::{Typed, prefetch};
+use crate::arena::cast::{Typed, prefetch, prefetch_lines};
 use crate::arena::watch::Watch;
 use crate::arena::{Access, Arena};
 use crate::error::{Defect, Place, ReadError};
@@ -62,8 +63,7 @@ pub(crate) struct Column<T> {
     watch: Option<Arc<Watch>>,
     width: usize,
     rows: u64,
-    /// 2^64 by the rows of a segment, rounded up; 0 for one row, where that does not fit.
-    reciprocal: u64,
+    per_segment: Divisor,
     segments: Vec<OnceLock<Segment<T>>>,
     /// Segments in memory that differ from what the file has.
     changed: BTreeSet<u64>,
@@ -84,7 +84,7 @@ impl<T: Record> Column<T> {
     ) -> Result<Self, ReadError> {
         let limit = arena.limit() / spec.block_bytes as u64;
         let segments = spec.segments(root.rows);
-        if segments > limit {
+        if segments > limit || root.rows > MOST_ROWS {
             return Err(ReadError::corrupt(
                 Place::Row { array: spec.array.name(), row: root.rows },
                 Defect::OutOfBounds { value: segments, limit },
@@ -92,7 +92,7 @@ impl<T: Record> Column<T> {
         }
         Ok(Column {
             width: spec.row_bytes / size_of::<T>(),
-            reciprocal: (u64::MAX / spec.rows_per_segment).wrapping_add(1),
+            per_segment: Divisor::new(spec.rows_per_segment),
             rows: root.rows,
             segments: std::iter::repeat_with(OnceLock::new).take(segments as usize).collect(),
             table: Table { arena, spec, root, access },
@@ -152,18 +152,6 @@ impl<T: Record> Column<T> {
         Ok(self.segments[segment].get_or_init(|| Segment::Shared(typed)))
     }
 
-    /// The segment in which a row is, and which of its rows it is. Division by multiplying, because this is on the way
-    /// to everything: exact for rows up to 2^32, since the reciprocal is rounded up by less than one in 2^64.
-    #[inline(always)]
-    fn divide(&self, row: u64) -> (u64, u64) {
-        let per_segment = self.table.spec.rows_per_segment;
-        let segment = match row >> 32 == 0 && self.reciprocal != 0 {
-            true => ((row as u128 * self.reciprocal as u128) >> 64) as u64,
-            false => row / per_segment,
-        };
-        (segment, row - segment * per_segment)
-    }
-
     #[cold]
     #[inline(never)]
     fn out_of_bounds(&self, row: u64) -> ReadError {
@@ -179,7 +167,7 @@ impl<T: Record> Column<T> {
         if row >= self.rows || count > self.rows - row {
             return if count == 0 { Ok(&[]) } else { Err(self.out_of_bounds(row)) };
         }
-        let (segment, offset) = self.divide(row);
+        let (segment, offset) = self.per_segment.divide(row);
         let take = count.min(self.table.spec.rows_per_segment - offset) as usize;
         let rows = self.segment(segment as usize)?;
         let start = offset as usize * self.width;
@@ -201,7 +189,7 @@ impl<T: Record> Column<T> {
     /// Asks for some rows that will be wanted soon, as far as they lie in one segment that was touched before.
     #[inline]
     pub(crate) fn prefetch(&self, row: u64, count: u64) {
-        let (segment, offset) = self.divide(row);
+        let (segment, offset) = self.per_segment.divide(row);
         if let Some(rows) = self.segments.get(segment as usize).and_then(OnceLock::get) {
             let start = offset as usize * self.width;
             let end = (start + count as usize * self.width).min(rows.len());
@@ -209,11 +197,22 @@ impl<T: Record> Column<T> {
         }
     }
 
+    /// Asks for `LINES` cache lines from a row on, if it lies in a segment that was touched before.
+    #[inline]
+    pub(crate) fn prefetch_lines<const LINES: usize>(&self, row: u64) {
+        let (segment, offset) = self.per_segment.divide(row);
+        if let Some(rows) = self.segments.get(segment as usize).and_then(OnceLock::get)
+            && let Some(first) = rows.get(offset as usize * self.width)
+        {
+            prefetch_lines::<T, LINES>(first);
+        }
+    }
+
     /// Asks the system for some rows, as far as they lie in segments that were touched before: a first touch reads a whole
     /// segment anyway.
     pub(crate) fn will_need(&self, mut row: u64, mut count: u64) {
         while count > 0 {
-            let (segment, offset) = self.divide(row);
+            let (segment, offset) = self.per_segment.divide(row);
             let take = count.min(self.table.spec.rows_per_segment - offset);
             match self.segments.get(segment as usize).map(OnceLock::get) {
                 Some(Some(Segment::Shared(rows))) => {

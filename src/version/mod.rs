@@ -8,6 +8,7 @@ pub(crate) mod column;
 pub(crate) mod commit;
 mod confirm;
 pub(crate) mod database;
+mod divisor;
 pub(crate) mod early;
 pub(crate) mod expire;
 pub(crate) mod family;

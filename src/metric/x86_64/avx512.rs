@@ -9,14 +9,16 @@ use super::super::scalar::LANES;
 use super::super::sorted::PLACES;
 use super::eight;
 
-/// Proof that the processor has AVX-512F and AVX-512 VNNI (X1). The few that have only the first are served by AVX2.
+/// Proof that the processor has AVX-512F, AVX-512 VNNI and POPCNT (X1). The few that have only the first are served by AVX2.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::metric) struct Avx512(());
 
 impl Avx512 {
     pub(in crate::metric) fn detect() -> Option<Self> {
-        let both = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni");
-        both.then_some(Self(()))
+        let all = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vnni")
+            && is_x86_feature_detected!("popcnt");
+        all.then_some(Self(()))
     }
 }
 
@@ -94,7 +96,7 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn vectorize<J: Job>(self, job: J) -> J::Output {
-        #[target_feature(enable = "avx512f,avx512vnni")]
+        #[target_feature(enable = "avx512f,avx512vnni,popcnt")]
         fn compiled<J: Job>(lanes: Avx512, job: J) -> J::Output {
             job.run(lanes)
         }
