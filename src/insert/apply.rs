@@ -32,20 +32,16 @@ pub(crate) fn apply(
             let source = Source { dim: tree.dim, seed: tree.seed, batch, moved: &nothing };
             let mut layout = Layout::behind(tree);
             layout.root(&root);
-            // Letting go of many small pieces takes its time, too.
-            rayon::join(
-                || {
-                    layout.write(tree, &source, &mut journal)?;
-                    layout.write_boxes(tree, &[])?;
-                    work.counters.splice_count += 1;
-                    journal.apply(tree, work)?;
-                    let mut slots = vec![0; batch.ids.len()];
-                    layout.slots().for_each(|(point, slot)| slots[point as usize] = slot);
-                    index(tree, batch.ids.iter().copied().zip(slots.iter().copied()), work)
-                },
-                || drop(root),
-            )
-            .0
+            layout.write(tree, &source, &mut journal)?;
+            layout.write_boxes(tree, &[])?;
+            work.counters.splice_count += 1;
+            journal.apply(tree, work)?;
+            let mut slots = vec![0; batch.ids.len()];
+            layout.slots().for_each(|(point, slot)| slots[point as usize] = slot);
+            index(tree, batch.ids.iter().copied().zip(slots.iter().copied()), work)?;
+            // Letting go of many small pieces takes its time; the commit, which waits for the disk, need not wait for it.
+            rayon::spawn(move || drop(root));
+            Ok(())
         }
         Changes::Nodes(changes) => {
             let mut entries = Vec::new();

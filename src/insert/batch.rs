@@ -21,20 +21,28 @@ pub(crate) struct Batch<'a> {
 /// The next automatic id; `None` after `u64::MAX` was used.
 pub(crate) type NextId = Option<PointId>;
 
+/// Values checked together.
+const PIECE: usize = 1 << 13;
+
 /// Checks that `points` are whole rows of `dim` values that the metric can take. Returns the number of rows.
 pub(crate) fn check_points(points: &[f32], dim: usize) -> Result<usize, PointsError> {
     if !points.len().is_multiple_of(dim) {
         return Err(PointsError::Ragged { values: points.len(), dim });
     }
     let limit = metric::domain_limit(dim);
-    let outside = |x: &f32| x.is_nan() || x.abs() > limit;
+    // NaN is outside, too.
+    let is_inside = |x: &f32| x.abs() <= limit;
+    // Whole pieces without a branch, so that the compiler makes it vectors.
+    let has_outside = |piece: &[f32]| !piece.iter().fold(true, |all, x| all & is_inside(x));
     // Only the store's own pool is used: elsewhere the calling thread does it.
     let pooled = rayon::current_thread_index().is_some();
     let first = match pooled {
-        true => points.par_iter().with_min_len(1 << 16).position_first(outside),
-        false => points.iter().position(outside),
+        true => points.par_chunks(PIECE).position_first(has_outside),
+        false => points.chunks(PIECE).position(has_outside),
     };
-    if let Some(at) = first {
+    let piece_start = first.map_or(points.len(), |piece| piece * PIECE);
+    if let Some(place) = points[piece_start..].iter().position(|x| !is_inside(x)) {
+        let at = piece_start + place;
         let (row, column, value) = (at / dim, at % dim, points[at]);
         return Err(match value.is_finite() {
             true => PointsError::OutOfDomain { row, column, value, limit },

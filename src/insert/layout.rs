@@ -206,18 +206,13 @@ impl Layout {
         levels.into_iter().for_each(|(level, count)| journal.add_level(level, count));
 
         let rows_of = |points: &[Point], first: usize, rows: &mut [f32]| {
-            let points = &points[first..];
-            for (row, &point) in rows.chunks_exact_mut(source.dim).zip(points) {
-                row.copy_from_slice(source.row(point));
-            }
+            source.copy_rows(points[first..].iter().copied(), rows);
         };
         let points = &self.points;
         tree.coordinates.push_with(points.len(), |first, rows| rows_of(points, first, rows))?;
         tree.centers
             .push_with(self.centers.len(), |first, rows| rows_of(&self.centers, first, rows))?;
-        tree.ids.push_with(points.len(), |first, ids| {
-            ids.iter_mut().zip(&points[first..]).for_each(|(id, &point)| *id = source.id(point));
-        })?;
+        tree.ids.push_with(points.len(), |first, ids| source.copy_ids(&points[first..], ids))?;
         let words = (tree.slots() as u64).div_ceil(64) - tree.tombstones.len();
         tree.tombstones.push_with(words as usize, |_, _| {})?;
         tree.owners.push(&self.owners)?;

@@ -20,6 +20,11 @@ fn members_per_tile(dim: usize) -> usize {
     (32 * 1024 / (4 * dim)).clamp(16, 1024)
 }
 
+/// Members of one task: some tiles.
+fn members_per_task(dim: usize) -> usize {
+    4 * members_per_tile(dim)
+}
+
 /// New centers per tile, so that the tile's sums stay in cache, and members drop out soon.
 const CENTERS_PER_TILE: usize = 16;
 
@@ -28,9 +33,6 @@ const DROP_OUT: usize = 8;
 
 /// Fewer pairs than this are not worth another thread.
 const PARALLEL_PAIRS: usize = 1 << 15;
-
-/// Threads that look through all moves for what goes to their centers, at most.
-const MOST_FILLERS: usize = 8;
 
 /// The shares of a node that is being split: its own, and those of the children won so far.
 pub(crate) struct Shares {
@@ -84,6 +86,7 @@ struct Moves {
 }
 
 /// A member that found a nearer center.
+#[derive(Clone, Copy, Default)]
 struct Move {
     /// In the task.
     position: u32,
@@ -117,8 +120,8 @@ pub(crate) fn redistribute(
     debug_assert_eq!(center_rows.len(), centers.len() * dim);
     let moved: usize = moves.iter().map(|m| m.moves.len()).sum();
     work.counters.redistributed += moved as u64;
-    let gained = gained(shares, &moves, centers.len(), moved);
-    take_out(shares, &moves, moved);
+    let gained = gained(shares, &moves, centers.len());
+    take_out(shares, &moves, members_per_task(dim));
     for (&center, share) in centers.iter().zip(gained) {
         let reach = share.farthest();
         shares.children.push(Child { center, level, share, reach });
@@ -139,7 +142,7 @@ fn plan_tasks<'a>(
     let within = metric::distance(level.pow4());
     let mut tasks = Vec::new();
     let mut add = |index: usize, share: &'a Share, centers: Vec<Near>| {
-        let per_task = members_per_tile(dim) * 4;
+        let per_task = members_per_task(dim);
         let centers = Arc::new(centers);
         let chunks = share.members.chunks(per_task).zip(share.sums.chunks(per_task));
         tasks.extend(chunks.enumerate().map(|(i, (members, sums))| Task {
@@ -208,13 +211,15 @@ fn find_moves(
     let chunks = task.members.chunks(per_tile).zip(task.sums.chunks(per_tile));
     for (i, (members, owned)) in chunks.enumerate() {
         let least = task.centers[0].least;
+        // Each is written, and kept if the next is written behind it: no branch that depends on where a member is.
         positions.clear();
-        match least > 0.0 {
-            true => {
-                positions.extend((0..owned.len() as u32).filter(|&p| owned[p as usize] >= least))
-            }
-            false => positions.extend(0..owned.len() as u32),
+        positions.resize(owned.len(), 0);
+        let mut kept = 0;
+        for (position, &sum) in (0..).zip(owned) {
+            positions[kept] = position;
+            kept += usize::from(sum >= least);
         }
+        positions.truncate(kept);
         splitter.source.gather(positions.iter().map(|&p| members[p as usize]), rows);
         best.clear();
         best.extend(positions.iter().map(|&p| owned[p as usize].min(limit)));
@@ -228,8 +233,7 @@ fn find_moves(
             tile.drop_out(block[0].least);
             evaluations += tile.offer(splitter.kernel, block_rows, block, sums);
         }
-        // And in the end all of them.
-        tile.drop_out(f32::INFINITY);
+        tile.take_moves();
     }
     moves.sort_unstable_by_key(|m| m.position);
     (Moves { share: task.share, first: task.first, moves }, evaluations)
@@ -285,90 +289,106 @@ impl Tile<'_> {
         if going * DROP_OUT < members.max(1) {
             return;
         }
+        // Each is written to where it would stay and to where it would move, and one of the two is written over: there is
+        // no branch that depends on where a member goes.
+        let mut moved = self.moves.len();
+        self.moves.resize(moved + members, Move::default());
         let mut kept = 0;
         for i in 0..members {
-            let position = self.positions[i];
-            if !goes(position) {
-                self.positions[kept] = position;
-                copy_row(self.rows, self.dim, i, kept);
-                self.best[kept] = self.best[i];
-                self.best_center[kept] = self.best_center[i];
-                kept += 1;
-            } else if let Some(center) = self.best_center[i].checked_sub(1) {
-                let position = self.first + position;
-                self.moves.push(Move { position, center, sum: self.best[i] });
-            }
+            let (position, sum, center) = (self.positions[i], self.best[i], self.best_center[i]);
+            let (goes, moves) = (goes(position), center > 0);
+            self.moves[moved] =
+                Move { position: self.first + position, center: center.wrapping_sub(1), sum };
+            moved += usize::from(goes & moves);
+            self.positions[kept] = position;
+            copy_row(self.rows, self.dim, i, kept);
+            self.best[kept] = sum;
+            self.best_center[kept] = center;
+            kept += usize::from(!goes);
         }
+        self.moves.truncate(moved);
         self.positions.truncate(kept);
         self.rows.truncate(kept * self.dim);
         self.best.truncate(kept);
         self.best_center.truncate(kept);
     }
+
+    /// Notes the moves of the members that are left, all of which are done with.
+    fn take_moves(&mut self) {
+        let mut moved = self.moves.len();
+        self.moves.resize(moved + self.positions.len(), Move::default());
+        let members = self.positions.iter().zip(&*self.best).zip(&*self.best_center);
+        for ((&position, &sum), &center) in members {
+            self.moves[moved] =
+                Move { position: self.first + position, center: center.wrapping_sub(1), sum };
+            moved += usize::from(center > 0);
+        }
+        self.moves.truncate(moved);
+    }
 }
 
-/// What each of `centers` new centers gains. Each thread fills the shares of some centers.
-fn gained(shares: &Shares, moves: &[Moves], centers: usize, moved: usize) -> Vec<Share> {
+/// What each of `centers` new centers gains.
+fn gained(shares: &Shares, moves: &[Moves], centers: usize) -> Vec<Share> {
     let mut sizes = vec![0; centers];
     for m in moves.iter().flat_map(|m| &m.moves) {
         sizes[m.center as usize] += 1;
     }
-    let fill = |first: usize, sizes: &[usize]| {
-        let mut gained: Vec<Share> = sizes.iter().copied().map(Share::with_capacity).collect();
-        for task in moves {
-            let members = &shares.get(task.share).members[task.first..];
-            for m in &task.moves {
-                if let Some(center) = (m.center as usize).checked_sub(first)
-                    && let Some(gained) = gained.get_mut(center)
-                {
-                    gained.push(members[m.position as usize], m.sum);
-                }
-            }
+    let mut gained: Vec<Share> = sizes.into_iter().map(Share::with_capacity).collect();
+    for task in moves {
+        let members = &shares.get(task.share).members[task.first..];
+        for m in &task.moves {
+            gained[m.center as usize].push(members[m.position as usize], m.sum);
         }
-        gained
-    };
-    if moved < PARALLEL_PAIRS {
-        return fill(0, &sizes);
     }
-    let part = centers.div_ceil(rayon::current_num_threads().min(MOST_FILLERS));
-    let parts: Vec<Vec<Share>> =
-        sizes.par_chunks(part).enumerate().map(|(i, sizes)| fill(i * part, sizes)).collect();
-    parts.into_iter().flatten().collect()
+    gained
 }
 
 /// Takes out of each share what moves, which is by ascending share and position. The order of the rest stays.
-fn take_out(shares: &mut Shares, moves: &[Moves], moved: usize) {
+fn take_out(shares: &mut Shares, moves: &[Moves], per_task: usize) {
     let Shares { own, children } = shares;
     let shares = [own].into_iter().chain(children.iter_mut().map(|child| &mut child.share));
     let mut moves = moves;
-    let mut work: Vec<(&mut Share, &[Moves])> = Vec::new();
-    for (i, share) in shares.enumerate() {
+    for (i, Share { members, sums }) in shares.enumerate() {
         let (here, rest) = moves.split_at(moves.iter().take_while(|m| m.share == i).count());
         moves = rest;
-        work.push((share, here));
-    }
-    let keep_the_rest = |(share, moves): (&mut Share, &[Moves])| {
-        let mut leaving = moves.iter().flat_map(|Moves { first, moves, .. }| {
-            moves.iter().map(move |m| first + m.position as usize)
-        });
-        let Some(first) = leaving.next() else {
-            return;
-        };
-        let (mut kept, mut next) = (first, first);
-        for position in first..share.members.len() {
-            if position == next {
-                next = leaving.next().unwrap_or(usize::MAX);
-            } else {
-                share.members[kept] = share.members[position];
-                share.sums[kept] = share.sums[position];
-                kept += 1;
+        // A share without tasks, or one that is whole in one, or all pieces in order.
+        let kept: Vec<usize> = match here {
+            [] => continue,
+            [all] => vec![all.take_from(members, sums)],
+            _ => {
+                let pieces = members.par_chunks_mut(per_task).zip(sums.par_chunks_mut(per_task));
+                let pieces = pieces.zip(here);
+                pieces.map(|((members, sums), moves)| moves.take_from(members, sums)).collect()
             }
+        };
+        let mut end = 0;
+        for (start, kept) in (0..).step_by(per_task).zip(kept) {
+            if start > end {
+                members.copy_within(start..start + kept, end);
+                sums.copy_within(start..start + kept, end);
+            }
+            end += kept;
         }
-        share.members.truncate(kept);
-        share.sums.truncate(kept);
-    };
-    match moved < PARALLEL_PAIRS {
-        true => work.into_iter().for_each(keep_the_rest),
-        false => work.into_par_iter().for_each(keep_the_rest),
+        members.truncate(end);
+        sums.truncate(end);
+    }
+}
+
+impl Moves {
+    /// Brings what stays of the task's members to their front. Returns how many.
+    fn take_from(&self, members: &mut [Point], sums: &mut [f32]) -> usize {
+        let leaving = |i: usize| self.moves.get(i).map_or(usize::MAX, |m| m.position as usize);
+        let first = leaving(0).min(members.len());
+        let (mut kept, mut left) = (first, 0);
+        for position in first..members.len() {
+            // Written over if it leaves; no branch depends on that.
+            members[kept] = members[position];
+            sums[kept] = sums[position];
+            let leaves = usize::from(position == leaving(left));
+            kept += 1 - leaves;
+            left += leaves;
+        }
+        kept
     }
 }
 

@@ -69,31 +69,63 @@ impl<'a> Source<'a> {
         z ^ (z >> 31)
     }
 
-    /// Copies the rows of `points` side by side.
-    pub(crate) fn gather(&self, points: impl Iterator<Item = Point> + Clone, out: &mut Vec<f32>) {
-        /// So many rows are on their way from memory at a time.
-        const AHEAD: usize = 16;
-        out.clear();
-        let mut ahead = points.clone().skip(AHEAD);
-        for point in points {
-            if let Some(point) = ahead.next() {
-                prefetch(self.row(point));
+    /// The ids of as many of `points` as there is room for.
+    pub(crate) fn copy_ids(&self, points: &[Point], out: &mut [PointId]) {
+        let mut ahead = points.iter().skip(AHEAD);
+        for (id, &point) in out.iter_mut().zip(points) {
+            if let Some(id) = ahead.next().and_then(|&point| self.batch.ids.get(point as usize)) {
+                prefetch(std::slice::from_ref(id));
             }
-            append_row(self.row(point), out);
+            *id = self.id(point);
+        }
+    }
+
+    /// Copies the rows of `points` side by side.
+    pub(crate) fn gather(
+        &self,
+        points: impl ExactSizeIterator<Item = Point> + Clone,
+        out: &mut Vec<f32>,
+    ) {
+        out.clear();
+        out.resize(points.len() * self.dim, 0.0);
+        self.copy_rows(points, out);
+    }
+
+    /// The same into a slice, `[points x dim]`.
+    pub(crate) fn copy_rows(&self, points: impl Iterator<Item = Point> + Clone, out: &mut [f32]) {
+        match (self.dim, self.moved.ids.is_empty()) {
+            (2, true) => copy_rows_of::<2>(self.batch.points, points, out),
+            (3, true) => copy_rows_of::<3>(self.batch.points, points, out),
+            (16, true) => copy_rows_of::<16>(self.batch.points, points, out),
+            _ => {
+                let mut ahead = points.clone().skip(AHEAD);
+                for (row, point) in out.chunks_exact_mut(self.dim).zip(points) {
+                    if let Some(point) = ahead.next() {
+                        prefetch(self.row(point));
+                    }
+                    row.copy_from_slice(self.row(point));
+                }
+            }
         }
     }
 }
 
-/// A copy of a length that the compiler knows is a few moves, not a call.
-#[inline(always)]
-fn append_row(row: &[f32], out: &mut Vec<f32>) {
-    match *row {
-        [x, y] => out.extend_from_slice(&[x, y]),
-        [x, y, z] => out.extend_from_slice(&[x, y, z]),
-        _ => match row.try_into() {
-            Ok::<&[f32; 16], _>(row) => out.extend_from_slice(row),
-            Err(_) => out.extend_from_slice(row),
-        },
+/// So many rows are on their way from memory at a time.
+const AHEAD: usize = 16;
+
+/// Rows of a length that the compiler knows are a few moves each, not a call.
+fn copy_rows_of<const N: usize>(
+    rows: &[f32],
+    points: impl Iterator<Item = Point> + Clone,
+    out: &mut [f32],
+) {
+    let ((rows, _), (out, _)) = (rows.as_chunks::<N>(), out.as_chunks_mut::<N>());
+    let mut ahead = points.clone().skip(AHEAD);
+    for (to, point) in out.iter_mut().zip(points) {
+        if let Some(row) = ahead.next().and_then(|point| rows.get(point as usize)) {
+            prefetch(row);
+        }
+        *to = rows[point as usize];
     }
 }
 

@@ -309,15 +309,40 @@ impl<'a> Splitter<'a> {
     /// The first own points in seeded order that are farther than 2^k from the center, and how many are as far.
     fn candidates(&self, own: &Share, level: Level) -> (Vec<Point>, usize) {
         let reach = level.pow4();
-        let far = |(&point, &sum): (&Point, &f32)| {
-            (sum > reach).then(|| (self.source.priority(point), point))
+        let is_far = |sum: &f32| *sum > reach;
+        let count_far = |sums: &[f32]| sums.iter().map(|sum| usize::from(is_far(sum))).sum();
+        let is_large = own.members.len() > PARALLEL_MEMBERS;
+        let count: usize = match is_large {
+            true => own.sums.par_chunks(PARALLEL_MEMBERS).map(count_far).sum(),
+            false => count_far(&own.sums),
         };
-        let mut far: Vec<(u64, Point)> = match own.members.len() > PARALLEL_MEMBERS {
-            true => own.members.par_iter().zip(&own.sums).filter_map(far).collect(),
-            false => own.members.iter().zip(&own.sums).filter_map(far).collect(),
-        };
-        let count = far.len();
         let prefix = (count / 16).clamp(*PREFIX.start(), *PREFIX.end());
+        // Priorities are spread evenly, unless somebody has chosen the ids against it: twice as many as are wanted.
+        let mut most = match count > 2 * prefix {
+            true => (u64::MAX / count as u64) * (2 * prefix) as u64,
+            false => u64::MAX,
+        };
+        let mut far: Vec<(u64, Point)> = Vec::new();
+        while far.len() < prefix.min(count) {
+            let first = |(members, sums): (&[Point], &[f32])| {
+                // Each place is written, and kept if the next is written behind it: near and far come in no order.
+                let (mut places, mut kept) = ([0_u32; PARALLEL_MEMBERS], 0);
+                for (place, sum) in (0..).zip(sums) {
+                    places[kept] = place;
+                    kept += usize::from(is_far(sum));
+                }
+                let points = places[..kept].iter().map(|&place| members[place as usize]);
+                let prioritized = points.map(|point| (self.source.priority(point), point));
+                prioritized.filter(|&(priority, _)| priority <= most).collect()
+            };
+            let pieces =
+                own.members.par_chunks(PARALLEL_MEMBERS).zip(own.sums.par_chunks(PARALLEL_MEMBERS));
+            far = match is_large {
+                true => pieces.map(first).collect::<Vec<Vec<_>>>().concat(),
+                false => first((&own.members, &own.sums)),
+            };
+            most = u64::MAX;
+        }
         if far.len() > prefix {
             far.select_nth_unstable(prefix);
             far.truncate(prefix);
