@@ -10,8 +10,8 @@ use crate::tree::columns::Tree;
 /// What things cost in nanoseconds, roughly, on present processors; only the ratios matter.
 ///
 /// In a descent: a visit of a node, a row, and one of its values.
-const VISIT: f64 = 120.0;
-const ROW_IN_DESCENT: f64 = 1.5;
+const VISIT: f64 = 20.0;
+const ROW_IN_DESCENT: f64 = 0.7;
 const VALUE_IN_DESCENT: f64 = 0.1;
 
 /// In a scan for one query: a row, and one of its values.
@@ -20,10 +20,10 @@ const VALUE_IN_SCAN: f64 = 0.08;
 
 /// In a scan for many queries, for each of them: a row, one of its values, and what there is once, the best being sums
 /// computed anew. A value has to be brought into the form in which all queries meet it.
-const ROW_IN_SHARED_SCAN: f64 = 0.04;
-const VALUE_IN_SHARED_SCAN: f64 = 0.015;
+const ROW_IN_SHARED_SCAN: f64 = 0.1;
+const VALUE_IN_SHARED_SCAN: f64 = 0.006;
 const QUERY_IN_SHARED_SCAN: f64 = 3000.0;
-const VALUE_PREPARED: f64 = 0.3;
+const VALUE_PREPARED: f64 = 0.4;
 
 /// Queries answered by the tree before the first choice, and one in how many after it, to see whether it still holds.
 const TRIALS: u64 = 4;
