@@ -6,7 +6,7 @@ use super::sorted_list::SortedList;
 use super::sum_limit;
 use crate::error::ReadError;
 use crate::metric::{MAX_SORTED, Near};
-use crate::tree::columns::Tree;
+use crate::tree::columns::{Range, Tree};
 
 /// Keeps the first k of all candidates offered, in the order (distance, id).
 #[derive(Default)]
@@ -25,8 +25,10 @@ pub(crate) struct KBest {
     found: Vec<Neighbor>,
 }
 
-fn key(distance: u32, id: u64) -> u128 {
-    (distance as u128) << 64 | id as u128
+/// Distance, then id.
+fn key_of(tree: &Tree, candidate: Near) -> Result<u128, ReadError> {
+    let id = tree.ids.get(candidate.number().into())?;
+    Ok(u128::from(candidate.value().to_bits()) << 64 | u128::from(id))
 }
 
 #[cold]
@@ -99,27 +101,56 @@ impl KBest {
         Ok(())
     }
 
-    /// Takes a slot if it is live and among the k best so far. False if it is not among these; dead slots are not asked.
+    /// Takes a slot, at its distance, if it is live and among the k best so far.
     #[inline]
-    pub(crate) fn offer(
+    pub(crate) fn offer(&mut self, tree: &Tree, candidate: Near) -> Result<(), ReadError> {
+        let may_enter = self.k > 0 && candidate.value() <= self.radius;
+        match may_enter && (self.all_live || tree.is_live(candidate.number())?) {
+            true => self.take(tree, candidate),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes those of a range of slots, all at one distance and by ascending id, that are live and among the k best so far.
+    pub(crate) fn offer_twins(
         &mut self,
         tree: &Tree,
         distance: f32,
-        slot: u32,
-    ) -> Result<bool, ReadError> {
-        if self.k == 0 || distance > self.radius {
-            return Ok(false);
+        range: Range,
+    ) -> Result<(), ReadError> {
+        for slot in range.start..range.start + range.count {
+            if self.k == 0 || distance > self.radius {
+                break;
+            }
+            if self.all_live || tree.is_live(slot)? {
+                let twin = Near::new(distance, slot);
+                self.take(tree, twin)?;
+                // Those behind it have greater ids.
+                if !self.holds(tree, twin)? {
+                    break;
+                }
+            }
         }
-        if !self.all_live && !tree.is_live(slot)? {
-            return Ok(true);
-        }
-        let candidate = Near::new(distance, slot);
+        Ok(())
+    }
+
+    /// Takes a live candidate that is within the radius, if it is among the k best.
+    #[inline]
+    fn take(&mut self, tree: &Tree, candidate: Near) -> Result<(), ReadError> {
         if self.k > MAX_SORTED {
             return self.offer_to_heap(tree, candidate);
         }
         self.list.offer(tree, &[candidate])?;
         self.set_radius(self.list.worst());
-        Ok(self.list.contains(candidate))
+        Ok(())
+    }
+
+    /// Whether the candidate offered last is among the k best.
+    fn holds(&self, tree: &Tree, candidate: Near) -> Result<bool, ReadError> {
+        match self.heap.first() {
+            Some(greatest) => Ok(key_of(tree, candidate)? <= *greatest),
+            None => Ok(self.list.contains(candidate)),
+        }
     }
 
     #[inline]
@@ -128,19 +159,18 @@ impl KBest {
         self.sum_limit = sum_limit(radius);
     }
 
-    /// False if the candidate was refused.
-    fn offer_to_heap(&mut self, tree: &Tree, candidate: Near) -> Result<bool, ReadError> {
-        let key = key(candidate.value().to_bits(), tree.ids.get(candidate.number().into())?);
+    fn offer_to_heap(&mut self, tree: &Tree, candidate: Near) -> Result<(), ReadError> {
+        let key = key_of(tree, candidate)?;
         let full = self.heap.len() == self.k;
         match full {
-            true if key >= self.heap[0] => return Ok(false),
+            true if key >= self.heap[0] => return Ok(()),
             true => self.sift_down(key),
             false => self.sift_up(key),
         }
         if self.heap.len() == self.k {
             self.set_radius(f32::from_bits((self.heap[0] >> 64) as u32));
         }
-        Ok(true)
+        Ok(())
     }
 
     fn sift_up(&mut self, key: u128) {
@@ -233,7 +263,11 @@ mod tests {
                     all.push(Neighbor { id, distance });
                     all.sort_unstable_by(Neighbor::order);
                     let enters = all.iter().take(k).any(|n| n.id == id);
-                    assert_eq!(best.offer(tree, distance, slot).unwrap(), enters);
+                    let candidate = Near::new(distance, slot);
+                    best.offer(tree, candidate).unwrap();
+                    if enters || best.radius() >= distance {
+                        assert_eq!(k > 0 && best.holds(tree, candidate).unwrap(), enters);
+                    }
                     if all.len() >= k && k > 0 {
                         assert_eq!(best.radius(), all[k - 1].distance);
                     }

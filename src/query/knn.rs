@@ -2,7 +2,7 @@
 
 use super::auto::History;
 use super::heap::KBest;
-use super::scan::{offer_twins, scan};
+use super::scan::scan;
 use super::{best_first, depth_first};
 use crate::arena::pressure::Pressure;
 use crate::error::ReadError;
@@ -113,7 +113,7 @@ pub(super) fn own_points(
         tree.for_twins(node, links, |range| scan_counted(tree, query, range, scratch))?;
     } else if distance <= scratch.best.radius() {
         let best = &mut scratch.best;
-        tree.for_twins(node, links, |range| offer_twins(tree, distance, range, best))?;
+        tree.for_twins(node, links, |range| best.offer_twins(tree, distance, range))?;
     }
     if !tree.slack.excludes(distance, links.row.own_radius, scratch.best.radius()) {
         tree.for_bucket(node, links, |range| scan_counted(tree, query, range, scratch))?;

@@ -4,7 +4,7 @@
 use super::ahead::Ahead;
 use super::heap::KBest;
 use crate::error::ReadError;
-use crate::metric::{self, Filter, Grid, Pair, ValueFilter};
+use crate::metric::{self, Filter, Grid, Near, Pair, ValueFilter};
 use crate::tree::columns::Tree;
 
 /// Bytes of a tile: what the second-level cache holds well.
@@ -196,7 +196,7 @@ impl<'a> Pass<'a> {
                 continue;
             }
             if let Some(slot) = slot_of(pair.row) {
-                best.offer(tree, metric::distance(sum), slot)?;
+                best.offer(tree, Near::new(metric::distance(sum), slot))?;
             }
         }
         self.adapt();

@@ -27,18 +27,3 @@ pub(crate) fn scan(
     }
     Ok(())
 }
-
-/// Offers the twins of a range, which all are at the same distance and are sorted by id.
-pub(crate) fn offer_twins(
-    tree: &Tree,
-    distance: f32,
-    range: Range,
-    best: &mut KBest,
-) -> Result<(), ReadError> {
-    for slot in range.start..range.start + range.count {
-        if !best.offer(tree, distance, slot)? {
-            break;
-        }
-    }
-    Ok(())
-}
