@@ -13,7 +13,7 @@ use crate::metric::{self, Near};
 use crate::tree::columns::{Links, ROOT, Range, Tree, too_many_nodes};
 
 /// Subtrees of at most so many values, and rows, are scanned as a whole; those of few rows anyway.
-const FLAT_VALUES: usize = 16_384;
+const FLAT_VALUES: usize = 32_768;
 const FLAT_ROWS: std::ops::RangeInclusive<usize> = 32..=512;
 
 /// Bytes of rows asked for ahead; the rest comes in order, which the processor foresees.
