@@ -110,18 +110,8 @@ pub(super) trait Lanes: Copy {
     /// The least lane, none being a NaN.
     fn least(self, a: Self::Vector) -> f32;
 
-    /// Appends the lanes whose bit is set, numbered from `first` on.
-    #[inline(always)]
-    fn append(self, values: Self::Vector, first: u32, lanes: u16, found: &mut Vec<Near>) {
-        let mut all = [0.0; LANES];
-        self.store(values, &mut all);
-        let mut left = lanes;
-        while left != 0 {
-            let lane = left.trailing_zeros();
-            left &= left - 1;
-            found.push(Near::new(all[lane as usize], first.wrapping_add(lane)));
-        }
-    }
+    /// Appends the lanes whose bit is set, numbered from `first` on. Takes no branch that depends on which are.
+    fn append(self, values: Self::Vector, first: u32, lanes: u16, found: &mut Vec<Near>);
 
     /// Whether in any lane a sum is at most its limit.
     fn any_at_most(self, sums: &[Self::Vector; 4], limits: &[f32; 4]) -> bool;

@@ -12,6 +12,24 @@ use super::eight;
 /// Eight lanes of ones, then eight of zeros: read from 8 - k, a mask of k lanes.
 static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// For each set of eight lanes, which they are, side by side; then zeros.
+static PACKED: [[i32; 8]; 256] = {
+    let mut packed = [[0; 8]; 256];
+    let mut set = 0;
+    while set < 256 {
+        let (mut lane, mut count) = (0, 0);
+        while lane < 8 {
+            if set >> lane & 1 == 1 {
+                packed[set][count] = lane;
+                count += 1;
+            }
+            lane += 1;
+        }
+        set += 1;
+    }
+    packed
+};
+
 /// Proof that the processor has AVX2 and FMA, which all but the oddest have together (X1).
 #[derive(Clone, Copy, Debug)]
 pub(in crate::metric) struct Avx2(());
@@ -105,6 +123,37 @@ impl Avx2 {
         let (low, high) = (self.four_from(block, place), self.four_from(block, place + 3));
         // SAFETY: the processor has AVX2 (X1).
         unsafe { _mm256_set_m128(high, low) }
+    }
+
+    /// Appends the lanes whose bit is set, numbered from `first` on, if there is room for eight.
+    #[inline(always)]
+    fn append8(self, values: __m256, first: u32, lanes: u8, found: &mut Vec<Near>) {
+        let places = &PACKED[usize::from(lanes)];
+        // SAFETY:
+        // - the processor has AVX2 (X1);
+        // - eight i32 are readable at `places` (X2, by its type).
+        let pairs = unsafe {
+            let places = _mm256_loadu_si256(places.as_ptr().cast());
+            let values = _mm256_castps_si256(_mm256_permutevar8x32_ps(values, places));
+            let numbers = _mm256_add_epi32(places, _mm256_set1_epi32(first as i32));
+            let evens = _mm256_unpacklo_epi32(numbers, values);
+            let odds = _mm256_unpackhi_epi32(numbers, values);
+            [
+                _mm256_permute2x128_si256::<0x20>(evens, odds),
+                _mm256_permute2x128_si256::<0x31>(evens, odds),
+            ]
+        };
+        let (to, len) = (found.spare_capacity_mut(), lanes.count_ones() as usize);
+        let to = to[..8].as_mut_ptr().cast::<__m256i>();
+        // SAFETY:
+        // - the processor has AVX (X1);
+        // - eight entries of eight bytes are writable at `to` (X2, by the length of the slice);
+        // - of those the first `len` <= 8 become part of the list, and each is an i64.
+        unsafe {
+            _mm256_storeu_si256(to, pairs[0]);
+            _mm256_storeu_si256(to.add(1), pairs[1]);
+            found.set_len(found.len() + len);
+        }
     }
 
     #[inline(always)]
@@ -464,6 +513,14 @@ impl Lanes for Avx2 {
     fn least(self, a: Pair) -> f32 {
         // SAFETY: the processor has AVX (X1).
         unsafe { eight::least(_mm256_min_ps(a.0, a.1)) }
+    }
+
+    #[inline(always)]
+    fn append(self, values: Pair, first: u32, lanes: u16, found: &mut Vec<Near>) {
+        found.reserve(LANES);
+        let [low, high] = lanes.to_le_bytes();
+        self.append8(values.0, first, low, found);
+        self.append8(values.1, first.wrapping_add(8), high, found);
     }
 
     #[inline(always)]
