@@ -59,14 +59,14 @@ pub(super) fn search(
             // Most of these are the answer; their ids come while the rest is looked at.
             scratch.best.prefetch_ids(tree);
         }
-        let mut limit = limit(tree, scratch);
+        let mut within = limit(tree, scratch);
         while let Some(next) = scratch.depth_first.pending.pop() {
-            if next.value() > limit {
+            if next.value() > within {
                 continue;
             }
             budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(next.number()))?;
             visit(tree, query, next.number(), scratch)?;
-            limit = self::limit(tree, scratch);
+            within = limit(tree, scratch);
             if scratch.evaluations > most {
                 return Ok(false);
             }
@@ -137,7 +137,7 @@ fn push_children(
     skip: u32,
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
-    let limit = limit(tree, scratch);
+    let within = limit(tree, scratch);
     let Scratch { depth_first, evaluations, pressure, .. } = scratch;
     let Buffers { near, pending, .. } = depth_first;
     near.clear();
@@ -147,7 +147,7 @@ fn push_children(
         tree.boxes.for_chunks(group, groups, |group, boxes| {
             let first = group as u32 * BOX_GROUP as u32;
             let wanted = block.start..block.start + block.count;
-            tree.kernel.near_boxes(query, boxes, first, wanted, limit, near);
+            tree.kernel.near_boxes(query, boxes, first, wanted, within, near);
         })
     })?;
     let first = pending.len();
