@@ -10,7 +10,7 @@ use super::knn::{self, Scratch};
 use crate::error::ReadError;
 use crate::format::rows::NONE;
 use crate::metric::{self, Near};
-use crate::tree::columns::{Links, ROOT, Range, Tree, too_many_nodes};
+use crate::tree::columns::{Links, ROOT, Range, Tree};
 
 /// Subtrees of at most so many values, and rows, are scanned as a whole; those of few rows anyway.
 const FLAT_VALUES: usize = 32_768;
@@ -69,13 +69,11 @@ pub(super) fn search(
     unwind(tree, query, scratch)?;
     // Most of these are the answer; their ids come while the rest is looked at.
     scratch.best.prefetch_ids(tree);
-    let mut budget = tree.node_rows();
     let mut foreseen: Option<(u32, Links)> = None;
     while let Some(next) = scratch.best_first.frontier.pop() {
         if next.bound > scratch.best.radius() {
             break;
         }
-        budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(next.node))?;
         let links = match foreseen {
             Some((node, links)) if node == next.node => links,
             _ => tree.link(next.node)?,
@@ -166,7 +164,8 @@ fn nearest_child(
     let first = path_children.len();
     tree.for_children(node, links, |block| {
         *evaluations += u64::from(block.count);
-        sweep(tree, query, block, f32::INFINITY, found, path_children)
+        sweep(tree, query, block, f32::INFINITY, found, path_children)?;
+        knn::check_distinct(tree, node, path_children.len())
     })?;
     let mut nearest: Option<Candidate> = None;
     for &child in &path_children[first..] {
@@ -249,7 +248,8 @@ fn visit(
     swept.clear();
     tree.for_children(at.node, links, |block| {
         *evaluations += u64::from(block.count);
-        sweep(tree, query, block, reach, found, swept)
+        sweep(tree, query, block, reach, found, swept)?;
+        knn::check_distinct(tree, at.node, frontier.pushed() + swept.len())
     })?;
     for &child in &*swept {
         knn::prefetch_links(tree, child.node);

@@ -148,7 +148,8 @@ fn push_children(
             let first = group as u32 * BOX_GROUP as u32;
             let wanted = block.start..block.start + block.count;
             tree.kernel.near_boxes(query, boxes, first, wanted, within, near);
-        })
+        })?;
+        knn::check_distinct(tree, node, near.len() + pending.len())
     })?;
     let first = pending.len();
     let mut nearest = (Near::NONE, first);

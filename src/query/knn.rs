@@ -7,7 +7,7 @@ use super::{best_first, depth_first};
 use crate::arena::pressure::Pressure;
 use crate::error::ReadError;
 use crate::metric::Near;
-use crate::tree::columns::{Links, Range, Tree};
+use crate::tree::columns::{Links, Range, Tree, too_many_nodes};
 
 /// Queries are sorted by subtrees of about this many points.
 const SORTING_POINTS: u32 = 16_384;
@@ -98,6 +98,16 @@ pub(super) fn is_leaf(links: &Links) -> bool {
 #[inline]
 pub(super) fn small_subtree(links: &Links, rows: u32) -> Option<Range> {
     links.packed().filter(|range| range.count <= rows)
+}
+
+/// Fails if so many nodes, met as children, cannot all be different ones; `node`: the parent of the last. No damaged link
+/// leads to endless work, or to a huge list.
+#[inline]
+pub(super) fn check_distinct(tree: &Tree, node: u32, met: usize) -> Result<(), ReadError> {
+    match met <= tree.node_rows() as usize {
+        true => Ok(()),
+        false => Err(too_many_nodes(node)),
+    }
 }
 
 /// Offers the points of a node's own twin list and bucket. `distance`: from the query to its center.
