@@ -68,7 +68,7 @@ pub(crate) enum Isa {
     Portable,
     /// 256-bit x86 vectors.
     Avx2,
-    /// 512-bit x86 vectors: AVX-512F and VNNI.
+    /// 512-bit x86 vectors: AVX-512F and VNNI, and POPCNT.
     Avx512,
 }
 
@@ -311,6 +311,7 @@ impl Kernel {
         found: &[Near],
     ) -> usize {
         assert!(0 < k && k < list.len() * PLACES, "there is room behind the k-th");
+        debug_assert!(!is_undecided(list.as_flattened(), k), "the caller decides");
         let work = sorted::Insert { list, k, found };
         dispatch!(self, work.portable(), lanes => lanes.vectorize(work))
     }

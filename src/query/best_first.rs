@@ -160,12 +160,13 @@ fn nearest_child(
     links: &Links,
     scratch: &mut Scratch,
 ) -> Result<Option<Candidate>, ReadError> {
-    let Scratch { best_first: Buffers { path_children, .. }, found, evaluations, .. } = scratch;
+    let Scratch { best_first, found, evaluations, met, .. } = scratch;
+    let Buffers { path_children, .. } = best_first;
     let first = path_children.len();
     tree.for_children(node, links, |block| {
+        met.children(tree, node, block)?;
         *evaluations += u64::from(block.count);
-        sweep(tree, query, block, f32::INFINITY, found, path_children)?;
-        knn::check_distinct(tree, node, path_children.len())
+        sweep(tree, query, block, f32::INFINITY, found, path_children)
     })?;
     let mut nearest: Option<Candidate> = None;
     for &child in &path_children[first..] {
@@ -243,13 +244,13 @@ fn visit(
     }
     knn::own_points(tree, query, at.node, links, at.distance, scratch)?;
     let reach = scratch.best.radius();
-    let Scratch { best_first, found, evaluations, pressure, .. } = scratch;
+    let Scratch { best_first, found, evaluations, pressure, met, .. } = scratch;
     let Buffers { flat_rows, frontier, swept, .. } = best_first;
     swept.clear();
     tree.for_children(at.node, links, |block| {
+        met.children(tree, at.node, block)?;
         *evaluations += u64::from(block.count);
-        sweep(tree, query, block, reach, found, swept)?;
-        knn::check_distinct(tree, at.node, frontier.pushed() + swept.len())
+        sweep(tree, query, block, reach, found, swept)
     })?;
     for &child in &*swept {
         knn::prefetch_links(tree, child.node);
@@ -283,6 +284,7 @@ pub(super) fn neighbourhood(
     points: u32,
     scratch: &mut Scratch,
 ) -> Result<u32, ReadError> {
+    scratch.met.turn_back();
     let mut at = root(tree, query)?;
     loop {
         let links = tree.link(at.node)?;

@@ -8,7 +8,7 @@ use super::knn::{self, Scratch};
 use crate::error::ReadError;
 use crate::format::rows::{LinkRow, NONE};
 use crate::metric::{self, BOX_GROUP, Near};
-use crate::tree::columns::{Links, ROOT, Range, Tree, too_many_nodes};
+use crate::tree::columns::{Links, ROOT, Range, Tree};
 use crate::tree::extent;
 
 /// Subtrees of at most so many rows are scanned as a whole.
@@ -51,7 +51,7 @@ pub(super) fn search(
     let most = scratch.evaluations.saturating_add(most);
     scratch.depth_first.pending.clear();
     descend(tree, query, scratch)?;
-    let mut budget = tree.node_rows();
+    scratch.met.turn_back();
     while let Some(Step { node, distance, links, next }) = scratch.depth_first.path.pop() {
         knn::own_points(tree, query, node, &links, distance, scratch)?;
         push_children(tree, query, node, &links, next, scratch)?;
@@ -64,7 +64,6 @@ pub(super) fn search(
             if next.value() > within {
                 continue;
             }
-            budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(next.number()))?;
             visit(tree, query, next.number(), scratch)?;
             within = limit(tree, scratch);
             if scratch.evaluations > most {
@@ -97,7 +96,7 @@ fn descend(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), Read
         if let Some(range) = knn::small_subtree(&links, FLAT_ROWS) {
             return knn::scan_counted(tree, query, range, scratch);
         }
-        let nearest = nearest_child(tree, query, node, &links, &mut scratch.evaluations)?;
+        let nearest = nearest_child(tree, query, node, &links, scratch)?;
         let next = nearest.map_or(NONE, Near::number);
         scratch.depth_first.path.push(Step { node, distance, links, next });
         match nearest {
@@ -114,11 +113,12 @@ fn nearest_child(
     query: &[f32],
     node: u32,
     links: &Links,
-    evaluations: &mut u64,
+    scratch: &mut Scratch,
 ) -> Result<Option<Near>, ReadError> {
     let mut nearest = Near::NONE;
     tree.for_children(node, links, |block| {
-        *evaluations += u64::from(block.count);
+        scratch.met.children(tree, node, block)?;
+        scratch.evaluations += u64::from(block.count);
         tree.centers.for_chunks(block.start.into(), block.count.into(), |first, centers| {
             let (place, sum) = tree.kernel.nearest(query, centers);
             let child = Near::new(metric::distance(sum), first as u32 + place as u32);
@@ -138,18 +138,18 @@ fn push_children(
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
     let within = limit(tree, scratch);
-    let Scratch { depth_first, evaluations, pressure, .. } = scratch;
+    let Scratch { depth_first, evaluations, pressure, met, .. } = scratch;
     let Buffers { near, pending, .. } = depth_first;
     near.clear();
     tree.for_children(node, links, |block| {
+        met.children(tree, node, block)?;
         *evaluations += u64::from(block.count);
         let (group, groups) = groups_of(block);
         tree.boxes.for_chunks(group, groups, |group, boxes| {
             let first = group as u32 * BOX_GROUP as u32;
             let wanted = block.start..block.start + block.count;
             tree.kernel.near_boxes(query, boxes, first, wanted, within, near);
-        })?;
-        knn::check_distinct(tree, node, near.len() + pending.len())
+        })
     })?;
     let first = pending.len();
     let mut nearest = (Near::NONE, first);
@@ -223,13 +223,14 @@ pub(super) fn neighbourhood(
     points: u32,
     scratch: &mut Scratch,
 ) -> Result<u32, ReadError> {
+    scratch.met.turn_back();
     let mut node = ROOT;
     loop {
         let links = tree.link(node)?;
         if links.packed().is_some_and(|range| range.count <= points) {
             return Ok(links.row.slot_start);
         }
-        match nearest_child(tree, query, node, &links, &mut scratch.evaluations)? {
+        match nearest_child(tree, query, node, &links, scratch)? {
             Some(child) => node = child.number(),
             None => return Ok(links.row.slot_start),
         }

@@ -19,12 +19,6 @@ impl Frontier {
         self.nodes.clear();
     }
 
-    /// Nodes added since it was cleared.
-    #[inline]
-    pub(super) fn pushed(&self) -> usize {
-        self.nodes.len()
-    }
-
     /// Adds a node.
     #[inline]
     pub(super) fn push(&mut self, candidate: Candidate) {

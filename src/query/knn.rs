@@ -2,12 +2,13 @@
 
 use super::auto::History;
 use super::heap::KBest;
+use super::met::Met;
 use super::scan::scan;
 use super::{best_first, depth_first};
 use crate::arena::pressure::Pressure;
 use crate::error::ReadError;
 use crate::metric::Near;
-use crate::tree::columns::{Links, Range, Tree, too_many_nodes};
+use crate::tree::columns::{Links, Range, Tree};
 
 /// Queries are sorted by subtrees of about this many points.
 const SORTING_POINTS: u32 = 16_384;
@@ -25,6 +26,7 @@ pub(crate) struct Scratch {
     pub(crate) visits: u64,
     pub(crate) history: History,
     pub(super) pressure: Pressure,
+    pub(super) met: Met,
 }
 
 /// Finds the first min(k, live) points in the order (distance, id); they are left in `scratch.best`.
@@ -48,6 +50,7 @@ pub(crate) fn knn_unless_dear(
 ) -> Result<bool, ReadError> {
     let live = tree.live()?;
     scratch.best.reset(tree, k, live);
+    scratch.met = Met::default();
     scratch.pressure.step();
     match (k == 0 || live == 0, tree.has_boxes()) {
         (true, _) => Ok(true),
@@ -64,6 +67,7 @@ pub(crate) fn scan_all(
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
     scratch.best.reset(tree, k, tree.live()?);
+    scratch.met = Met::default();
     scan_counted(tree, query, Range { start: 0, count: tree.slots() }, scratch)
 }
 
@@ -100,16 +104,6 @@ pub(super) fn small_subtree(links: &Links, rows: u32) -> Option<Range> {
     links.packed().filter(|range| range.count <= rows)
 }
 
-/// Fails if so many nodes, met as children, cannot all be different ones; `node`: the parent of the last. No damaged link
-/// leads to endless work, or to a huge list.
-#[inline]
-pub(super) fn check_distinct(tree: &Tree, node: u32, met: usize) -> Result<(), ReadError> {
-    match met <= tree.node_rows() as usize {
-        true => Ok(()),
-        false => Err(too_many_nodes(node)),
-    }
-}
-
 /// Offers the points of a node's own twin list and bucket. `distance`: from the query to its center.
 pub(super) fn own_points(
     tree: &Tree,
@@ -122,8 +116,11 @@ pub(super) fn own_points(
     if !links.twins_equal() {
         tree.for_twins(node, links, |range| scan_counted(tree, query, range, scratch))?;
     } else if distance <= scratch.best.radius() {
-        let best = &mut scratch.best;
-        tree.for_twins(node, links, |range| best.offer_twins(tree, distance, range))?;
+        let Scratch { best, met, .. } = scratch;
+        tree.for_twins(node, links, |range| {
+            met.slots(tree, range)?;
+            best.offer_twins(tree, distance, range)
+        })?;
     }
     if !tree.slack.excludes(distance, links.row.own_radius, scratch.best.radius()) {
         tree.for_bucket(node, links, |range| scan_counted(tree, query, range, scratch))?;
@@ -138,6 +135,7 @@ pub(super) fn scan_counted(
     range: Range,
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
+    scratch.met.slots(tree, range)?;
     scratch.evaluations += u64::from(range.count);
     scan(tree, query, range, &mut scratch.best, &mut scratch.found)
 }

@@ -11,6 +11,7 @@ mod depth_first;
 mod frontier;
 pub(crate) mod heap;
 pub(crate) mod knn;
+mod met;
 pub(crate) mod range;
 mod refine;
 pub(crate) mod scan;

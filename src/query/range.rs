@@ -1,9 +1,10 @@
 //! All points within a radius, or their number.
 
 use super::Neighbor;
+use super::met::Met;
 use crate::error::ReadError;
 use crate::metric;
-use crate::tree::columns::{ROOT, Range, Tree, too_many_nodes};
+use crate::tree::columns::{ROOT, Range, Tree};
 
 /// Buffers of a query, reused from one to the next.
 #[derive(Default)]
@@ -103,9 +104,8 @@ fn search(
         *evaluations += 1;
         pending.push((ROOT, metric::distance(sum)));
     }
-    let mut budget = tree.node_rows();
+    let mut met = Met::default();
     while let Some((node, distance)) = pending.pop() {
-        budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(node))?;
         let subtree = tree.radii.get(node as u64)?;
         if tree.slack.excludes(distance, subtree, radius) {
             continue;
@@ -115,6 +115,7 @@ fn search(
         }
         let link = tree.link(node)?;
         let mut scan = |range: Range| -> Result<(), ReadError> {
+            met.slots(tree, range)?;
             tree.sums(&tree.coordinates, range, query, sums)?;
             *evaluations += range.count as u64;
             for (i, &sum) in sums.iter().enumerate() {
@@ -131,9 +132,13 @@ fn search(
         if !link.twins_equal() {
             tree.for_twins(node, &link, &mut scan)?;
         } else if distance <= radius {
-            tree.for_twins(node, &link, |range| collect.twins(tree, range, distance))?;
+            tree.for_twins(node, &link, |range| {
+                met.slots(tree, range)?;
+                collect.twins(tree, range, distance)
+            })?;
         }
         tree.for_children(node, &link, |block| {
+            met.children(tree, node, block)?;
             tree.sums(&tree.centers, block, query, sums)?;
             *evaluations += block.count as u64;
             let numbers = block.start..block.start + block.count;

@@ -88,6 +88,11 @@ pub(crate) fn too_many_nodes(node: u32) -> ReadError {
     ReadError::row("links", node as u64, "a node is reached twice")
 }
 
+/// The error for a tree in which two nodes have a slot.
+pub(crate) fn too_many_slots(slot: u32) -> ReadError {
+    ReadError::row("links", u64::from(slot), "a slot is reached twice")
+}
+
 impl Tree {
     /// The tree that `roots` describes. Nothing is read.
     pub(crate) fn open(db: &Database, roots: &[ArrayRoot; DATA_ARRAYS]) -> Result<Self, ReadError> {

@@ -84,11 +84,13 @@ impl<T: Record> Column<T> {
     ) -> Result<Self, ReadError> {
         let limit = arena.limit() / spec.block_bytes as u64;
         let segments = spec.segments(root.rows);
-        if segments > limit || root.rows > MOST_ROWS {
-            return Err(ReadError::corrupt(
-                Place::Row { array: spec.array.name(), row: root.rows },
-                Defect::OutOfBounds { value: segments, limit },
-            ));
+        for (value, limit) in [(segments, limit), (root.rows, MOST_ROWS)] {
+            if value > limit {
+                return Err(ReadError::corrupt(
+                    Place::Row { array: spec.array.name(), row: root.rows },
+                    Defect::OutOfBounds { value, limit },
+                ));
+            }
         }
         Ok(Column {
             width: spec.row_bytes / size_of::<T>(),
