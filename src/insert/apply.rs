@@ -32,12 +32,20 @@ pub(crate) fn apply(
             let source = Source { dim: tree.dim, seed: tree.seed, batch, moved: &nothing };
             let mut layout = Layout::behind(tree);
             layout.root(&root);
-            layout.write(tree, &source, &mut journal)?;
-            layout.write_boxes(tree, &[])?;
+            let write = || -> Result<(), ReadError> {
+                layout.write(tree, &source, &mut journal)?;
+                layout.write_boxes(tree, &[])?;
+                Ok(())
+            };
+            let slots_of_points = || {
+                let mut slots = vec![0; batch.ids.len()];
+                layout.slots().for_each(|(point, slot)| slots[point as usize] = slot);
+                slots
+            };
+            let (written, slots) = rayon::join(write, slots_of_points);
+            written?;
             work.counters.splice_count += 1;
             journal.apply(tree, work)?;
-            let mut slots = vec![0; batch.ids.len()];
-            layout.slots().for_each(|(point, slot)| slots[point as usize] = slot);
             index(tree, batch.ids.iter().copied().zip(slots.iter().copied()), work)?;
             // Letting go of many small pieces takes its time; the commit, which waits for the disk, need not wait for it.
             rayon::spawn(move || drop(root));

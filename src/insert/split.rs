@@ -62,7 +62,10 @@ impl Share {
 
     /// The largest sum; 0 if there is none.
     pub(crate) fn farthest(&self) -> f32 {
-        greatest(&self.sums)
+        match self.sums.len() > PARALLEL_SUMS {
+            true => self.sums.par_chunks(PARALLEL_SUMS).map(greatest).reduce(|| 0.0, f32::max),
+            false => greatest(&self.sums),
+        }
     }
 }
 
@@ -141,6 +144,9 @@ const FLAT_SAMPLE: usize = 8;
 /// Nor do they say anything unless one in so many points is as far as they: some outliers far from each other are no sign
 /// that the others have no structure.
 const FLAT_SHARE: usize = 8;
+
+/// Fewer sums than this are not worth another thread to look for the greatest.
+const PARALLEL_SUMS: usize = 1 << 16;
 
 /// Shares above this size are split on several threads.
 const PARALLEL_MEMBERS: usize = 2048;
