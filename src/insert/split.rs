@@ -418,8 +418,39 @@ impl<'a> Splitter<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scratch::ScratchPool;
+    use super::*;
     use crate::options::{CreateOptions, OpenOptions};
     use crate::store::Store;
+
+    /// However the priorities lie, the candidates are the first of those that are far, and all of those are counted.
+    #[test]
+    fn candidates_are_the_first_of_those_that_are_far() {
+        let store = Store::in_memory(CreateOptions::new(1), OpenOptions::new()).unwrap();
+        let snapshot = store.latest().unwrap();
+        let (options, scratch) = (OpenOptions::new(), ScratchPool::new(1));
+        let context = Context { options: &options, scratch: &scratch, most_rebuilt: u64::MAX };
+        let (seed, level) = (snapshot.tree().seed, Level::new(0));
+        let late = |id: &u64| Source::priority_of(*id, seed) > u64::MAX / 16 * 15;
+        for n in [1, 100, PARALLEL_MEMBERS, PARALLEL_MEMBERS + 1, 50_000] {
+            for ids in [(0..n as u64).collect::<Vec<u64>>(), (0..).filter(late).take(n).collect()] {
+                let points = vec![0.0; n];
+                let batch = Batch { points: &points, ids };
+                let moved = Moved::default();
+                let source = Source { dim: 1, seed, batch: &batch, moved: &moved };
+                let splitter = Splitter::new(snapshot.tree(), &context, source);
+                // Two in three are far.
+                let sums = (0..n).map(|i| (i % 3) as f32 + 0.5).collect();
+                let own = Share { members: (0..n as Point).collect(), sums };
+                let mut far: Vec<Point> = (0..n as Point).filter(|&point| point % 3 > 0).collect();
+                far.sort_unstable_by_key(|&point| source.priority(point));
+                let (candidates, count) = splitter.candidates(&own, level);
+                assert_eq!(count, far.len());
+                far.truncate((count / 16).clamp(*PREFIX.start(), *PREFIX.end()));
+                assert_eq!(candidates, far, "{n}");
+            }
+        }
+    }
 
     /// Outliers farther from the root than all others, and as far from each other, all win. That says nothing of the others.
     #[test]

@@ -120,18 +120,14 @@ fn ask_for(tree: &Tree, links: &Links, flat_rows: u32) {
     tree.coordinates.will_need(own.start.into(), own.count.into());
 }
 
-fn root(tree: &Tree, query: &[f32]) -> Result<Candidate, ReadError> {
-    let sum = tree.kernel.sum(query, tree.centers.row(ROOT.into())?);
-    Ok(Candidate { node: ROOT, bound: 0.0, distance: metric::distance(sum) })
-}
-
 /// Goes to the nearest child until there is none, or until the subtree is small enough to scan, which is done. Children
 /// have larger numbers than their parents, so this ends.
 fn descend(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
     scratch.best_first.path.clear();
     scratch.best_first.path_children.clear();
     scratch.evaluations += 1;
-    let mut at = root(tree, query)?;
+    let sum = tree.kernel.sum(query, tree.centers.row(ROOT.into())?);
+    let mut at = Candidate { node: ROOT, bound: 0.0, distance: metric::distance(sum) };
     loop {
         scratch.visits += 1;
         let links = tree.link(at.node)?;
@@ -274,27 +270,5 @@ fn scan_small(
     match knn::is_leaf(links) {
         true => knn::own_points(tree, query, at.node, links, at.distance, scratch),
         false => knn::scan_counted(tree, query, range, scratch),
-    }
-}
-
-/// The first slot of the subtree of at most `points` that a descent passes, or of the node it ends at.
-pub(super) fn neighbourhood(
-    tree: &Tree,
-    query: &[f32],
-    points: u32,
-    scratch: &mut Scratch,
-) -> Result<u32, ReadError> {
-    scratch.met.turn_back();
-    let mut at = root(tree, query)?;
-    loop {
-        let links = tree.link(at.node)?;
-        if links.packed().is_some_and(|range| range.count <= points) {
-            return Ok(links.row.slot_start);
-        }
-        scratch.best_first.path_children.clear();
-        match nearest_child(tree, query, at.node, &links, scratch)? {
-            Some(child) => at = child,
-            None => return Ok(links.row.slot_start),
-        }
     }
 }

@@ -96,7 +96,7 @@ fn descend(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), Read
         if let Some(range) = knn::small_subtree(&links, FLAT_ROWS) {
             return knn::scan_counted(tree, query, range, scratch);
         }
-        let nearest = nearest_child(tree, query, node, &links, scratch)?;
+        let nearest = knn::nearest_child(tree, query, node, &links, scratch)?;
         let next = nearest.map_or(NONE, Near::number);
         scratch.depth_first.path.push(Step { node, distance, links, next });
         match nearest {
@@ -104,28 +104,6 @@ fn descend(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), Read
             None => return Ok(()),
         }
     }
-}
-
-/// The child with the nearest center, and its distance.
-#[inline]
-fn nearest_child(
-    tree: &Tree,
-    query: &[f32],
-    node: u32,
-    links: &Links,
-    scratch: &mut Scratch,
-) -> Result<Option<Near>, ReadError> {
-    let mut nearest = Near::NONE;
-    tree.for_children(node, links, |block| {
-        scratch.met.children(tree, node, block)?;
-        scratch.evaluations += u64::from(block.count);
-        tree.centers.for_chunks(block.start.into(), block.count.into(), |first, centers| {
-            let (place, sum) = tree.kernel.nearest(query, centers);
-            let child = Near::new(metric::distance(sum), first as u32 + place as u32);
-            nearest = nearest.min(child);
-        })
-    })?;
-    Ok(Some(nearest).filter(|&child| child != Near::NONE))
 }
 
 /// Adds the children of a node that may hold something within reach, except for `skip`.
@@ -214,25 +192,4 @@ fn ask_for(tree: &Tree, links: &Links) {
         links.row.own_slots()
     });
     tree.coordinates.will_need(own.start.into(), own.count.into());
-}
-
-/// The first slot of the subtree of at most `points` that a descent passes, or of the node it ends at.
-pub(super) fn neighbourhood(
-    tree: &Tree,
-    query: &[f32],
-    points: u32,
-    scratch: &mut Scratch,
-) -> Result<u32, ReadError> {
-    scratch.met.turn_back();
-    let mut node = ROOT;
-    loop {
-        let links = tree.link(node)?;
-        if links.packed().is_some_and(|range| range.count <= points) {
-            return Ok(links.row.slot_start);
-        }
-        match nearest_child(tree, query, node, &links, scratch)? {
-            Some(child) => node = child.number(),
-            None => return Ok(links.row.slot_start),
-        }
-    }
 }

@@ -7,8 +7,8 @@ use super::scan::scan;
 use super::{best_first, depth_first};
 use crate::arena::pressure::Pressure;
 use crate::error::ReadError;
-use crate::metric::Near;
-use crate::tree::columns::{Links, Range, Tree};
+use crate::metric::{self, Near};
+use crate::tree::columns::{Links, ROOT, Range, Tree};
 
 /// Queries are sorted by subtrees of about this many points.
 const SORTING_POINTS: u32 = 16_384;
@@ -72,17 +72,49 @@ pub(crate) fn scan_all(
 }
 
 /// Where in the packed order the answer to a query lies, roughly: the first slot of the small subtree that a descent to
-/// the nearest child ends at. Queries sorted by it find in the cache what the one before them read.
+/// the nearest center ends at. Queries sorted by it find in the cache what the one before them read.
 pub(crate) fn neighbourhood(
     tree: &Tree,
     query: &[f32],
     scratch: &mut Scratch,
 ) -> Result<u32, ReadError> {
-    match (tree.node_rows(), tree.has_boxes()) {
-        (0, _) => Ok(0),
-        (_, true) => depth_first::neighbourhood(tree, query, SORTING_POINTS, scratch),
-        (_, false) => best_first::neighbourhood(tree, query, SORTING_POINTS, scratch),
+    if tree.node_rows() == 0 {
+        return Ok(0);
     }
+    scratch.met = Met::default();
+    let mut node = ROOT;
+    loop {
+        let links = tree.link(node)?;
+        if links.packed().is_some_and(|range| range.count <= SORTING_POINTS) {
+            return Ok(links.row.slot_start);
+        }
+        match nearest_child(tree, query, node, &links, scratch)? {
+            Some(child) => node = child.number(),
+            None => return Ok(links.row.slot_start),
+        }
+    }
+}
+
+/// The child with the nearest center, and its distance.
+#[inline]
+pub(super) fn nearest_child(
+    tree: &Tree,
+    query: &[f32],
+    node: u32,
+    links: &Links,
+    scratch: &mut Scratch,
+) -> Result<Option<Near>, ReadError> {
+    let mut nearest = Near::NONE;
+    tree.for_children(node, links, |block| {
+        scratch.met.children(tree, node, block)?;
+        scratch.evaluations += u64::from(block.count);
+        tree.centers.for_chunks(block.start.into(), block.count.into(), |first, centers| {
+            let (place, sum) = tree.kernel.nearest(query, centers);
+            let child = Near::new(metric::distance(sum), first as u32 + place as u32);
+            nearest = nearest.min(child);
+        })
+    })?;
+    Ok(Some(nearest).filter(|&child| child != Near::NONE))
 }
 
 /// Asks for the links of a node that may be visited.
