@@ -252,6 +252,14 @@ pub enum OpenError {
     /// The file does not begin as a treering file does.
     #[error("this is not a treering file")]
     NotTreering,
+    /// The file has a format of which this release knows only that it is older.
+    #[error(
+        "the store has format {format_version}, which treering 0.1 reads; `treering export` of that release writes its points, and `treering build` of this one makes a new store of them (without its history)"
+    )]
+    OldFormat {
+        /// The format's number.
+        format_version: u32,
+    },
     /// The file uses features that this program does not know.
     #[error(
         "the store has a format or features ({mask:#x}) that this version of treering does not know; use a newer treering{}",
@@ -480,6 +488,15 @@ pub enum CommitError {
         needed: u64,
         /// What the system said.
         source: StorageError,
+    },
+    /// The file has been deleted, renamed or replaced since it was opened. A commit to it would be lost.
+    #[error(
+        "{} is no longer the file that was opened: it has been deleted, renamed or replaced; nothing was committed; open the store anew",
+        .path.display()
+    )]
+    FileGone {
+        /// Where the store was.
+        path: std::path::PathBuf,
     },
     /// Writing failed before the commit became visible; the store is as it was.
     #[error(transparent)]

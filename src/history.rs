@@ -421,6 +421,7 @@ fn report(done: &expire::Expiry, file_bytes: (u64, u64)) -> ExpireReport {
         pinned: done.pinned.iter().copied().map(VersionId).collect(),
         bytes_freed: done.bytes(),
         file_bytes,
+        clock_leap: done.leap(),
     }
 }
 

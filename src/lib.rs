@@ -86,7 +86,7 @@ pub use options::{
     CancelToken, CreateOptions, Durability, Metric, OpenOptions, Progress, Provenance, Verify,
 };
 pub use query::Neighbor;
-pub use retention::{ExpireReport, Retention};
+pub use retention::{ClockLeap, ExpireReport, Retention};
 pub use snapshot::{NeighborTable, Searcher, Snapshot};
 pub use source::PointSource;
 pub use store::Store;

@@ -16,6 +16,7 @@ use crate::source::PointSource;
 use crate::store::{Core, Store};
 use crate::transaction::Transaction;
 use crate::version::database::Database;
+use crate::version::pins::Patience;
 
 /// More threads than this are a mistake.
 const MAX_THREADS: usize = 1024;
@@ -56,6 +57,7 @@ impl Store {
         let new = NewFile::beside(path.as_ref(), &options, &open)?;
         let store = Self::from_new(&new, open)?;
         new.keep()?;
+        store.core.db.arena.storage().has_its_name().map(drop)?;
         Ok(store)
     }
 
@@ -117,6 +119,7 @@ impl Store {
         transaction.message(message);
         let report = transaction.commit().map_err(InsertError::Commit)?;
         new.keep()?;
+        store.core.db.arena.storage().has_its_name().map(drop)?;
         Ok((store, report))
     }
 
@@ -239,7 +242,8 @@ impl Store {
         folder: &Path,
     ) -> Result<Self, OpenError> {
         let provenance = (!options.read_only).then_some(options.provenance);
-        let db = Database::open(storage, provenance, options.verify)?;
+        let patience = Patience { limit: options.patience, cancel: options.cancel.clone() };
+        let db = Database::open(storage, provenance, options.verify, patience)?;
         if options.threads > MAX_THREADS {
             let why = format!("{} is more than {MAX_THREADS}", options.threads);
             return Err(OptionsError { option: "threads", why }.into());

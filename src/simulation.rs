@@ -157,8 +157,4 @@ impl Storage for Simulated {
     fn lock(&self, _: LockRange, _: Hold) -> Result<bool, StorageError> {
         Ok(true)
     }
-
-    fn is_held_elsewhere(&self, _: LockRange) -> Result<bool, StorageError> {
-        Ok(false)
-    }
 }

@@ -392,7 +392,7 @@ mod tests {
             let mut visit = |entry: &Entry, visit| {
                 let segment = match visit {
                     Visit::Segment(segment) => Some(segment),
-                    Visit::Node => None,
+                    Visit::Node(..) => None,
                 };
                 all.push((array, segment, *entry));
                 true

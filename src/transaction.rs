@@ -1,7 +1,7 @@
 //! A transaction: a private copy of the newest version's tree that operations change and [`commit`] publishes.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{AtError, CommitError, DeleteError, InsertError, PointsError, ReadError};
 use crate::external;
@@ -333,7 +333,7 @@ impl<'a> Transaction<'a> {
         // It would pin its version against the saved rule of retention.
         *self.store.latest.lock().expect("no holder panics") = None;
         core.options.report("write", 0, 1);
-        let row = core.pool.install(|| {
+        let done = core.pool.install(|| {
             let cancel = &core.options.cancel;
             let version = Some(NewVersion {
                 columns: tree.columns(),
@@ -347,9 +347,11 @@ impl<'a> Transaction<'a> {
                 Durability::Full => 0,
                 Durability::Deferred { versions } => versions,
             };
-            commit(&core.db, Draft { version, group, ..Draft::nothing(cancel) })
+            let may_use_reserve = *added == 0 && !*compacted;
+            let nothing = Draft::nothing(cancel);
+            commit(&core.db, Draft { version, group, may_use_reserve, ..nothing })
         })?;
-        let row = row.expect("the draft makes a version");
+        let row = done.row.expect("the draft makes a version");
         core.options.report("write", 1, 1);
         work.times.commit += start.elapsed();
         Ok(Report {
@@ -361,6 +363,8 @@ impl<'a> Transaction<'a> {
             bytes_written: row.bytes_written,
             counters: Counters { bytes_written: row.bytes_written, ..work.counters },
             times: work.times,
+            clock_behind: Duration::from_nanos(done.clock_behind_ns),
+            clock_leap: done.expiry.leap(),
         })
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct FreeSpace {
     chunks: [Chunk; 2],
     /// First block behind every used block and every chunk.
     frontier: u64,
+    /// False if nothing is put into holes.
+    fills_holes: bool,
     /// Words changed since [`FreeSpace::take_changes`], ascending after `dedup`.
     changed: Vec<usize>,
 }
@@ -38,6 +40,7 @@ impl FreeSpace {
             words,
             chunks: [Chunk::default(); 2],
             frontier: 0,
+            fills_holes: true,
             changed: Vec::new(),
         };
         let last = space.words.iter().rposition(|&word| word != 0);
@@ -149,12 +152,28 @@ impl FreeSpace {
             let after = if used { before | mask } else { before & !mask };
             if after != before {
                 self.words[word] = after;
-                if self.changed.last() != Some(&word) {
-                    self.changed.push(word);
-                }
+                self.note_change(word);
             }
             block += count;
         }
+    }
+
+    fn note_change(&mut self, word: usize) {
+        if self.changed.last() == Some(&word) {
+            return;
+        }
+        if self.changed.len() > 2 * self.words.len() + 64 {
+            self.changed.sort_unstable();
+            self.changed.dedup();
+        }
+        self.changed.push(word);
+    }
+
+    /// From now on nothing is put into holes, only behind everything that is in use.
+    pub(crate) fn only_at_end(&mut self) {
+        self.chunks = [Chunk::default(); 2];
+        self.frontier = self.used_end() / self.block_bytes;
+        self.fills_holes = false;
     }
 
     /// A free range of at least `blocks` blocks: the first hole that is long enough, else new space at the end.
@@ -162,7 +181,7 @@ impl FreeSpace {
         let file = self.frontier * self.block_bytes;
         let chunk_bytes = (file / 8).next_power_of_two().clamp(CHUNK_BYTES_MIN, CHUNK_BYTES);
         let want = (chunk_bytes / self.block_bytes).max(blocks);
-        let mut block = 0;
+        let mut block = if self.fills_holes { 0 } else { self.frontier };
         while block < self.frontier {
             let word = self.words.get((block / 64) as usize).copied().unwrap_or(0);
             if word == u64::MAX {

@@ -1,9 +1,10 @@
-//! The one seam between the store and the disk: eleven operations, a real file, and memory for tests.
+//! The one seam between the store and the disk: a dozen operations, a real file, and memory for tests.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::fault;
@@ -21,6 +22,16 @@ pub(crate) trait Storage: Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError>;
     /// Makes the file at least `offset + len` long and reserves the space, so that writing there cannot run out of it.
     fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError>;
+    /// Reserves `len` bytes behind the end of a file of `offset` bytes, whose length stays. Where that cannot be, nothing
+    /// happens.
+    fn reserve(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        let _ = (offset, len);
+        Ok(())
+    }
+    /// Whether the file is still found under the path by which it was opened; if not, the path.
+    fn has_its_name(&self) -> Result<Result<(), PathBuf>, StorageError> {
+        Ok(Ok(()))
+    }
     /// Cuts or extends the file.
     fn set_len(&self, len: u64) -> Result<(), StorageError>;
     /// Returns when everything written so far is on the disk, the length included.
@@ -35,8 +46,6 @@ pub(crate) trait Storage: Send + Sync {
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError>;
     /// Changes how this handle holds a range; `false` if another handle's hold is in the way.
     fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError>;
-    /// True if another handle holds a part of a range.
-    fn is_held_elsewhere(&self, range: LockRange) -> Result<bool, StorageError>;
 }
 
 fn failed(operation: &'static str) -> impl Fn(io::Error) -> StorageError {
@@ -47,6 +56,8 @@ fn failed(operation: &'static str) -> impl Fn(io::Error) -> StorageError {
 pub(crate) struct FileStorage {
     file: File,
     path: PathBuf,
+    /// The file has been seen under its path. A new one gets its name when it is whole.
+    named: AtomicBool,
     windows: Windows,
 }
 
@@ -56,7 +67,12 @@ impl FileStorage {
         if catch_faults {
             fault::install().map_err(failed("catch faults of"))?;
         }
-        Ok(FileStorage { file, path: path.to_path_buf(), windows: Windows::new(catch_faults) })
+        // Absolute, because the program may go elsewhere.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let windows = Windows::new(catch_faults);
+        let storage = FileStorage { file, path, named: AtomicBool::new(false), windows };
+        storage.has_its_name().map(drop)?;
+        Ok(storage)
     }
 
     /// Another handle of the file. It shares the locks of this one.
@@ -97,6 +113,40 @@ impl Storage for FileStorage {
             self.set_len(offset + len)?;
         }
         Ok(())
+    }
+
+    fn reserve(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        #[cfg(target_os = "linux")]
+        {
+            use nix::errno::Errno;
+            use nix::fcntl::{FallocateFlags, fallocate};
+            let flags = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            loop {
+                match fallocate(&self.file, flags, offset as i64, len as i64) {
+                    Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(()),
+                    Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(failed("reserve space for")(errno.into())),
+                }
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (offset, len);
+            Ok(())
+        }
+    }
+
+    fn has_its_name(&self) -> Result<Result<(), PathBuf>, StorageError> {
+        let own = self.file.metadata().map_err(failed("inspect"))?;
+        let there = std::fs::metadata(&self.path);
+        let same = there.is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino()));
+        if same {
+            self.named.store(true, Ordering::Relaxed);
+        }
+        match same || !self.named.load(Ordering::Relaxed) {
+            true => Ok(Ok(())),
+            false => Ok(Err(self.path.clone())),
+        }
     }
 
     fn set_len(&self, len: u64) -> Result<(), StorageError> {
@@ -143,10 +193,6 @@ impl Storage for FileStorage {
 
     fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError> {
         lock::try_lock(&self.file, range, hold).map_err(failed("lock"))
-    }
-
-    fn is_held_elsewhere(&self, range: LockRange) -> Result<bool, StorageError> {
-        lock::is_held_elsewhere(&self.file, range).map_err(failed("lock"))
     }
 }
 
@@ -214,9 +260,5 @@ impl Storage for MemoryStorage {
 
     fn lock(&self, _: LockRange, _: Hold) -> Result<bool, StorageError> {
         Ok(true)
-    }
-
-    fn is_held_elsewhere(&self, _: LockRange) -> Result<bool, StorageError> {
-        Ok(false)
     }
 }

@@ -51,6 +51,11 @@ impl Context {
         if self.cancel.is_cancelled() { Err(Failure::Interrupted) } else { Ok(()) }
     }
 
+    /// Tells of something that is not as it should be, and that the verb goes on after. Not silenced by `--quiet`.
+    pub(super) fn warn(&self, text: &str) {
+        let _ = writeln!(std::io::stderr(), "warning: {text}");
+    }
+
     /// Threads that work at once.
     pub(super) fn threads(&self) -> usize {
         match self.threads {

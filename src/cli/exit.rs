@@ -71,9 +71,10 @@ fn open(source: &OpenError) -> u8 {
         OpenError::NotTreering | OpenError::Truncated { .. } => CORRUPT,
         OpenError::Locked => LOCKED,
         OpenError::Read(source) => read(source),
-        OpenError::Path { .. } | OpenError::UnknownFeatures { .. } | OpenError::Options(_) => {
-            FAILURE
-        }
+        OpenError::Path { .. }
+        | OpenError::OldFormat { .. }
+        | OpenError::UnknownFeatures { .. }
+        | OpenError::Options(_) => FAILURE,
     }
 }
 
@@ -164,6 +165,7 @@ fn commit(source: &CommitError) -> u8 {
         CommitError::ReadOnly
         | CommitError::Poisoned
         | CommitError::Broken
+        | CommitError::FileGone { .. }
         | CommitError::Message { .. }
         | CommitError::Unknown { .. } => FAILURE,
     }

@@ -1,8 +1,8 @@
 //! Numbers and tables as people read them.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::When;
+use crate::{ClockLeap, When};
 
 /// `1234567` as `1,234,567`.
 pub(super) fn count(n: u64) -> String {
@@ -53,6 +53,34 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
         Some(bytes) if bytes >= 1.0 && bytes < 2f64.powi(62) => Ok(bytes as u64),
         _ => Err("a size is a number of bytes, KiB, MiB or GiB: 512MiB, 2GiB".to_owned()),
     }
+}
+
+/// A length of time: `2h 5m 3s`, `64y 27d`.
+pub(super) fn duration(duration: Duration) -> String {
+    const UNITS: [(&str, u64); 5] =
+        [("y", 365 * 86_400), ("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+    let mut left = duration.as_secs();
+    let mut parts = Vec::new();
+    for (name, seconds) in UNITS {
+        if left >= seconds {
+            parts.push(format!("{}{name}", left / seconds));
+            left %= seconds;
+        }
+    }
+    parts.truncate(2);
+    match parts.is_empty() {
+        true => "less than a second".to_owned(),
+        false => parts.join(" "),
+    }
+}
+
+/// Why a rule of retention keeps what is too old by the calendar.
+pub(super) fn leap(leap: &ClockLeap) -> String {
+    format!(
+        "the clock has gone from {} to {} in one step, longer than a month and than the rule keeps versions: for their age this step does not count, and versions from before it stay",
+        time(leap.from),
+        time(leap.to),
+    )
 }
 
 /// RFC 3339 in UTC with all nine digits, so that it can be given back exactly.
@@ -121,7 +149,13 @@ mod tests {
             assert!(parse_bytes(wrong).is_err(), "{wrong}");
         }
     }
-    use std::time::Duration;
+
+    #[test]
+    fn lengths_of_time() {
+        let say = |seconds| duration(Duration::from_secs(seconds));
+        assert_eq!([say(0), say(59), say(3723)], ["less than a second", "59s", "1h 2m"]);
+        assert_eq!(say(64 * 365 * 86_400 + 27 * 86_400 + 5), "64y 27d");
+    }
 
     #[test]
     fn numbers() {

@@ -5,6 +5,7 @@ mod backup;
 #[cfg(feature = "cli")]
 mod cli;
 mod common;
+mod copies;
 mod data;
 mod determinism;
 mod durability;

@@ -7,7 +7,7 @@ mod bugs;
 mod crashes;
 mod cuts;
 mod damage;
-mod decoders;
+pub(crate) mod decoders;
 mod disk;
 mod faults;
 mod figures;

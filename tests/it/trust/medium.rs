@@ -111,7 +111,7 @@ impl Medium {
     /// True if the last change is a write to the preamble.
     pub(crate) fn is_slot_on_its_way(&self) -> bool {
         self.entries.last().is_some_and(|entry| {
-            matches!(entry.change, Change::Write { offset, .. } if !entry.synced && offset < 65_536)
+            matches!(entry.change, Change::Write { offset, .. } if !entry.synced && offset < 786_432)
         })
     }
 
