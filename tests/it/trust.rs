@@ -19,6 +19,7 @@ mod inputs;
 mod kills;
 mod medium;
 mod model;
+mod packed;
 mod policy;
 mod preamble;
 mod recover;
