@@ -8,6 +8,7 @@ use super::args::{At, Global, Memory};
 use super::exit;
 use super::failure::{About, Failure};
 use super::progress::Bar;
+use crate::publish::Outputs;
 use crate::{CancelToken, OpenOptions, Snapshot, Store};
 
 /// The global options, and the token that Ctrl-C cancels.
@@ -49,6 +50,11 @@ impl Context {
     /// An error if Ctrl-C was pressed.
     pub(super) fn check_interrupt(&self) -> Result<(), Failure> {
         if self.cancel.is_cancelled() { Err(Failure::Interrupted) } else { Ok(()) }
+    }
+
+    /// What the verb writes; its waits end with Ctrl-C.
+    pub(super) fn outputs(&self) -> Outputs {
+        Outputs::new(self.cancel.clone())
     }
 
     /// Threads that work at once.

@@ -3,10 +3,15 @@
 //! A reader pins a version by a shared lock on the version's byte, which the kernel drops with the process. Holds of one
 //! file description do not see each other, so pins are counted here as well; the writer's own pins are only counted.
 //!
+//! A writer that ends before its snapshots do gives its pins to the kernel first
+//! ([`Pins::hand_over`]), and counts as a reader from then on. In a forked child nothing is pinned
+//! or released: the locks are the parent's.
+//!
 //! Invariant: a version that is pinned does not expire. A reader reads slot and row and pins inside the gate; the
 //! writer looks for pins, publishes what expired and gives back space while nobody is inside.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -21,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Pins {
     arena: Arc<Arena>,
     /// Other processes must see the pins, because one of them may be the writer.
-    reader: bool,
+    reader: AtomicBool,
     counts: Mutex<BTreeMap<u64, u64>>,
     /// One thread of this handle at a time is at the gate.
     entering: Mutex<()>,
@@ -44,12 +49,31 @@ pub(crate) struct Gate<'a> {
 impl Pins {
     pub(crate) fn new(arena: Arc<Arena>, reader: bool) -> Arc<Self> {
         let (counts, entering) = Default::default();
-        Arc::new(Pins { arena, reader, counts, entering })
+        Arc::new(Pins { arena, reader: AtomicBool::new(reader), counts, entering })
+    }
+
+    /// True if other processes see the pins, and one of them may be the writer.
+    pub(crate) fn is_reader(&self) -> bool {
+        self.reader.load(Ordering::Acquire)
+    }
+
+    /// Makes the pins of a writer, which are only counted, such as others see. If that succeeds, it
+    /// may give its lock to another.
+    pub(crate) fn hand_over(&self) -> Result<bool, StorageError> {
+        let counts = self.counts.lock().expect("no holder panics");
+        for &version in counts.keys().filter(|&&version| version > 0) {
+            let range = LockRange::Versions { first: version, last: version };
+            if !self.arena.storage().lock(range, Hold::Shared)? {
+                return Ok(false);
+            }
+        }
+        self.reader.store(true, Ordering::Release);
+        Ok(true)
     }
 
     /// Goes through the gate as a reader; `None` for the writer, whom nobody disturbs.
     pub(crate) fn enter(&self) -> Result<Option<Gate<'_>>, StorageError> {
-        match self.reader {
+        match self.is_reader() {
             true => self.pass(Hold::Shared).map(Some),
             false => Ok(None),
         }
@@ -89,7 +113,7 @@ impl Pins {
     pub(crate) fn pin(self: &Arc<Self>, version: u64) -> Result<Pin, StorageError> {
         let mut counts = self.counts.lock().expect("no holder panics");
         let count = counts.entry(version).or_insert(0);
-        if *count == 0 && self.reader && version > 0 {
+        if *count == 0 && self.is_reader() && version > 0 {
             let range = LockRange::Versions { first: version, last: version };
             // Nobody holds these exclusively, so there is nothing to wait for.
             self.arena.storage().lock(range, Hold::Shared)?;
@@ -141,12 +165,15 @@ impl Drop for Gate<'_> {
 
 impl Drop for Pin {
     fn drop(&mut self) {
+        if self.pins.arena.owner().is_elsewhere() {
+            return;
+        }
         let mut counts = self.pins.counts.lock().expect("no holder panics");
         let count = counts.get_mut(&self.version).expect("counted when it was pinned");
         *count -= 1;
         if *count == 0 {
             counts.remove(&self.version);
-            if self.pins.reader && self.version > 0 {
+            if self.pins.is_reader() && self.version > 0 {
                 let range = LockRange::Versions { first: self.version, last: self.version };
                 // A pin too many only keeps space; closing the file releases it.
                 let _ = self.pins.arena.storage().lock(range, Hold::Nothing);
