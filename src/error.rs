@@ -179,6 +179,12 @@ pub enum ReadError {
         /// The file.
         path: PathBuf,
     },
+    /// The handle belongs to the process of which this one is a fork. Locks are shared over a fork,
+    /// so nothing that this process did with it would be safe.
+    #[error(
+        "the store was opened before this process was forked, and belongs to the process that opened it; open it again here; nothing was read"
+    )]
+    OtherProcess,
     /// The bytes could not be had.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -248,6 +254,15 @@ pub enum OpenError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A folder, a pipe, a device: a store is a regular file. It was not waited for, and not
+    /// written to.
+    #[error("{} is {kind} and not a regular file, so it is not a store", .path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What is there: "a folder", "a pipe", "a device", "a socket".
+        kind: &'static str,
     },
     /// The file does not begin as a treering file does.
     #[error("this is not a treering file")]
@@ -467,6 +482,12 @@ pub enum CommitError {
         "an earlier write failed in a way that leaves the disk's state unknown; reopen the store"
     )]
     Poisoned,
+    /// The handle belongs to the process of which this one is a fork; see
+    /// [`ReadError::OtherProcess`].
+    #[error(
+        "the store was opened before this process was forked, and belongs to the process that opened it; open it again here; nothing was written"
+    )]
+    OtherProcess,
     /// An earlier step of the transaction failed half-way, so it cannot be committed.
     #[error("an earlier step of this transaction failed; begin a new one")]
     Broken,

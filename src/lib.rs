@@ -41,6 +41,13 @@ mod metric;
 mod new_file;
 mod opening;
 mod options;
+mod pool;
+mod printable;
+#[cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, reason = "the library itself writes stores only")
+)]
+mod publish;
 mod query;
 mod retention;
 #[cfg_attr(

@@ -280,6 +280,7 @@ impl<'a> Transaction<'a> {
     ///
     /// Damage or I/O failure.
     pub fn contains(&mut self, id: PointId) -> Result<bool, ReadError> {
+        self.store.core.db.arena.check_process()?;
         let found = id_index::find_live(&self.state()?.tree, id);
         Ok(self.store.core.db.confirm(found)?.is_some())
     }
@@ -330,8 +331,6 @@ impl<'a> Transaction<'a> {
         };
         row.message = [0; MESSAGE_BYTES];
         row.message[..self.message.len()].copy_from_slice(self.message.as_bytes());
-        // It would pin its version against the saved rule of retention.
-        *self.store.latest.lock().expect("no holder panics") = None;
         core.options.report("write", 0, 1);
         let done = core.pool.install(|| {
             let cancel = &core.options.cancel;
@@ -369,6 +368,7 @@ impl<'a> Transaction<'a> {
     }
 
     fn check(&self) -> Result<(), CommitError> {
+        self.store.core.check_process()?;
         match (self.broken, self.store.core.options.read_only) {
             (_, true) => Err(CommitError::ReadOnly),
             (true, _) => Err(CommitError::Broken),

@@ -14,8 +14,13 @@
 
 use std::fs::File;
 use std::ops::Deref;
+#[cfg(target_os = "linux")]
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
+#[cfg(target_os = "linux")]
+use memmap2::MmapMut;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::fault::{self, Guard};
@@ -79,6 +84,29 @@ impl Windows {
         };
         Ok(Bytes { owner: Owner::Window(window), start, len })
     }
+}
+
+/// A word of memory that a forked child finds to be zero again, whatever its parent wrote there;
+/// `None` where there is no such memory. It is never given back.
+#[cfg(target_os = "linux")]
+pub(super) fn wiped_by_fork() -> Option<&'static AtomicU64> {
+    use nix::sys::mman::{MmapAdvise, madvise};
+    // Raw, because as a slice it would be borrowed by what is leaked.
+    let page = MmapRaw::from(MmapMut::map_anon(size_of::<u64>()).ok()?);
+    let page: &'static MmapRaw = Box::leak(Box::new(page));
+    let start = NonNull::new(page.as_mut_ptr())?.cast();
+    // SAFETY: the range is a private anonymous map of this function's own, to which nobody else
+    // refers yet. The advice changes nothing in this process; in a child the memory is there, and
+    // zero.
+    unsafe { madvise(start, page.len(), MmapAdvise::MADV_WIPEONFORK) }.ok()?;
+    // SAFETY: aligned and valid for a word, because it begins a map that is leaked above, and used
+    // as an atomic only.
+    Some(unsafe { AtomicU64::from_ptr(start.cast().as_ptr()) })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn wiped_by_fork() -> Option<&'static AtomicU64> {
+    None
 }
 
 #[derive(Clone)]

@@ -9,6 +9,7 @@ pub(crate) mod free_space;
 pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod pressure;
+pub(crate) mod process;
 pub(crate) mod storage;
 pub(crate) mod watch;
 
@@ -23,6 +24,7 @@ use crate::format::checksum::Origin;
 use crate::options::Verify;
 use crate::seeded_bug::SeededBug;
 use mapping::{Bytes, WINDOW_BYTES};
+use process::Owner;
 use storage::Storage;
 
 /// How bytes are brought in.
@@ -43,6 +45,7 @@ pub(crate) struct Arena {
     /// What has passed its checksum already: address to birth. Birth is part of it because space is reused.
     verified: Mutex<HashMap<u64, u64>>,
     policy: Verify,
+    owner: Owner,
 }
 
 impl Arena {
@@ -53,7 +56,18 @@ impl Arena {
             limit: AtomicU64::new(0),
             verified: Mutex::new(HashMap::new()),
             policy,
+            owner: Owner::here(),
         }
+    }
+
+    /// The process that opened the file.
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// An error in any process but the one that opened the file.
+    pub(crate) fn check_process(&self) -> Result<(), ReadError> {
+        if self.owner.seems_elsewhere() { Err(ReadError::OtherProcess) } else { Ok(()) }
     }
 
     pub(crate) fn storage(&self) -> &dyn Storage {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::fault;
 use super::lock::{self, Hold, LockRange};
 use super::mapping::{Bytes, Windows};
+use super::process::Owner;
 use crate::error::StorageError;
 
 /// What a store needs of a disk. Offsets and lengths are bytes.
@@ -59,6 +60,7 @@ pub(crate) struct FileStorage {
     /// The file has been seen under its path. A new one gets its name when it is whole.
     named: AtomicBool,
     windows: Windows,
+    owner: Owner,
 }
 
 impl FileStorage {
@@ -70,9 +72,19 @@ impl FileStorage {
         // Absolute, because the program may go elsewhere.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let windows = Windows::new(catch_faults);
-        let storage = FileStorage { file, path, named: AtomicBool::new(false), windows };
+        let named = AtomicBool::new(false);
+        let storage = FileStorage { file, path, named, windows, owner: Owner::here() };
         storage.has_its_name().map(drop)?;
         Ok(storage)
+    }
+
+    /// An error in any process but the one that opened the file: whatever is forgotten above, a
+    /// child does not write.
+    fn check_process(&self, operation: &'static str) -> Result<(), StorageError> {
+        match self.owner.is_elsewhere() {
+            true => Err(failed(operation)(io::Error::other("it belongs to the parent process"))),
+            false => Ok(()),
+        }
     }
 
     /// Another handle of the file. It shares the locks of this one.
@@ -91,10 +103,12 @@ impl Storage for FileStorage {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
+        self.check_process("write")?;
         self.file.write_all_at(bytes, offset).map_err(failed("write"))
     }
 
     fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.check_process("allocate")?;
         #[cfg(target_os = "linux")]
         {
             use nix::errno::Errno;
@@ -150,10 +164,12 @@ impl Storage for FileStorage {
     }
 
     fn set_len(&self, len: u64) -> Result<(), StorageError> {
+        self.check_process("resize")?;
         self.file.set_len(len).map_err(failed("resize"))
     }
 
     fn sync(&self) -> Result<(), StorageError> {
+        self.check_process("sync")?;
         self.file.sync_data().map_err(failed("sync"))
     }
 
@@ -170,6 +186,7 @@ impl Storage for FileStorage {
     }
 
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.check_process("punch")?;
         #[cfg(target_os = "linux")]
         {
             use nix::errno::Errno;
@@ -192,6 +209,8 @@ impl Storage for FileStorage {
     }
 
     fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError> {
+        // A lock that a child gives back is gone in its parent, too.
+        self.check_process("lock")?;
         lock::try_lock(&self.file, range, hold).map_err(failed("lock"))
     }
 }

@@ -68,7 +68,9 @@ fn create(source: &CreateError) -> u8 {
 
 fn open(source: &OpenError) -> u8 {
     match source {
-        OpenError::NotTreering | OpenError::Truncated { .. } => CORRUPT,
+        OpenError::NotTreering | OpenError::NotAFile { .. } | OpenError::Truncated { .. } => {
+            CORRUPT
+        }
         OpenError::Locked => LOCKED,
         OpenError::Read(source) => read(source),
         OpenError::Path { .. }
@@ -163,6 +165,7 @@ fn commit(source: &CommitError) -> u8 {
         CommitError::Storage(source) => storage(source),
         CommitError::Read(source) => read(source),
         CommitError::ReadOnly
+        | CommitError::OtherProcess
         | CommitError::Poisoned
         | CommitError::Broken
         | CommitError::FileGone { .. }
@@ -174,6 +177,7 @@ fn commit(source: &CommitError) -> u8 {
 fn read(source: &ReadError) -> u8 {
     match source {
         ReadError::Corrupt(_) | ReadError::Truncated { .. } | ReadError::Lost { .. } => CORRUPT,
+        ReadError::OtherProcess => FAILURE,
         ReadError::Storage(source) => storage(source),
     }
 }

@@ -77,7 +77,7 @@ fn row(Line { version, tags, unique }: Line<'_>) -> Vec<String> {
         human::count(version.removed),
         human::bytes(version.bytes_written),
         unique.map_or("?".to_owned(), human::bytes),
-        tags.join(", "),
+        human::printable(&tags.join(", ")),
         human::printable(&version.message),
     ]
 }

@@ -96,7 +96,8 @@ impl Drop for Database {
     /// Releases the writer's lock by name. Closing the file would do, but for a child process that is just being started
     /// by another thread: until it runs its own program, it holds a copy of the handle.
     fn drop(&mut self) {
-        if self.writer.is_some() {
+        // In a child it is the parent's lock.
+        if self.writer.is_some() && !self.arena.owner().is_elsewhere() {
             // If it fails, the file is closed next.
             let _ = self.arena.storage().lock(LockRange::Writer, Hold::Nothing);
         }
@@ -200,7 +201,7 @@ impl Database {
 
     /// The newest commit: for a writer its own last one, for a reader what the file says now.
     pub(crate) fn newest(&self) -> Result<CommitSlot, ReadError> {
-        if self.writer.is_none() && !self.frozen {
+        if self.pins.is_reader() && !self.frozen {
             match recovery::newest_commit(self.arena.storage(), self.header.lineage) {
                 Ok(found) => self.publish(found.slot),
                 Err(e) => {
@@ -213,8 +214,10 @@ impl Database {
         Ok(*self.newest.read().expect("no holder panics"))
     }
 
-    /// An error if bytes of the file are gone: from the map, or from its end.
+    /// An error if this is another process, or if bytes of the file are gone: from the map, or from
+    /// its end.
     pub(crate) fn check_whole(&self) -> Result<(), ReadError> {
+        self.arena.check_process()?;
         self.arena.check_maps()?;
         match self.arena.check_length() {
             // A writer shortens the file when versions expire; the newest commit says what it needs.
@@ -225,8 +228,8 @@ impl Database {
 
     /// That bytes of the file are gone, if they are.
     fn loss(&self) -> Option<ReadError> {
-        let loss =
-            |e: &ReadError| matches!(e, ReadError::Lost { .. } | ReadError::Truncated { .. });
+        use ReadError::{Lost, OtherProcess, Truncated};
+        let loss = |e: &ReadError| matches!(e, Lost { .. } | Truncated { .. } | OtherProcess);
         self.check_whole().err().filter(loss)
     }
 
@@ -334,6 +337,7 @@ impl Database {
         &self,
         read: impl Fn(&CommitSlot) -> Result<Option<R>, ReadError>,
     ) -> Result<R, ReadError> {
+        self.arena.check_process()?;
         self.pins.retry(|| {
             let _gate = self.pins.enter()?;
             let mut slot = self.newest()?;
@@ -414,7 +418,7 @@ impl Database {
 
     /// Everything that says how space is used: in the file, or, while commits wait, in memory.
     pub(super) fn accounts(&self) -> Result<Accounts, ReadError> {
-        let known = self.writer.as_ref().and_then(|writer| {
+        let known = self.writer.as_ref().filter(|_| !self.pins.is_reader()).and_then(|writer| {
             let writer = writer.lock().expect("unpoisoned");
             writer.ledger.as_ref().map(|ledger| (ledger.map(), ledger.retired()))
         });
@@ -432,6 +436,19 @@ impl Database {
     /// The saved rule of retention.
     pub(crate) fn retention(&self) -> Result<Retention, ReadError> {
         self.with_newest(|slot| Ok(Retention::from_fields(slot.keep_last, slot.keep_for_ns)))
+    }
+
+    /// Lets another writer in, while snapshots of this one go on. Where that cannot be, because a
+    /// version of theirs is not on the disk, the lock stays until they are gone.
+    pub(crate) fn end_writing(&self) {
+        let Some(writer) = &self.writer else { return };
+        let writer = writer.lock().expect("unpoisoned");
+        let newest = self.newest.read().expect("no holder panics").commit;
+        let is_durable = !writer.poisoned && writer.durable == newest;
+        if is_durable && self.pins.hand_over().unwrap_or(false) {
+            // If it fails, it is released with the file.
+            let _ = self.arena.storage().lock(LockRange::Writer, Hold::Nothing);
+        }
     }
 
     /// True if every commit is durable, or nothing can be done about it.
@@ -495,7 +512,7 @@ impl Database {
 
     /// Bytes of the file that are in use, and bytes that the next commits may reuse.
     pub(crate) fn space(&self) -> Result<(u64, u64), ReadError> {
-        let known = self.writer.as_ref().and_then(|writer| {
+        let known = self.writer.as_ref().filter(|_| !self.pins.is_reader()).and_then(|writer| {
             writer.lock().expect("unpoisoned").ledger.as_ref().map(SpaceLedger::bytes)
         });
         self.with_newest(|slot| {

@@ -5,11 +5,15 @@
 //! and which keep new pins away until the versions are gone, or stay after all. Holds of one file description do not see
 //! each other, so pins are counted here as well; the writer's own pins are only counted.
 //!
+//! A writer that ends before its snapshots do gives its pins to the kernel first ([`Pins::hand_over`]), and counts as a
+//! reader from then on. In a forked child nothing is pinned or released: the locks are the parent's.
+//!
 //! Invariants: a version that is pinned does not expire, because it cannot be condemned; one that is condemned is not
 //! pinned. A reader that pins inside the gate knows that what it read there is still so. The writer closes the gate only
 //! while a commit becomes visible; whatever else it does, readers come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -35,7 +39,7 @@ pub(crate) struct Patience {
 pub(crate) struct Pins {
     arena: Arc<Arena>,
     /// Other processes must see the pins, because one of them may be the writer.
-    reader: bool,
+    reader: AtomicBool,
     patience: Patience,
     state: Mutex<State>,
     /// One thread of this handle at a time is at the gate.
@@ -105,12 +109,31 @@ impl Wait<'_> {
 impl Pins {
     pub(crate) fn new(arena: Arc<Arena>, reader: bool, patience: Patience) -> Arc<Self> {
         let (state, entering) = Default::default();
-        Arc::new(Pins { arena, reader, patience, state, entering })
+        Arc::new(Pins { arena, reader: AtomicBool::new(reader), patience, state, entering })
+    }
+
+    /// True if other processes see the pins, and one of them may be the writer.
+    pub(crate) fn is_reader(&self) -> bool {
+        self.reader.load(Ordering::Acquire)
+    }
+
+    /// Makes the pins of a writer, which are only counted, such as others see. If that succeeds, it
+    /// may give its lock to another.
+    pub(crate) fn hand_over(&self) -> Result<bool, StorageError> {
+        let state = self.state();
+        for &version in state.counts.keys().filter(|&&version| version > 0) {
+            let range = LockRange::Versions { first: version, last: version };
+            if !self.arena.storage().lock(range, Hold::Shared)? {
+                return Ok(false);
+            }
+        }
+        self.reader.store(true, Ordering::Release);
+        Ok(true)
     }
 
     /// Goes through the gate as a reader; `None` for the writer, whom nobody disturbs.
     pub(crate) fn enter(&self) -> Result<Option<Gate<'_>>, StorageError> {
-        match self.reader {
+        match self.is_reader() {
             true => self.pass(Hold::Shared, self.patience.limit).map(Some),
             false => Ok(None),
         }
@@ -170,7 +193,7 @@ impl Pins {
         if state.condemned.contains(&version) {
             return Ok(None);
         }
-        if !state.counts.contains_key(&version) && self.reader && version > 0 {
+        if !state.counts.contains_key(&version) && self.is_reader() && version > 0 {
             let range = LockRange::Versions { first: version, last: version };
             if !self.arena.storage().lock(range, Hold::Shared)? {
                 return Ok(None);
@@ -225,6 +248,9 @@ impl Condemned {
 
 impl Drop for Condemned {
     fn drop(&mut self) {
+        if self.pins.arena.owner().is_elsewhere() {
+            return;
+        }
         let mut state = self.pins.state();
         self.versions.iter().for_each(|version| {
             state.condemned.remove(version);
@@ -246,13 +272,16 @@ impl Drop for Gate<'_> {
 
 impl Drop for Pin {
     fn drop(&mut self) {
+        if self.pins.arena.owner().is_elsewhere() {
+            return;
+        }
         let mut state = self.pins.state();
         let counts = &mut state.counts;
         let count = counts.get_mut(&self.version).expect("counted when it was pinned");
         *count -= 1;
         if *count == 0 {
             counts.remove(&self.version);
-            if self.pins.reader && self.version > 0 {
+            if self.pins.is_reader() && self.version > 0 {
                 let range = LockRange::Versions { first: self.version, last: self.version };
                 // A pin too many only keeps space; closing the file releases it.
                 let _ = self.pins.arena.storage().lock(range, Hold::Nothing);
@@ -264,7 +293,7 @@ impl Drop for Pin {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::path::Path;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
     use crate::arena::mapping::Bytes;
