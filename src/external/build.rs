@@ -17,6 +17,7 @@ use crate::error::InsertError;
 use crate::format::rows::{COUNT_UNEQUAL_TWINS, CountRow, LinkRow, NONE, NodeRow, OwnerRow};
 use crate::ids::PointId;
 use crate::insert::batch::Batch;
+use crate::insert::credit::Credit;
 use crate::insert::journal::Journal;
 use crate::insert::layout::Layout;
 use crate::insert::report::Work;
@@ -193,7 +194,7 @@ impl<'a> Builder<'a> {
             splitter.bucket_rows = bucket.max(splitter.bucket_rows.min(sampled / 8));
             let center = self.top.center(node).to_vec();
             let share = splitter.share(&center, (0..sampled as Point).collect(), &mut work);
-            splitter.body(&center, share, f32::INFINITY, &mut work)?
+            splitter.body(&center, share, splitter.whole(), Credit::of_build(sampled), &mut work)?
         };
         self.work.add(&work);
         self.top.add_branches(node, &body.children, source);
@@ -338,7 +339,9 @@ impl<'a> Builder<'a> {
         let mut work = Work::default();
         let own = Share { members, sums: loaded.sums };
         let mut shares = crate::insert::redistribute::Shares { own, children: Vec::new() };
-        let is_flat = self.splitter(source).win_children(&mut shares, f32::INFINITY, &mut work)?;
+        let splitter = self.splitter(source);
+        let mut credit = Credit::of_build(batch.ids.len());
+        let is_flat = splitter.win_children(&mut shares, splitter.whole(), &mut credit, &mut work)?;
         self.work.add(&work);
         for child in shares.children {
             let new = self.top.add(Some(node), source.row(child.center), child.level);
@@ -505,7 +508,8 @@ impl<'a> Builder<'a> {
             .map(|(i, share)| {
                 let mut work = Work::default();
                 let center = self.top.center(leaves[i]);
-                Ok((i, splitter.body(center, share, f32::INFINITY, &mut work)?, work))
+                let credit = Credit::of_build(share.members.len());
+                Ok((i, splitter.body(center, share, splitter.whole(), credit, &mut work)?, work))
             })
             .collect::<Result<Vec<(usize, Body, Work)>, InsertError>>()?;
         bodies.sort_unstable_by_key(|(i, ..)| *i);

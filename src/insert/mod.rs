@@ -13,6 +13,7 @@
 pub(crate) mod apply;
 pub(crate) mod batch;
 pub(crate) mod conflict;
+pub(crate) mod credit;
 mod group;
 pub(crate) mod journal;
 pub(crate) mod layout;

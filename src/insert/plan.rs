@@ -9,13 +9,14 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::batch::Batch;
+use super::credit::Credit;
 use super::group::{Group, group};
 use super::locate::Placements;
 use super::report::Work;
 use super::root::choose_root;
 use super::scope::{are_enough, bucket_scope};
 use super::source::{Moved, Point, Source};
-use super::split::{Body, Branch, Share, Splitter};
+use super::split::{Body, Branch, Goal, Share, Splitter};
 use super::{Context, Stop};
 use crate::error::ReadError;
 use crate::format::rows::{
@@ -77,14 +78,16 @@ pub(crate) fn plan(
     let start = Instant::now();
     let changes = if tree.node_rows() == 0 {
         split.counters.groups = 1;
+        let mut credit = Credit::of_build(source.len());
         let splitter = Splitter::new(tree, context, source);
         let (center, evaluations) = choose_root(tree.kernel, &source);
         split.counters.distance_evaluations += evaluations;
         let points = (0..source.len() as Point).collect();
         let share = splitter.share(source.row(center), points, &mut split);
+        credit.pay(split.counters.distance_evaluations);
         let farthest = share.farthest();
         let level = root_level(farthest);
-        Changes::Root(splitter.branch(center, level, share, &mut split)?)
+        Changes::Root(splitter.branch(center, level, share, credit, &mut split)?)
     } else {
         let groups = group(tree, placements, context.most_rebuilt)?;
         work.times.group += start.elapsed();
@@ -174,8 +177,8 @@ impl Planner<'_> {
         if strangers == 0 || !are_enough(tree, node, &link, center, strangers, scope)? {
             scope = f32::INFINITY;
         }
-        let splits =
-            !far.is_empty() && (scope < f32::INFINITY || in_bucket + far.len() as u64 > capacity);
+        let overflows = !far.is_empty() && in_bucket + far.len() as u64 > capacity;
+        let splits = overflows || scope < f32::INFINITY;
 
         let mut retired = Vec::new();
         let moved_twins = absorb(&mut runs, RUN_TWINS, twins.len(), &mut retired);
@@ -212,7 +215,12 @@ impl Planner<'_> {
             share.push(point, sums(&point));
         }
         let mut body = match splits {
-            true => splitter.body(center, share, scope, work)?,
+            true => {
+                let rows = if overflows { splitter.bucket_rows } else { capacity as usize };
+                let mut credit = Credit::of_build(share.members.len());
+                credit.pay(work.counters.distance_evaluations);
+                splitter.body(center, share, Goal { rows, scope }, credit, work)?
+            }
             false => {
                 let farthest = share.farthest();
                 Body {
@@ -223,6 +231,10 @@ impl Planner<'_> {
                 }
             }
         };
+        if splits && !overflows && flat > 0 {
+            // It has not been tried again, and holds what it may.
+            body.flat_capacity = flat as u32;
+        }
         let mut all_twins = old(0..old_twins);
         all_twins.extend(twins);
         body.twins_equal &= all_twins.iter().all(|&twin| source.row(twin) == center);
@@ -279,6 +291,7 @@ impl Planner<'_> {
         let added = group.points.len() as u32;
         let mut points = group.points;
         points.extend(first_moved..first_moved + moved.ids.len() as Point);
+        let mut credit = Credit::of_build(points.len());
         let center = match group.node {
             ROOT => {
                 let (center, evaluations) = choose_root(tree.kernel, &source);
@@ -288,9 +301,10 @@ impl Planner<'_> {
             node => center(tree, node)?,
         };
         let share: Share = splitter.share(center, points, work);
+        credit.pay(work.counters.distance_evaluations);
         let farthest = share.farthest();
         let root = (group.node == ROOT).then(|| (center.to_vec(), root_level(farthest)));
-        let body = splitter.body(center, share, f32::INFINITY, work)?;
+        let body = splitter.body(center, share, splitter.whole(), credit, work)?;
         Ok(Change {
             node: group.node,
             keep: Keep::Nothing,
