@@ -32,7 +32,8 @@
 //! rebuilt node above it, and never more than 96 c for a point of the batch or 64 B c for the batch ([`super::group`]).
 //!
 //! **Early.** A share in which winners attract hardly anything but themselves would spend all it has, for a tree that
-//! prunes nothing. [`Pace`] closes it as soon as that can be foreseen. It only closes, and so takes nothing from the proof.
+//! prunes nothing; so would one whose children overlap. [`Pace`] and [`super::overlap`] close them as soon as that can be
+//! foreseen. They only close, and what they compute is charged, so they take nothing from the proof.
 
 /// Evaluations per point of a build of n points: `BASE + PER_DOUBLING * log2(n)` at most.
 const BASE: u64 = 60;
@@ -44,6 +45,9 @@ const BREADTH: u64 = 8;
 /// Winners that each took fewer points than this, themselves included, are no structure.
 const FEW_TAKEN: u64 = 4;
 
+/// What will take more than one in so many of the evaluations that are left is dear.
+const DEAR_SHARE: u64 = 8;
+
 /// Fewer winners than this say nothing.
 const PACE_WINNERS: u64 = 32;
 
@@ -52,7 +56,7 @@ const PACE_WINNERS: u64 = 32;
 pub(crate) fn per_point(points: u64) -> u64 {
     let points = points.max(1);
     let whole = points.ilog2();
-    let part = u128::from(PER_DOUBLING) * u128::from(points - (1 << whole)) >> whole;
+    let part = (u128::from(PER_DOUBLING) * u128::from(points - (1 << whole))) >> whole;
     BASE + PER_DOUBLING * u64::from(whole) + part as u64
 }
 
@@ -67,9 +71,9 @@ pub(crate) struct Credit {
 
 impl Credit {
     /// What a build of so many points may spend in all.
-    pub(crate) fn of_build(points: usize) -> Self {
-        let each = per_point(points as u64);
-        Credit { evaluations: each * points as u64, breadth: BREADTH * each }
+    pub(crate) fn of_build(points: u64) -> Self {
+        let each = per_point(points);
+        Credit { evaluations: each.saturating_mul(points), breadth: BREADTH * each }
     }
 
     /// True if a charge can be paid.
@@ -87,10 +91,7 @@ impl Credit {
     pub(crate) fn part(&self, members: usize, all: usize, children: usize) -> Credit {
         debug_assert!(members <= all);
         let part = u128::from(self.evaluations) * members as u128 / all.max(1) as u128;
-        Credit {
-            evaluations: part as u64,
-            breadth: self.breadth.saturating_sub(children as u64),
-        }
+        Credit { evaluations: part as u64, breadth: self.breadth.saturating_sub(children as u64) }
     }
 }
 
@@ -99,6 +100,17 @@ impl Credit {
 pub(crate) struct Pace {
     winners: u64,
     taken: u64,
+    /// Winners when it was last doubted.
+    doubted: u64,
+}
+
+/// What going on with a level promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    Fair,
+    /// It is dear, so it should be looked at what has come of it so far.
+    Doubtful,
+    Hopeless,
 }
 
 impl Pace {
@@ -108,13 +120,48 @@ impl Pace {
         self.taken += taken as u64;
     }
 
-    /// True if winners take hardly more than themselves, and the `far` candidates that are left would cost more than
-    /// there is: each further winner is compared with the `own` share, which gets smaller by what is taken.
-    pub(crate) fn is_hopeless(&self, far: usize, own: usize, credit: &Credit) -> bool {
-        if self.winners < PACE_WINNERS || self.taken >= FEW_TAKEN * self.winners {
-            return false;
+    /// What is to be expected of the `far` candidates that are left, if further winners take as many as those so far: each
+    /// is compared with the `own` share, which gets smaller by what is taken. Doubts come when the winners have doubled.
+    pub(crate) fn judge(&mut self, far: usize, own: usize, credit: &Credit) -> Outlook {
+        if self.winners < PACE_WINNERS {
+            return Outlook::Fair;
         }
         let winners = far as u128 * u128::from(self.winners) / u128::from(self.taken.max(1));
-        winners * (own - far / 2) as u128 > u128::from(credit.evaluations)
+        let charge = winners * (own - far / 2) as u128;
+        if self.taken < FEW_TAKEN * self.winners && charge > u128::from(credit.evaluations) {
+            return Outlook::Hopeless;
+        }
+        if charge > u128::from(credit.evaluations / DEAR_SHARE) && self.winners >= 2 * self.doubted
+        {
+            self.doubted = self.winners;
+            return Outlook::Doubtful;
+        }
+        Outlook::Fair
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_is_below_the_logarithm_and_near_it() {
+        for points in (1..5000).chain((12..63).flat_map(|i| [(1 << i) - 1, 1 << i, 3 << (i - 1)])) {
+            let exact = 60.0 + 40.0 * (points as f64).log2();
+            let rounded = per_point(points) as f64;
+            assert!(rounded <= exact + 1e-9 && rounded > exact - 5.0, "{points}");
+        }
+    }
+
+    #[test]
+    fn parts_come_to_the_whole_at_most() {
+        let credit = Credit { evaluations: 1_000_003, breadth: 10 };
+        let members = [1, 7, 500, 0, 12_345, 1 << 20];
+        let all = members.iter().sum();
+        let parts = members.map(|m| credit.part(m, all, 12));
+        let sum: u64 = parts.iter().map(|part| part.evaluations).sum();
+        assert!(sum <= credit.evaluations && sum + 6 > credit.evaluations);
+        assert!(parts.iter().all(|part| part.breadth == 0));
+        assert_eq!(credit.part(0, 0, 3), Credit { evaluations: 0, breadth: 7 });
     }
 }

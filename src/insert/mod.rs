@@ -19,6 +19,7 @@ pub(crate) mod journal;
 pub(crate) mod layout;
 pub(crate) mod locate;
 pub(crate) mod mis;
+mod overlap;
 pub(crate) mod plan;
 pub(crate) mod redistribute;
 pub(crate) mod remove;

@@ -78,7 +78,7 @@ pub(crate) fn plan(
     let start = Instant::now();
     let changes = if tree.node_rows() == 0 {
         split.counters.groups = 1;
-        let mut credit = Credit::of_build(source.len());
+        let mut credit = Credit::of_build(source.len() as u64);
         let splitter = Splitter::new(tree, context, source);
         let (center, evaluations) = choose_root(tree.kernel, &source);
         split.counters.distance_evaluations += evaluations;
@@ -170,15 +170,19 @@ impl Planner<'_> {
         let in_bucket = link.row.bucket_count as u64 + of_kind(&runs, RUN_BUCKET);
         let flat = tree.nodes.get(node as u64)?.flat_capacity as u64;
         let capacity = flat.max(tree.leaf_capacity as u64 - 1);
-        let mut scope =
-            if far.is_empty() { f32::INFINITY } else { bucket_scope(tree, node, &link)? };
+        // A flat bucket is scanned by nearly every query, however far its rows are, and too large to be read again for a few
+        // rows that come from farther away.
+        let mut scope = match far.is_empty() || flat > 0 {
+            true => f32::INFINITY,
+            false => bucket_scope(tree, node, &link)?,
+        };
         let strangers = far.iter().filter(|&p| sums(p) > scope).count();
         let center = center(tree, node)?;
         if strangers == 0 || !are_enough(tree, node, &link, center, strangers, scope)? {
             scope = f32::INFINITY;
         }
-        let overflows = !far.is_empty() && in_bucket + far.len() as u64 > capacity;
-        let splits = overflows || scope < f32::INFINITY;
+        let splits =
+            !far.is_empty() && (scope < f32::INFINITY || in_bucket + far.len() as u64 > capacity);
 
         let mut retired = Vec::new();
         let moved_twins = absorb(&mut runs, RUN_TWINS, twins.len(), &mut retired);
@@ -216,10 +220,10 @@ impl Planner<'_> {
         }
         let mut body = match splits {
             true => {
-                let rows = if overflows { splitter.bucket_rows } else { capacity as usize };
-                let mut credit = Credit::of_build(share.members.len());
+                let goal = Goal { rows: splitter.bucket_rows, scope };
+                let mut credit = Credit::of_build(share.members.len() as u64);
                 credit.pay(work.counters.distance_evaluations);
-                splitter.body(center, share, Goal { rows, scope }, credit, work)?
+                splitter.body(center, share, goal, credit, work)?
             }
             false => {
                 let farthest = share.farthest();
@@ -231,10 +235,6 @@ impl Planner<'_> {
                 }
             }
         };
-        if splits && !overflows && flat > 0 {
-            // It has not been tried again, and holds what it may.
-            body.flat_capacity = flat as u32;
-        }
         let mut all_twins = old(0..old_twins);
         all_twins.extend(twins);
         body.twins_equal &= all_twins.iter().all(|&twin| source.row(twin) == center);
@@ -291,7 +291,7 @@ impl Planner<'_> {
         let added = group.points.len() as u32;
         let mut points = group.points;
         points.extend(first_moved..first_moved + moved.ids.len() as Point);
-        let mut credit = Credit::of_build(points.len());
+        let mut credit = Credit::of_build(points.len() as u64);
         let center = match group.node {
             ROOT => {
                 let (center, evaluations) = choose_root(tree.kernel, &source);

@@ -17,8 +17,9 @@ use rayon::prelude::*;
 
 use super::batch::Batch;
 use super::conflict::{BLOCK, conflicts};
-use super::credit::{Credit, Pace};
+use super::credit::{Credit, Outlook, Pace};
 use super::mis::maximal_independent_set;
+use super::overlap;
 use super::redistribute::{Child, Shares, redistribute};
 use super::report::Work;
 use super::source::{Moved, Point, Source};
@@ -238,7 +239,12 @@ impl<'a> Splitter<'a> {
     }
 
     /// A child's branch, worked out on a copy of its rows: each is read many times, and from memory only once.
-    fn branch_of_copy(&self, child: Child, credit: Credit, work: &mut Work) -> Result<Branch, Stop> {
+    fn branch_of_copy(
+        &self,
+        child: Child,
+        credit: Credit,
+        work: &mut Work,
+    ) -> Result<Branch, Stop> {
         let Child { center, level, share: Share { members, sums }, .. } = child;
         let mut points = Vec::with_capacity(members.len() * self.source.dim);
         self.source.gather(members.iter().copied(), &mut points);
@@ -344,7 +350,7 @@ impl<'a> Splitter<'a> {
             if far == 0 {
                 return Ok(Covered::Whole);
             }
-            if candidates.is_empty() || pace.is_hopeless(far, own, credit) {
+            if candidates.is_empty() || self.is_hopeless(shares, far, &mut pace, credit, work) {
                 return Ok(Covered::Partly);
             }
             let winners = self.winners(&candidates, level, credit, work);
@@ -359,7 +365,8 @@ impl<'a> Splitter<'a> {
             // Winners of one round do not conflict: those of the first slices move members out of the way of the later ones.
             for slice in winners.chunks(SLICE) {
                 let before = shares.own.members.len();
-                if pace.is_hopeless(far.saturating_sub(own - before), before, credit) {
+                let left = far.saturating_sub(own - before);
+                if self.is_hopeless(shares, left, &mut pace, credit, work) {
                     return Ok(Covered::Partly);
                 }
                 let start = Instant::now();
@@ -369,6 +376,29 @@ impl<'a> Splitter<'a> {
                 if won < slice.len() {
                     return Ok(Covered::Partly);
                 }
+            }
+        }
+    }
+
+    /// True if going on with a level, `far` candidates of which are left, is of no use.
+    fn is_hopeless(
+        &self,
+        shares: &Shares,
+        far: usize,
+        pace: &mut Pace,
+        credit: &mut Credit,
+        work: &mut Work,
+    ) -> bool {
+        let charge = overlap::charge(shares);
+        match pace.judge(far, shares.own.members.len(), credit) {
+            Outlook::Fair => false,
+            Outlook::Hopeless => true,
+            Outlook::Doubtful if !credit.covers(charge) => true,
+            Outlook::Doubtful => {
+                let (overlap, evaluations) = overlap::overlap(self, shares);
+                work.counters.distance_evaluations += evaluations;
+                credit.pay(evaluations);
+                overlap
             }
         }
     }
@@ -519,6 +549,7 @@ mod tests {
         let (options, scratch) = (OpenOptions::new(), ScratchPool::new(1));
         let context = Context { options: &options, scratch: &scratch, most_rebuilt: u64::MAX };
         let (seed, level) = (snapshot.tree().seed, Level::new(0));
+        let credit = Credit::of_build(1 << 30);
         let late = |id: &u64| Source::priority_of(*id, seed) > u64::MAX / 16 * 15;
         for n in [1, 100, PARALLEL_MEMBERS, PARALLEL_MEMBERS + 1, 50_000] {
             for ids in [(0..n as u64).collect::<Vec<u64>>(), (0..).filter(late).take(n).collect()] {
@@ -532,7 +563,7 @@ mod tests {
                 let own = Share { members: (0..n as Point).collect(), sums };
                 let mut far: Vec<Point> = (0..n as Point).filter(|&point| point % 3 > 0).collect();
                 far.sort_unstable_by_key(|&point| source.priority(point));
-                let (candidates, count) = splitter.candidates(&own, level);
+                let (candidates, count) = splitter.candidates(&own, level, &credit);
                 assert_eq!(count, far.len());
                 far.truncate((count / 16).clamp(*PREFIX.start(), *PREFIX.end()));
                 assert_eq!(candidates, far, "{n}");

@@ -10,6 +10,7 @@ mod determinism;
 mod durability;
 mod exactness;
 mod format;
+mod growth;
 mod history;
 #[cfg(feature = "cli")]
 mod limits;
