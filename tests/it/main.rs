@@ -13,6 +13,7 @@ mod exactness;
 #[cfg(target_os = "linux")]
 mod fork;
 mod format;
+mod growth;
 mod history;
 #[cfg(feature = "cli")]
 mod limits;
