@@ -89,7 +89,7 @@ impl Packed {
         if offset.checked_add(buffer.len())? > self.len {
             return None;
         }
-        if offset >= DATA_START {
+        if offset >= DATA_START || offset % UNIT + buffer.len() <= PAGE {
             let start = kept(offset);
             buffer.copy_from_slice(&self.bytes[start..start + buffer.len()]);
             return Some(());
