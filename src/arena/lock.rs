@@ -79,10 +79,23 @@ fn flock(range: LockRange, hold: Hold) -> nix::libc::flock {
 pub(crate) fn try_lock(file: &File, range: LockRange, hold: Hold) -> io::Result<bool> {
     use nix::errno::Errno;
     use nix::fcntl::{FcntlArg, fcntl};
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&flock(range, hold))) {
+    let wanted = flock(range, hold);
+    match uninterrupted(|| fcntl(file, FcntlArg::F_OFD_SETLK(&wanted))) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
         Err(errno) => Err(explained(errno)),
+    }
+}
+
+/// Makes a call again that a signal ended before it did anything. File systems on other machines let that happen even to
+/// calls that do not wait.
+#[cfg(target_os = "linux")]
+fn uninterrupted(mut call: impl FnMut() -> nix::Result<i32>) -> nix::Result<i32> {
+    loop {
+        match call() {
+            Err(nix::errno::Errno::EINTR) => {}
+            result => return result,
+        }
     }
 }
 

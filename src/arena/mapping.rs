@@ -130,6 +130,13 @@ impl Bytes {
         BytesMut { words: vec![0; len.div_ceil(8)], len }
     }
 
+    /// Some of them.
+    #[cfg(test)]
+    pub(crate) fn part(&self, start: usize, len: usize) -> Self {
+        assert!(start + len <= self.len);
+        Bytes { owner: self.owner.clone(), start: self.start + start, len }
+    }
+
     /// Asks the system to read `len` of them from `from` on, while something else is being done. Costs a system call.
     pub(crate) fn will_need(&self, from: usize, len: usize) {
         if let Owner::Window(window) = &self.owner

@@ -162,15 +162,15 @@ fn commit(source: &CommitError) -> u8 {
     match source {
         CommitError::Interrupted => INTERRUPTED,
         CommitError::DiskFull { .. } => FULL,
-        CommitError::Storage(source) => storage(source),
+        // Whether the commit is there or not, what the caller can do about it is to make room.
+        CommitError::Storage(source) | CommitError::Unknown { source, .. } => storage(source),
         CommitError::Read(source) => read(source),
         CommitError::ReadOnly
         | CommitError::OtherProcess
         | CommitError::Poisoned
         | CommitError::Broken
         | CommitError::FileGone { .. }
-        | CommitError::Message { .. }
-        | CommitError::Unknown { .. } => FAILURE,
+        | CommitError::Message { .. } => FAILURE,
     }
 }
 

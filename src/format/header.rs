@@ -169,6 +169,40 @@ mod tests {
         assert_eq!(Header::decode(&header().encode(), true), Ok(header()));
     }
 
+    /// With a checksum that fits: a changed bit is refused, or gives a header that says something else and is one that
+    /// could have been written. None is ignored.
+    #[test]
+    fn each_bit_of_a_header_counts() {
+        use std::mem::offset_of;
+        let good = header();
+        let refused = [
+            offset_of!(Header, magic)..offset_of!(Header, features_compatible),
+            offset_of!(Header, features_read_only)..offset_of!(Header, lineage),
+            offset_of!(Header, reserved)..size_of::<Header>(),
+        ];
+        let mut accepted = 0;
+        for (byte, mut changed) in crate::format::with_one_bit_changed(&good) {
+            if byte < offset_of!(Header, crc) {
+                changed.crc = changed.checksum();
+            }
+            let found = Header::decode(&changed.encode(), true);
+            if refused.iter().any(|bytes| bytes.contains(&byte)) {
+                assert!(found.is_err(), "byte {byte}");
+            }
+            if let Ok(found) = found {
+                accepted += 1;
+                assert!(found == changed && found != good, "byte {byte}");
+                let options = found.options().expect("checked");
+                let mut again = Header::new(&options, found.lineage, found.created_ns);
+                again.features_compatible = found.features_compatible;
+                again.crc = again.checksum();
+                assert_eq!(again, found, "byte {byte}");
+            }
+        }
+        // Lineage, time, seed and known flags, all of whose values are good, and some of the geometry.
+        assert!(accepted > 8 * (8 + 16 + 8 + 8), "{accepted}");
+    }
+
     #[test]
     fn each_rejection() {
         let mut foreign = header().encode();

@@ -40,6 +40,20 @@ pub(crate) fn slot_offset(commit: u64, copy: u64) -> u64 {
     copy * COPY_DISTANCE + (1 + commit % SLOT_RING) * UNIT_BYTES
 }
 
+/// Records of which one bit is other than in `record`, each with the byte that it is in.
+#[cfg(test)]
+pub(crate) fn with_one_bit_changed<T>(record: &T) -> impl Iterator<Item = (usize, T)>
+where
+    T: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable,
+{
+    let bytes = record.as_bytes().to_vec();
+    (0..8 * bytes.len()).map(move |bit| {
+        let mut changed = bytes.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        (bit / 8, T::read_from_bytes(&changed).expect("the length is that of the record"))
+    })
+}
+
 /// A record padded with zeros to a whole page.
 pub(crate) fn page(record: &[u8]) -> [u8; PAGE_BYTES] {
     let mut page = [0; PAGE_BYTES];

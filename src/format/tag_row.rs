@@ -128,6 +128,19 @@ mod tests {
         }
     }
 
+    /// A changed bit is refused, or makes another tag.
+    #[test]
+    fn each_bit_of_a_tag_counts() {
+        let good = TagRow::new("before the move", 3);
+        for (byte, changed) in crate::format::with_one_bit_changed(&good) {
+            if changed.check(7).is_ok() {
+                let other = (changed.name(), changed.version) != (good.name(), good.version);
+                assert!(other && changed == TagRow::new(changed.name(), changed.version));
+                assert!(!(8..16).contains(&byte), "byte {byte}");
+            }
+        }
+    }
+
     #[test]
     fn each_rejection() {
         let good = TagRow::new("before the move", 3);

@@ -10,7 +10,7 @@ use super::figures::{Tally, finished, in_parallel, say};
 use super::{crashes, faults, flips, preamble, trees};
 
 /// Names the bug to the process in which it is planted.
-const PLANTED: &str = "TREERING_TRUST_BUG";
+pub(super) const PLANTED: &str = "TREERING_TRUST_BUG";
 
 /// Exit code of a process in which the suite found something.
 const CAUGHT: i32 = 3;

@@ -56,6 +56,16 @@ pub(crate) enum Event {
     Mark(usize),
 }
 
+impl Event {
+    /// Bytes that it writes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Event::Change(Change::Write { bytes, .. }) => bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -117,6 +127,11 @@ impl Disk {
     /// Operations that failed so far, and how many of them were syncs.
     pub(crate) fn failed(&self) -> (u64, u64) {
         self.state().failed
+    }
+
+    /// Operations so far.
+    pub(crate) fn operations(&self) -> u64 {
+        self.state().operations
     }
 
     /// What reading shows.
