@@ -39,12 +39,12 @@ pub struct Snapshot {
 struct Inner {
     core: Arc<Core>,
     row: VersionRow,
-    /// Keeps the version from expiring.
-    _pin: Pin,
     info: Option<VersionInfo>,
     tree: Tree,
     /// Searchers not in use, so that single queries reuse scratch.
     idle: Mutex<Vec<Buffers>>,
+    /// Keeps the version from expiring. Dropped after what is mapped, whose bytes may change from then on.
+    _pin: Pin,
 }
 
 #[derive(Default)]
@@ -75,7 +75,7 @@ impl Snapshot {
         }
         let info = (row.version > 0).then(|| VersionInfo::from_row(&row));
         let idle = Mutex::new(Vec::new());
-        Ok(Snapshot { inner: Arc::new(Inner { core, row, _pin: pin, info, tree, idle }) })
+        Ok(Snapshot { inner: Arc::new(Inner { core, row, info, tree, idle, _pin: pin }) })
     }
 
     pub(crate) fn tree(&self) -> &Tree {

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::arena::Arena;
 use crate::arena::lock::{Hold, LockRange};
@@ -71,15 +71,16 @@ impl Pins {
     }
 
     fn wait(&self, range: LockRange, hold: Hold) -> Result<(), StorageError> {
-        let start = Instant::now();
+        let storage = self.arena.storage();
+        let start = storage.clock();
         let mut pause = Duration::from_micros(20);
-        while !self.arena.storage().lock(range, hold)? {
-            if start.elapsed() > PATIENCE {
+        while !storage.lock(range, hold)? {
+            if storage.clock() - start > PATIENCE {
                 let why = "another process has kept the gate of the store for half a minute";
                 let source = std::io::Error::new(std::io::ErrorKind::TimedOut, why);
                 return Err(StorageError { operation: "lock", source });
             }
-            std::thread::sleep(pause);
+            storage.pause(pause);
             pause = (pause * 2).min(Duration::from_millis(2));
         }
         Ok(())
