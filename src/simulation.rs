@@ -1,10 +1,12 @@
-//! Stores on disks that a test makes up: the seam for simulated crashes and failing disks. Compiled only with the
+//! Stores on disks that a test makes up: the seam for simulated crashes, failing disks and simulated processes, whose
+//! locks and waits a test decides. Compiled only with the
 //! feature `simulation`, which exists for this crate's own tests and fuzz targets; no part of the public interface.
 
 use std::io::{self, Read, Seek};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use crate::arena::lock::{Hold, LockRange};
+use crate::arena::lock::LockRange;
 use crate::arena::mapping::Bytes;
 use crate::arena::storage::Storage;
 #[cfg(feature = "cli")]
@@ -17,6 +19,7 @@ use crate::options::{CreateOptions, OpenOptions};
 use crate::store::Store;
 use crate::version::database::Database;
 
+pub use crate::arena::lock::Hold;
 pub use crate::seeded_bug::SeededBug;
 
 /// A disk with one file on it. Offsets and lengths are bytes.
@@ -39,6 +42,48 @@ pub trait Disk: Send + Sync {
     fn sync(&self, length: bool) -> io::Result<()>;
     /// Turns a range into zeros.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Changes how this handle holds the lock bytes `first..first + len`; `false` if another handle's hold is in the way.
+    fn lock(&self, _first: u64, _len: u64, _hold: Hold) -> io::Result<bool> {
+        Ok(true)
+    }
+    /// Time on a clock that never goes back.
+    fn clock(&self) -> Duration {
+        Duration::ZERO
+    }
+    /// Waits.
+    fn pause(&self, _time: Duration) {}
+    /// Is told of bytes that were mapped. As long as they exist, the file must hold the same.
+    fn mapped(&self, _bytes: Mapped) {}
+}
+
+/// Bytes that a store has mapped. A simulated map is a copy, made when it was asked for; that the file goes on holding
+/// the same, as a real map takes for granted, is for the disk to check whenever it is written to.
+#[derive(Clone, Debug)]
+pub struct Mapped {
+    offset: u64,
+    len: usize,
+    words: Weak<[u64]>,
+}
+
+impl Mapped {
+    /// Where they lie in the file.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// How many they are.
+    #[expect(clippy::len_without_is_empty, reason = "nobody maps nothing")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The bytes; `None` once nothing refers to them any more.
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        let words = self.words.upgrade()?;
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        bytes.truncate(self.len);
+        Some(bytes)
+    }
 }
 
 /// Formats an empty file as a store.
@@ -112,7 +157,7 @@ pub fn read_ids(bytes: Vec<u8>, layout: Layout) -> Result<Vec<u64>, SourceError>
     Ok(ingest::ids_of_bytes(bytes, layout.format(), layout.piped)?)
 }
 
-/// A disk as the store sees it. There is one handle, so there are no locks.
+/// A disk as the store sees it.
 struct Simulated(Arc<dyn Disk>);
 
 fn failed<T>(operation: &'static str, result: io::Result<T>) -> Result<T, StorageError> {
@@ -147,14 +192,27 @@ impl Storage for Simulated {
     fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         let mut copy = Bytes::zeroed(len);
         self.read_at(copy.bytes_mut(), offset)?;
-        Ok(copy.freeze())
+        let bytes = copy.freeze();
+        if let Some(words) = bytes.buffer() {
+            self.0.mapped(Mapped { offset, len, words });
+        }
+        Ok(bytes)
     }
 
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
         failed("punch", self.0.punch(offset, len))
     }
 
-    fn lock(&self, _: LockRange, _: Hold) -> Result<bool, StorageError> {
-        Ok(true)
+    fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError> {
+        let (first, len) = range.bytes();
+        failed("lock", self.0.lock(first as u64, len as u64, hold))
+    }
+
+    fn clock(&self) -> Duration {
+        self.0.clock()
+    }
+
+    fn pause(&self, time: Duration) {
+        self.0.pause(time);
     }
 }

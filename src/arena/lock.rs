@@ -30,10 +30,14 @@ pub(crate) enum LockRange {
 }
 
 /// How a range is held.
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub, reason = "simulated disks see it"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hold {
+pub enum Hold {
+    /// By any number of descriptions.
     Shared,
+    /// By one.
     Exclusive,
+    /// Not at all, or not any more.
     Nothing,
 }
 
@@ -42,8 +46,8 @@ const VERSION_BYTES: i64 = WRITER_BYTE + (1 << 61);
 
 impl LockRange {
     /// First byte and length. Version numbers beyond 2^61 cannot exist in a file of 2^62 bytes.
-    #[cfg(target_os = "linux")]
-    fn bytes(self) -> (i64, i64) {
+    #[cfg(any(target_os = "linux", feature = "simulation"))]
+    pub(crate) fn bytes(self) -> (i64, i64) {
         let version_byte = |version: u64| VERSION_BYTES + version.min((1 << 61) - 2) as i64;
         match self {
             LockRange::Writer => (WRITER_BYTE, 1),

@@ -157,6 +157,15 @@ impl Bytes {
         }
     }
 
+    /// For tests: the private buffer, for as long as anything refers to it.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn buffer(&self) -> Option<std::sync::Weak<[u64]>> {
+        match &self.owner {
+            Owner::Heap(words) => Some(Arc::downgrade(words)),
+            Owner::Window(_) => None,
+        }
+    }
+
     /// Where the bytes begin. They stay there for as long as `self` or a clone of it exists.
     pub(crate) fn as_ptr(&self) -> *const u8 {
         match &self.owner {

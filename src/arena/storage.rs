@@ -1,11 +1,13 @@
-//! The one seam between the store and the disk: a dozen operations, a real file, and memory for tests.
+//! The one seam between the store and the disk: operations on a file, its locks, and waiting for them; a real file, and
+//! memory for tests.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use super::fault;
 use super::lock::{self, Hold, LockRange};
@@ -47,6 +49,15 @@ pub(crate) trait Storage: Send + Sync {
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError>;
     /// Changes how this handle holds a range; `false` if another handle's hold is in the way.
     fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError>;
+    /// Time on a clock that never goes back. Only differences mean anything.
+    fn clock(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
+    }
+    /// Waits for what another handle may do meanwhile. The only way to wait, so that a test decides who goes on.
+    fn pause(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
 }
 
 fn failed(operation: &'static str) -> impl Fn(io::Error) -> StorageError {

@@ -15,10 +15,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::arena::Arena;
 use crate::arena::lock::{Hold, LockRange};
+use crate::arena::storage::Storage;
 use crate::error::StorageError;
 use crate::options::CancelToken;
 
@@ -80,7 +81,8 @@ pub(crate) struct Condemned {
 
 /// A wait with pauses that grow.
 struct Wait<'a> {
-    start: Instant,
+    storage: &'a dyn Storage,
+    start: Duration,
     pause: Duration,
     limit: Option<Duration>,
     cancel: &'a CancelToken,
@@ -96,11 +98,11 @@ impl Wait<'_> {
         if self.cancel.is_cancelled() {
             return failed(std::io::ErrorKind::Interrupted, "interrupted while waiting");
         }
-        if self.limit.is_some_and(|limit| self.start.elapsed() > limit) {
+        if self.limit.is_some_and(|limit| self.storage.clock() - self.start > limit) {
             let why = "another process has kept the gate of the store for longer than the limit";
             return failed(std::io::ErrorKind::TimedOut, why);
         }
-        std::thread::sleep(self.pause);
+        self.storage.pause(self.pause);
         self.pause = (self.pause * 2).min(Duration::from_millis(2));
         Ok(())
     }
@@ -157,8 +159,9 @@ impl Pins {
     }
 
     fn wait(&self, limit: Option<Duration>) -> Wait<'_> {
-        let pause = Duration::from_micros(20);
-        Wait { start: Instant::now(), pause, limit, cancel: &self.patience.cancel }
+        let storage = self.arena.storage();
+        let (start, pause) = (storage.clock(), Duration::from_micros(20));
+        Wait { storage, start, pause, limit, cancel: &self.patience.cancel }
     }
 
     fn acquire(
