@@ -10,6 +10,7 @@ use crate::error::{CreateError, InsertError, OpenError, OptionsError};
 use crate::ids::PointId;
 use crate::insert::report::Report;
 use crate::insert::scratch::ScratchPool;
+use crate::maintain::scrub::Background;
 use crate::new_file::{NewFile, folder};
 use crate::options::{CreateOptions, OpenOptions};
 use crate::source::PointSource;
@@ -252,6 +253,8 @@ impl Store {
         let scratch = ScratchPool::new(pool.current_num_threads());
         let folder = folder.to_path_buf();
         let core = Arc::new(Core { db, pool, options, scratch, folder });
-        Ok(Store { core, latest: Mutex::new(None) })
+        let _scrub = Background::begin(&core)
+            .map_err(|e| OptionsError { option: "scrub", why: e.to_string() })?;
+        Ok(Store { _scrub, core, latest: Mutex::new(None) })
     }
 }

@@ -2,6 +2,7 @@
 //! feature `simulation`, which exists for this crate's own tests and fuzz targets; no part of the public interface.
 
 use std::io::{self, Read, Seek};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::arena::lock::{Hold, LockRange};
@@ -9,10 +10,11 @@ use crate::arena::mapping::Bytes;
 use crate::arena::storage::Storage;
 #[cfg(feature = "cli")]
 use crate::error::SourceError;
-use crate::error::{CreateError, OpenError, ReceiveError, StorageError};
+use crate::error::{CreateError, OpenError, ReceiveError, RecoverError, StorageError};
 #[cfg(feature = "cli")]
 use crate::ingest::{self, Format};
 use crate::maintain::receive::{self, ReceiveReport};
+use crate::maintain::recover::{self, RecoverReport};
 use crate::options::{CreateOptions, OpenOptions};
 use crate::store::Store;
 use crate::version::database::Database;
@@ -39,6 +41,18 @@ pub trait Disk: Send + Sync {
     fn sync(&self, length: bool) -> io::Result<()>;
     /// Turns a range into zeros.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Fills `buffer` with what a map shows from `offset` on.
+    fn mapped(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_at(buffer, offset)
+    }
+    /// Makes maps show what reading shows; false if nothing can be done about it.
+    fn map_anew(&self) -> bool {
+        false
+    }
+    /// Takes or releases a lock; `false` if somebody else's hold is in the way.
+    fn lock(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 /// Formats an empty file as a store.
@@ -62,6 +76,20 @@ pub fn format(
 /// As for [`Store::open`].
 pub fn open(disk: Arc<dyn Disk>, open: OpenOptions) -> Result<Store, OpenError> {
     Store::from_storage(Box::new(Simulated(disk)), open, &std::env::temp_dir())
+}
+
+/// [`Store::recover`].
+///
+/// # Errors
+///
+/// As for [`Store::recover`].
+pub fn recover(
+    disk: &Arc<dyn Disk>,
+    write: Option<&Path>,
+    open: &OpenOptions,
+) -> Result<RecoverReport, RecoverError> {
+    let again = || -> Result<Box<dyn Storage>, _> { Ok(Box::new(Simulated(disk.clone()))) };
+    recover::recover(&Simulated(disk.clone()), &again, write, open)
 }
 
 /// [`Store::receive`] into a store that exists.
@@ -112,7 +140,7 @@ pub fn read_ids(bytes: Vec<u8>, layout: Layout) -> Result<Vec<u64>, SourceError>
     Ok(ingest::ids_of_bytes(bytes, layout.format(), layout.piped)?)
 }
 
-/// A disk as the store sees it. There is one handle, so there are no locks.
+/// A disk as the store sees it.
 struct Simulated(Arc<dyn Disk>);
 
 fn failed<T>(operation: &'static str, result: io::Result<T>) -> Result<T, StorageError> {
@@ -146,8 +174,14 @@ impl Storage for Simulated {
 
     fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         let mut copy = Bytes::zeroed(len);
-        self.read_at(copy.bytes_mut(), offset)?;
+        // What a page fault would do: the kernel, too, tries again.
+        let again = self.0.mapped(copy.bytes_mut(), offset);
+        failed("read", again.or_else(|_| self.0.mapped(copy.bytes_mut(), offset)))?;
         Ok(copy.freeze())
+    }
+
+    fn map_anew(&self) -> Result<bool, StorageError> {
+        Ok(self.0.map_anew())
     }
 
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
@@ -155,7 +189,7 @@ impl Storage for Simulated {
     }
 
     fn lock(&self, _: LockRange, _: Hold) -> Result<bool, StorageError> {
-        Ok(true)
+        failed("lock", self.0.lock())
     }
 
     fn is_held_elsewhere(&self, _: LockRange) -> Result<bool, StorageError> {

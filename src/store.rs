@@ -12,6 +12,7 @@ use crate::insert::batch::Batch;
 use crate::insert::report::{Report, Work};
 use crate::insert::scratch::ScratchPool;
 use crate::insert::{self, Context};
+use crate::maintain::scrub::Background;
 use crate::maintain::stats::{self, Stats};
 use crate::maintain::verify::{self, VerifyOptions, VerifyReport};
 use crate::options::{Metric, OpenOptions};
@@ -63,6 +64,7 @@ impl Core {
             ids.push(id);
             points.extend_from_slice(row);
         })?;
+        tree.check_copied(0, tree.slots() as u64)?;
         let batch = Batch { points: &points, ids };
         let mut packed = Tree::open(&self.db, &[ArrayRoot::default(); DATA_ARRAYS])?;
         insert::insert(&mut packed, &self.context(), &batch, work)?;
@@ -93,6 +95,8 @@ impl Core {
 /// # }
 /// ```
 pub struct Store {
+    /// Before the core, so that it has ended when that may be the last to have the file.
+    pub(crate) _scrub: Option<Background>,
     pub(crate) core: Arc<Core>,
     /// The newest version as a snapshot, kept so that asking again is cheap.
     pub(crate) latest: Mutex<Option<Snapshot>>,

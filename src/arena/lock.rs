@@ -12,7 +12,7 @@ use std::io;
 /// What can be locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockRange {
-    /// Held exclusively by the one writer, as long as it has the store open.
+    /// Held exclusively by the one writer, as long as it has the store open; shared by who rescues what is left of it.
     Writer,
     /// Held for a moment by whoever comes to the gate, and by a writer as long as it waits there: so readers who come
     /// and go cannot keep a writer out.
@@ -79,10 +79,13 @@ fn flock(range: LockRange, hold: Hold) -> nix::libc::flock {
 pub(crate) fn try_lock(file: &File, range: LockRange, hold: Hold) -> io::Result<bool> {
     use nix::errno::Errno;
     use nix::fcntl::{FcntlArg, fcntl};
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&flock(range, hold))) {
-        Ok(_) => Ok(true),
-        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-        Err(errno) => Err(explained(errno)),
+    loop {
+        return match fcntl(file, FcntlArg::F_OFD_SETLK(&flock(range, hold))) {
+            Ok(_) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+            Err(Errno::EINTR) => continue,
+            Err(errno) => Err(explained(errno)),
+        };
     }
 }
 
@@ -91,7 +94,13 @@ pub(crate) fn try_lock(file: &File, range: LockRange, hold: Hold) -> io::Result<
 pub(crate) fn is_held_elsewhere(file: &File, range: LockRange) -> io::Result<bool> {
     use nix::fcntl::{FcntlArg, fcntl};
     let mut found = flock(range, Hold::Exclusive);
-    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).map_err(explained)?;
+    loop {
+        match fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)) {
+            Ok(_) => break,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(explained(errno)),
+        }
+    }
     Ok(i32::from(found.l_type) != nix::libc::F_UNLCK)
 }
 
@@ -114,10 +123,12 @@ fn explained(errno: nix::errno::Errno) -> io::Error {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn try_lock(file: &File, range: LockRange, hold: Hold) -> io::Result<bool> {
     let _ = (WRITER_BYTE, VERSION_BYTES);
-    if (range, hold) != (LockRange::Writer, Hold::Exclusive) {
-        return Ok(true);
-    }
-    match file.try_lock() {
+    let locked = match (range, hold) {
+        (LockRange::Writer, Hold::Exclusive) => file.try_lock(),
+        (LockRange::Writer, Hold::Shared) => file.try_lock_shared(),
+        _ => return Ok(true),
+    };
+    match locked {
         Ok(()) => Ok(true),
         Err(std::fs::TryLockError::WouldBlock) => Ok(false),
         Err(std::fs::TryLockError::Error(e)) => Err(e),

@@ -4,6 +4,7 @@
 //! what its checksum must be, and hands out bytes that match.
 
 pub(crate) mod cast;
+mod checked;
 mod fault;
 pub(crate) mod free_space;
 pub(crate) mod lock;
@@ -12,18 +13,19 @@ pub(crate) mod pressure;
 pub(crate) mod storage;
 pub(crate) mod watch;
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Defect, Place, ReadError, StorageError};
+use crate::error::{Corruption, Defect, Place, ReadError, StorageError};
 use crate::format::DATA_START;
 use crate::format::arrays::Entry;
-use crate::format::checksum::crc32;
+use crate::format::checksum::crc32_padded;
 use crate::options::Verify;
 use crate::seeded_bug::SeededBug;
+use checked::Checked;
+pub(crate) use checked::{Name, name};
 use mapping::{Bytes, WINDOW_BYTES};
-use storage::Storage;
+use storage::{Storage, read_twice};
 
 /// How bytes are brought in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +42,7 @@ pub(crate) struct Arena {
     block_bytes: u64,
     /// Length of the file as far as the newest known commit needs it. Nothing beyond is ever read.
     limit: AtomicU64,
-    /// What has passed its checksum already: address to birth. Birth is part of it because space is reused.
-    verified: Mutex<HashMap<u64, u64>>,
+    checked: Checked,
     policy: Verify,
 }
 
@@ -51,7 +52,7 @@ impl Arena {
             storage,
             block_bytes: block_bytes as u64,
             limit: AtomicU64::new(0),
-            verified: Mutex::new(HashMap::new()),
+            checked: Checked::default(),
             policy,
         }
     }
@@ -116,6 +117,17 @@ impl Arena {
         self.fetch_with(entry, Access::Copied, true, place)
     }
 
+    /// Like [`Arena::fetch`] of mapped bytes, for those that this process has written and no commit refers to yet. They
+    /// are checked each time: their space may have held others before.
+    pub(crate) fn fetch_early(
+        &self,
+        entry: &Entry,
+        place: impl FnOnce() -> Place,
+    ) -> Result<Bytes, ReadError> {
+        if crate::seeded_bug::red(1) { return Ok(self.storage.map(entry.address, entry.bytes as usize)?); }
+        self.first_touch(entry).map_err(|unfit| unfit.at(place()))
+    }
+
     fn fetch_with(
         &self,
         entry: &Entry,
@@ -123,7 +135,7 @@ impl Arena {
         again: bool,
         place: impl FnOnce() -> Place,
     ) -> Result<Bytes, ReadError> {
-        let Entry { address, birth, crc, bytes } = *entry;
+        let Entry { address, bytes, .. } = *entry;
         let limit = self.limit();
         let end = address.checked_add(bytes as u64);
         if address < DATA_START
@@ -134,33 +146,85 @@ impl Arena {
         {
             return Err(ReadError::corrupt(place(), Defect::OutOfBounds { value: address, limit }));
         }
-        let passed = access == Access::Mapped && !again && self.has_passed(address, birth);
-        if passed {
+        if access == Access::Mapped && !again && self.has_passed(entry) {
             return Ok(self.storage.map(address, bytes as usize)?);
         }
-        // Read, not mapped: a device that fails, or a file that has been cut, is then an error and no signal.
-        let mut copy = Bytes::zeroed(bytes as usize);
-        self.storage.read_at(copy.bytes_mut(), address)?;
-        let content = copy.freeze();
-        let found = crc32(&content);
-        if found != crc && !SeededBug::SkipChecksums.is_planted() {
-            return Err(ReadError::corrupt(place(), Defect::Checksum { expected: crc, found }));
-        }
-        if access == Access::Copied {
-            return Ok(content);
-        }
-        self.verified.lock().expect("no holder panics").insert(address, birth);
-        Ok(self.storage.map(address, bytes as usize)?)
+        let found = match access {
+            Access::Mapped => self.first_touch(entry).inspect(|_| self.checked.pass(entry)),
+            Access::Copied => self.copy(entry).and_then(|bytes| {
+                compare(entry, &bytes)?;
+                self.checked.absolve(entry);
+                Ok(bytes)
+            }),
+        };
+        found.map_err(|unfit| {
+            let e = unfit.at(place());
+            // Of store state beside a writer this says nothing: its space may be in use again.
+            if let ReadError::Corrupt(what) = &e
+                && (again || access == Access::Mapped)
+            {
+                self.checked.fail(entry, Corruption::clone(what));
+            }
+            e
+        })
     }
 
-    fn has_passed(&self, address: u64, birth: u64) -> bool {
-        let verified = || self.verified.lock().expect("no holder panics");
-        self.policy == Verify::Never || verified().get(&address) == Some(&birth)
+    /// A private copy of bytes, unchecked.
+    fn copy(&self, entry: &Entry) -> Result<Bytes, Unfit> {
+        let mut copy = Bytes::zeroed(entry.bytes as usize);
+        read_twice(&*self.storage, copy.bytes_mut(), entry.address)?;
+        Ok(copy.freeze())
     }
 
-    /// Bytes that this process has written and no commit refers to yet; the file is long enough for them.
-    pub(crate) fn unchecked(&self, address: u64, bytes: u32) -> Result<Bytes, StorageError> {
-        self.storage.map(address, bytes as usize)
+    /// Mapped bytes, checked where they are used: in the map.
+    fn first_touch(&self, entry: &Entry) -> Result<Bytes, Unfit> {
+        // Read before it is touched: a device that fails, or a file that has been cut, is then an error and no signal.
+        let copy = self.copy(entry)?;
+        let mapped = self.storage.map(entry.address, entry.bytes as usize)?;
+        if crate::seeded_bug::red(4) { compare(entry, &copy)?; return Ok(mapped); }
+        if mapped.are_present() && compare(entry, &mapped).is_ok() {
+            return Ok(mapped);
+        }
+        compare(entry, &copy)?;
+        // What is read is right and what is mapped is not. On overlay file systems a file that is written to for the first
+        // time moves, and maps made before go on showing the old place.
+        if self.storage.map_anew()? {
+            let mapped = self.storage.map(entry.address, entry.bytes as usize)?;
+            if mapped.are_present() && compare(entry, &mapped).is_ok() {
+                return Ok(mapped);
+            }
+        }
+        let what = "the file that is mapped is not the one that is read; open the store again";
+        Err(Unfit::Defect(Defect::Invalid(what)))
+    }
+
+    /// An error if a copy of mapped bytes, the zeros behind it left out, is not what was written. For bytes that passed
+    /// before and are to become part of something that gets a checksum of its own.
+    pub(crate) fn check_copy(
+        &self,
+        entry: &Entry,
+        content: &[u8],
+        place: impl FnOnce() -> Place,
+    ) -> Result<(), ReadError> {
+        compare(entry, content).map_err(|unfit| unfit.at(place()))
+    }
+
+    fn has_passed(&self, entry: &Entry) -> bool {
+        match self.policy {
+            Verify::Never => !self.checked.has_failed(entry),
+            _ => self.checked.has_passed(entry),
+        }
+    }
+
+    /// Changes whenever bytes fail a later check than their first, or no longer do. 0: none ever did.
+    #[inline]
+    pub(crate) fn failures(&self) -> u64 {
+        self.checked.failures()
+    }
+
+    /// What is wrong with one of `names`, if a later check has found something.
+    pub(crate) fn failure_of(&self, names: &HashSet<Name>) -> Option<Corruption> {
+        self.checked.failure_of(names)
     }
 
     /// Writes `pieces` (address, bytes, stored length) in large writes; pieces that lie side by side go out together,
@@ -195,6 +259,39 @@ impl Arena {
                 self.storage.write_at(buffer, batch[0].address)
             },
         )
+    }
+}
+
+/// Why bytes cannot be used.
+enum Unfit {
+    Defect(Defect),
+    Storage(StorageError),
+}
+
+impl From<StorageError> for Unfit {
+    fn from(e: StorageError) -> Self {
+        match e.is_unreadable() {
+            true => Unfit::Defect(Defect::Unreadable { why: e.source.to_string() }),
+            false => Unfit::Storage(e),
+        }
+    }
+}
+
+impl Unfit {
+    fn at(self, place: Place) -> ReadError {
+        match self {
+            Unfit::Defect(what) => ReadError::corrupt(place, what),
+            Unfit::Storage(e) => e.into(),
+        }
+    }
+}
+
+/// Compares bytes with their checksum. `content` may leave out zeros at the end.
+fn compare(entry: &Entry, content: &[u8]) -> Result<(), Unfit> {
+    let found = crc32_padded(content, entry.bytes as usize);
+    match found == entry.crc || SeededBug::SkipChecksums.is_planted() {
+        true => Ok(()),
+        false => Err(Unfit::Defect(Defect::Checksum { expected: entry.crc, found })),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The one seam between the store and the disk: eleven operations, a real file, and memory for tests.
+//! The one seam between the store and the disk: a dozen operations, a real file, and memory for tests.
 
 use std::fs::File;
 use std::io;
@@ -27,6 +27,10 @@ pub(crate) trait Storage: Send + Sync {
     fn sync(&self) -> Result<(), StorageError>;
     /// Bytes that will not change while the result exists.
     fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError>;
+    /// Makes sure that what is mapped from now on is what is read now. False if it is so already, as far as can be done.
+    fn map_anew(&self) -> Result<bool, StorageError> {
+        Ok(false)
+    }
     /// The file, if bytes of it that were mapped have been lost since: they may have been read as zeros.
     fn lost(&self) -> Option<&Path> {
         None
@@ -37,6 +41,18 @@ pub(crate) trait Storage: Send + Sync {
     fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError>;
     /// True if another handle holds a part of a range.
     fn is_held_elsewhere(&self, range: LockRange) -> Result<bool, StorageError>;
+}
+
+/// Reads, and once more if the device fails: a moment's failure is no damage.
+pub(crate) fn read_twice(
+    storage: &dyn Storage,
+    buffer: &mut [u8],
+    offset: u64,
+) -> Result<(), StorageError> {
+    match storage.read_at(buffer, offset) {
+        Err(e) if e.is_unreadable() => storage.read_at(buffer, offset),
+        done => done,
+    }
 }
 
 fn failed(operation: &'static str) -> impl Fn(io::Error) -> StorageError {
@@ -113,6 +129,19 @@ impl Storage for FileStorage {
             return Err(failed("map")(io::ErrorKind::UnexpectedEof.into()));
         }
         self.windows.get(&self.file, offset, len)
+    }
+
+    fn map_anew(&self) -> Result<bool, StorageError> {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            // The file itself, wherever it has moved and whatever its name is by now.
+            let again = || File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+            self.windows.renew(again).map_err(failed("open"))?;
+            Ok(true)
+        }
+        #[cfg(not(target_os = "linux"))]
+        Ok(false)
     }
 
     fn lost(&self) -> Option<&Path> {

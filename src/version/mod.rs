@@ -15,5 +15,6 @@ pub(crate) mod family;
 pub(crate) mod pins;
 mod placement;
 pub(crate) mod recovery;
+mod ring;
 mod state_plan;
 pub(crate) mod table;

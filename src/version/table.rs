@@ -74,8 +74,14 @@ impl Table {
         Ok((entry.address != 0).then_some(entry))
     }
 
-    /// The verified bytes of a segment.
-    pub(crate) fn segment(&self, segment: u64) -> Result<Bytes, ReadError> {
+    /// A private copy of a segment, checked even if it has passed before.
+    pub(crate) fn reread(&self, segment: u64) -> Result<Bytes, ReadError> {
+        let entry = self.locate(segment)?;
+        self.arena.refetch(&entry, || self.segment_place(segment, &entry))
+    }
+
+    /// The entry of a segment that is in use.
+    pub(crate) fn locate(&self, segment: u64) -> Result<Entry, ReadError> {
         let Some(entry) = self.entry(0, segment)? else {
             return Err(ReadError::row(
                 self.spec.array.name(),
@@ -84,10 +90,25 @@ impl Table {
             ));
         };
         self.check_length(segment, &entry)?;
-        self.arena.fetch(&entry, self.access, || self.segment_place(segment, &entry))
+        Ok(entry)
     }
 
-    fn segment_place(&self, segment: u64, entry: &Entry) -> Place {
+    /// The bytes of a segment that [`Table::locate`] found, verified on first touch.
+    pub(crate) fn fetch(&self, segment: u64, entry: &Entry) -> Result<Bytes, ReadError> {
+        self.arena.fetch(entry, self.access, || self.segment_place(segment, entry))
+    }
+
+    /// An error if a copy of a segment's used bytes is not what was written.
+    pub(crate) fn check_copy(
+        &self,
+        segment: u64,
+        entry: &Entry,
+        content: &[u8],
+    ) -> Result<(), ReadError> {
+        self.arena.check_copy(entry, content, || self.segment_place(segment, entry))
+    }
+
+    pub(crate) fn segment_place(&self, segment: u64, entry: &Entry) -> Place {
         Place::Segment { array: self.spec.array.name(), segment, address: entry.address }
     }
 
@@ -112,6 +133,10 @@ impl Table {
             ));
         }
         let bytes = self.arena.fetch(entry, self.access, place)?;
+        if self.access == Access::Mapped {
+            // Each time: a wrong entry could lead to something that has passed, and is something else.
+            self.arena.check_copy(entry, &bytes, place)?;
+        }
         table_node::decode(&bytes, self.spec.array, level, index)
             .map_err(|what| ReadError::corrupt(place(), Defect::Invalid(what)))
     }

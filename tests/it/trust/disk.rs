@@ -4,9 +4,13 @@
 //! say, from the record.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use treering::simulation;
+
+/// What Linux calls a failure of the device.
+pub(crate) const EIO: i32 = 5;
 
 /// Something that changes the file. Offsets and lengths are bytes.
 #[derive(Clone, Debug)]
@@ -68,9 +72,9 @@ pub(crate) enum Event {
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// EIO.
+    /// EIO, once more if it is asked again.
     Io,
-    /// ENOSPC, from what needs space; EIO from the rest.
+    /// ENOSPC, from what needs space; an error without a number from the rest.
     Full,
     /// Half of a write is done, then EIO.
     Short,
@@ -90,6 +94,12 @@ struct State {
     record: Vec<Event>,
     plan: Option<Plan>,
     operations: u64,
+    /// Sectors that the device does not read; what is written there is on it all the same.
+    unreadable: Vec<Range<usize>>,
+    /// What maps show, if that is not what reading shows, and whether that can be mended.
+    stale: Option<(Vec<u8>, bool)>,
+    /// How the next locks go: EINTR and so on as numbers, 0 for one that somebody holds.
+    locks: Option<i32>,
     /// Operations that failed, and how many of them were syncs.
     failed: (u64, u64),
 }
@@ -128,6 +138,32 @@ impl Disk {
         self.state().content.clone()
     }
 
+    /// From now on these bytes cannot be read: EIO.
+    pub(crate) fn make_unreadable(&self, ranges: impl IntoIterator<Item = Range<usize>>) {
+        self.state().unreadable.extend(ranges);
+    }
+
+    /// Changes some bits behind the back of everybody.
+    pub(crate) fn flip(&self, at: usize, mask: u8) {
+        self.state().content[at] ^= mask;
+    }
+
+    /// Another process has written the file.
+    pub(crate) fn replace(&self, content: Vec<u8>) {
+        self.state().content = content;
+    }
+
+    /// From now on maps show what the file is now, until somebody maps anew, if that `helps`.
+    pub(crate) fn freeze_maps(&self, helps: bool) {
+        let mut state = self.state();
+        state.stale = Some((state.content.clone(), helps));
+    }
+
+    /// From now on locks fail with this errno, or, with 0, are held by somebody else.
+    pub(crate) fn fail_locks(&self, errno: Option<i32>) {
+        self.state().locks = errno;
+    }
+
     pub(crate) fn mark(&self, number: usize) {
         self.state().record.push(Event::Mark(number));
     }
@@ -152,6 +188,7 @@ impl State {
                 self.failed.0 += 1;
                 Err(match plan.fault {
                     Fault::Full if needs_space => io::ErrorKind::StorageFull.into(),
+                    Fault::Io => io::Error::from_raw_os_error(EIO),
                     _ => io::Error::other("simulated failure of the device"),
                 })
             }
@@ -178,8 +215,39 @@ impl simulation::Disk for Disk {
         let range =
             usize::try_from(offset).ok().and_then(|at| Some(at..at.checked_add(buffer.len())?));
         let bytes = range.and_then(|range| state.content.get(range));
+        let (from, to) = (offset as usize, offset as usize + buffer.len());
+        if state.unreadable.iter().any(|range| range.start < to && from < range.end) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
+    }
+
+    fn mapped(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if let Some((stale, _)) = &self.state().stale {
+            let end = stale.len().min(offset as usize + buffer.len());
+            let bytes = stale.get(offset as usize..end).unwrap_or_default();
+            buffer[..bytes.len()].copy_from_slice(bytes);
+            return Ok(());
+        }
+        self.read_at(buffer, offset)
+    }
+
+    fn map_anew(&self) -> bool {
+        let mut state = self.state();
+        let helps = state.stale.as_ref().is_some_and(|(_, helps)| *helps);
+        if helps {
+            state.stale = None;
+        }
+        helps
+    }
+
+    fn lock(&self) -> io::Result<bool> {
+        match self.state().locks {
+            None => Ok(true),
+            Some(0) => Ok(false),
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        }
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
