@@ -46,11 +46,17 @@ pub enum SeededBug {
     LevelAtPowersOfTwo,
     /// Bounds ignore that computed distances are rounded.
     DropSlack,
+    /// A place of the ring that the device cannot read counts as if no commit lay there.
+    TrustUnreadablePlaces,
+    /// The next writer puts the only good copy of the newest slot at stake to mend the other.
+    RewriteTheGoodCopyFirst,
+    /// What a commit copies gets a fresh checksum, whatever has become of it since it was first read.
+    SealWithoutLooking,
 }
 
 impl SeededBug {
     /// Every bug there is.
-    pub const ALL: [SeededBug; 19] = [
+    pub const ALL: [SeededBug; 22] = [
         SeededBug::SkipFirstSync,
         SeededBug::SkipSecondSync,
         SeededBug::SlotBeforeFirstSync,
@@ -70,6 +76,9 @@ impl SeededBug {
         SeededBug::ForgetAncestorRadii,
         SeededBug::LevelAtPowersOfTwo,
         SeededBug::DropSlack,
+        SeededBug::TrustUnreadablePlaces,
+        SeededBug::RewriteTheGoodCopyFirst,
+        SeededBug::SealWithoutLooking,
     ];
 
     /// Plants the bug in this process, for good.

@@ -12,6 +12,7 @@ use crate::insert::batch::Batch;
 use crate::insert::report::{Report, Work};
 use crate::insert::scratch::ScratchPool;
 use crate::insert::{self, Context};
+use crate::maintain::scrub::Background;
 use crate::maintain::stats::{self, Stats};
 use crate::maintain::verify::{self, VerifyOptions, VerifyReport};
 use crate::options::{Metric, OpenOptions};
@@ -72,6 +73,7 @@ impl Core {
             ids.push(id);
             points.extend_from_slice(row);
         })?;
+        tree.check_copied(0, tree.slots() as u64)?;
         let batch = Batch { points: &points, ids };
         let mut packed = Tree::open(&self.db, &[ArrayRoot::default(); DATA_ARRAYS])?;
         insert::insert(&mut packed, &self.context(), &batch, work)?;
@@ -110,6 +112,8 @@ impl Core {
 /// # }
 /// ```
 pub struct Store {
+    /// Before the core, so that it has ended when that may be the last to have the file.
+    pub(crate) _scrub: Option<Background>,
     pub(crate) core: Arc<Core>,
     /// What the newest version was opened as, kept so that asking again is cheap. It pins nothing.
     pub(crate) latest: Mutex<Option<Arc<Opened>>>,

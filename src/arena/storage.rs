@@ -41,6 +41,10 @@ pub(crate) trait Storage: Send + Sync {
     fn sync(&self) -> Result<(), StorageError>;
     /// Bytes that will not change while the result exists.
     fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError>;
+    /// Makes sure that what is mapped from now on is what is read now. False if it is so already, as far as can be done.
+    fn map_anew(&self) -> Result<bool, StorageError> {
+        Ok(false)
+    }
     /// The file, if bytes of it that were mapped have been lost since: they may have been read as zeros.
     fn lost(&self) -> Option<&Path> {
         None
@@ -57,6 +61,18 @@ pub(crate) trait Storage: Send + Sync {
     /// Waits for what another handle may do meanwhile. The only way to wait, so that a test decides who goes on.
     fn pause(&self, time: Duration) {
         std::thread::sleep(time);
+    }
+}
+
+/// Reads, and once more if the device fails: a moment's failure is no damage.
+pub(crate) fn read_twice(
+    storage: &dyn Storage,
+    buffer: &mut [u8],
+    offset: u64,
+) -> Result<(), StorageError> {
+    match storage.read_at(buffer, offset) {
+        Err(e) if e.is_unreadable() => storage.read_at(buffer, offset),
+        done => done,
     }
 }
 
@@ -190,6 +206,19 @@ impl Storage for FileStorage {
             return Err(failed("map")(io::ErrorKind::UnexpectedEof.into()));
         }
         self.windows.get(&self.file, offset, len)
+    }
+
+    fn map_anew(&self) -> Result<bool, StorageError> {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            // The file itself, wherever it has moved and whatever its name is by now.
+            let again = || File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+            self.windows.renew(again).map_err(failed("open"))?;
+            Ok(true)
+        }
+        #[cfg(not(target_os = "linux"))]
+        Ok(false)
     }
 
     fn lost(&self) -> Option<&Path> {

@@ -351,13 +351,13 @@ fn gather_live(tree: &Tree, range: Range, moved: &mut Moved) -> Result<(), ReadE
     for slot in range.start..range.start.saturating_add(range.count) {
         live.push(tree.is_live(slot)?);
     }
-    tree.ids.for_chunks(first, range.count as u64, |row, chunk| {
+    tree.ids.copy_chunks(first, range.count as u64, |row, chunk| {
         let at = (row - first) as usize;
         moved
             .ids
             .extend(chunk.iter().zip(&live[at..]).filter(|(_, live)| **live).map(|(id, _)| id));
     })?;
-    tree.coordinates.for_chunks(first, range.count as u64, |row, chunk| {
+    tree.coordinates.copy_chunks(first, range.count as u64, |row, chunk| {
         let at = (row - first) as usize;
         for (point, _) in chunk.chunks_exact(tree.dim).zip(&live[at..]).filter(|(_, live)| **live) {
             moved.rows.extend_from_slice(point);

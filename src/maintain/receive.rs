@@ -216,7 +216,7 @@ impl Received {
         let spec = self.table.spec;
         for segment in 0..spec.segments(self.rows) {
             if let Entry::Vacant(place) = self.segments.entry(segment) {
-                let bytes = self.table.segment(segment)?;
+                let bytes = self.table.reread(segment)?;
                 let used = spec.rows_in(segment, self.rows) as usize * spec.row_bytes;
                 place.insert(bytes[..used].to_vec());
             }

@@ -293,6 +293,13 @@ impl Tree {
         Ok(())
     }
 
+    /// Checks that points which have been copied out of some slots were those that were written.
+    pub(crate) fn check_copied(&self, start: u64, count: u64) -> Result<(), ReadError> {
+        self.tombstones.check_copied(start / 64, count.div_ceil(64) + 1)?;
+        self.ids.check_copied(start, count)?;
+        self.coordinates.check_copied(start, count)
+    }
+
     /// The links of a node.
     #[inline(always)]
     pub(crate) fn link(&self, node: u32) -> Result<Links, ReadError> {

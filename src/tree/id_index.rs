@@ -232,7 +232,7 @@ impl Cursor {
         let IndexPieceRow { first_id, count, slot_start, key_start, sparse, .. } = self.piece;
         let now = (count - self.done).min(BATCH as u64);
         let mut slots = Vec::with_capacity(now as usize);
-        tree.index_slots.for_chunks(slot_start.saturating_add(self.done), now, |_, chunk| {
+        tree.index_slots.copy_chunks(slot_start.saturating_add(self.done), now, |_, chunk| {
             slots.extend_from_slice(chunk)
         })?;
         let mut entries = Vec::with_capacity(now as usize);
@@ -242,7 +242,7 @@ impl Cursor {
             entries.extend(ids.zip(slots).filter(|&(_, slot)| slot != NONE));
         } else {
             let mut slots = slots.into_iter();
-            tree.index_keys.for_chunks(key_start.saturating_add(self.done), now, |_, chunk| {
+            tree.index_keys.copy_chunks(key_start.saturating_add(self.done), now, |_, chunk| {
                 entries.extend(chunk.iter().copied().zip(&mut slots))
             })?;
         }

@@ -6,9 +6,11 @@
 //!
 //! A transaction larger than memory writes segments early, see [`super::early`]. Such a segment is read through the map
 //! again if it is needed; changed again, it goes elsewhere, so that no mapped byte ever changes.
+//!
+//! Invariant: what gets a fresh checksum was compared with its old one as it was copied, however often it passed before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rayon::prelude::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -19,7 +21,8 @@ use crate::arena::cast::{Typed, prefetch, prefetch_lines};
 use crate::arena::watch::Watch;
 use crate::arena::{Access, Arena};
 use crate::error::{Defect, Place, ReadError};
-use crate::format::arrays::{ArrayRoot, ArraySpec};
+use crate::format::arrays::{ArrayRoot, ArraySpec, Entry};
+use crate::seeded_bug::SeededBug;
 
 /// What a record of a column must be.
 pub(crate) trait Record: FromBytes + IntoBytes + Immutable + Copy + Send + Sync {}
@@ -50,10 +53,18 @@ impl<T> std::ops::Deref for Segment<T> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Written {
     pub(crate) address: u64,
-    /// Of the stored bytes.
+    /// Number of the commit that will refer to it.
+    pub(crate) birth: u64,
     pub(crate) crc: u32,
     /// Stored length.
     pub(crate) bytes: u32,
+}
+
+impl Written {
+    /// As the commit will refer to it.
+    pub(crate) fn entry(&self) -> Entry {
+        Entry { address: self.address, birth: self.birth, crc: self.crc, bytes: self.bytes }
+    }
 }
 
 /// Rows of `width` records of type `T` each.
@@ -71,6 +82,8 @@ pub(crate) struct Column<T> {
     written: BTreeMap<u64, Written>,
     /// Segments copied before they were changed, and their bytes.
     copied: (u64, u64),
+    /// Segments that [`Column::check_copied`] has seen.
+    rechecked: Mutex<BTreeSet<u64>>,
 }
 
 impl<T: Record> Column<T> {
@@ -102,6 +115,7 @@ impl<T: Record> Column<T> {
             changed: BTreeSet::new(),
             written: BTreeMap::new(),
             copied: (0, 0),
+            rechecked: Mutex::default(),
         })
     }
 
@@ -136,12 +150,14 @@ impl<T: Record> Column<T> {
         let (bytes, rows) = match self.written.get(&number) {
             // Not watched: its place may be written to again. The commit looks at the length of the file.
             Some(written) => {
-                (self.table.arena.unchecked(written.address, written.bytes)?, self.rows)
+                let entry = written.entry();
+                (self.table.arena.fetch_early(&entry, self.table.origin(number))?, self.rows)
             }
             None => {
-                let bytes = self.table.segment(number)?;
+                let entry = self.table.locate(number)?;
+                let bytes = self.table.fetch(number, &entry)?;
                 if let Some(watch) = &self.watch {
-                    watch.include(&bytes)?;
+                    watch.include(&entry, &bytes)?;
                 }
                 (bytes, self.table.root.rows)
             }
@@ -326,20 +342,64 @@ impl<T: Record> Column<T> {
     /// The private copy of a segment, made if need be.
     fn own(&mut self, segment: usize) -> Result<&mut Vec<T>, ReadError> {
         self.segment(segment)?;
-        let slot = self.segments[segment].get_mut().expect("loaded just now");
-        if let Segment::Shared(typed) = slot {
+        if let Some(Segment::Shared(typed)) = self.segments[segment].get() {
             let copy = typed.to_vec();
+            self.check_copy(segment, &copy)?;
             if !self.written.contains_key(&(segment as u64)) {
                 self.copied.0 += 1;
                 self.copied.1 += size_of_val(&copy[..]) as u64;
             }
-            *slot = Segment::Own(copy);
+            self.segments[segment] = OnceLock::from(Segment::Own(copy));
             self.changed.insert(segment as u64);
         }
-        match slot {
-            Segment::Own(rows) => Ok(rows),
-            Segment::Shared(_) => unreachable!("made private above"),
+        match self.segments[segment].get_mut() {
+            Some(Segment::Own(rows)) => Ok(rows),
+            _ => unreachable!("made private above"),
         }
+    }
+
+    /// An error if rows that come from a segment of the file are not those that were written. What passed when it was
+    /// first read may have been dropped from memory since, and read from the device once more.
+    fn check_copy(&self, segment: usize, rows: &[T]) -> Result<(), ReadError> {
+        if SeededBug::SealWithoutLooking.is_planted() {
+            return Ok(());
+        }
+        let number = segment as u64;
+        let entry = match self.written.get(&number) {
+            Some(written) => written.entry(),
+            None => self.table.locate(number)?,
+        };
+        self.table.check_copy(number, &entry, rows.as_bytes())
+    }
+
+    /// Checks the segments of rows that have been copied to where they get another checksum. Once for each segment.
+    pub(crate) fn check_copied(&self, start: u64, count: u64) -> Result<(), ReadError> {
+        let end = start.saturating_add(count).min(self.rows);
+        if start >= end {
+            return Ok(());
+        }
+        let per_segment = self.table.spec.rows_per_segment;
+        for segment in start / per_segment..=(end - 1) / per_segment {
+            let Some(Segment::Shared(rows)) = self.segments[segment as usize].get() else {
+                continue;
+            };
+            let is_first = self.rechecked.lock().expect("no holder panics").insert(segment);
+            if is_first {
+                self.check_copy(segment as usize, rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// [`Column::for_chunks`] for who copies the rows: fails in the end if they were not what was written.
+    pub(crate) fn copy_chunks(
+        &self,
+        start: u64,
+        count: u64,
+        f: impl FnMut(u64, &[T]),
+    ) -> Result<(), ReadError> {
+        self.for_chunks(start, count, f)?;
+        self.check_copied(start, count)
     }
 }
 
@@ -407,6 +467,7 @@ impl<T: Record> EarlyColumn for Column<T> {
         for (segment, place) in written {
             self.changed.remove(&segment);
             self.segments[segment as usize] = OnceLock::new();
+            self.rechecked.get_mut().expect("no holder panics").remove(&segment);
             self.written.insert(segment, place);
         }
     }

@@ -179,7 +179,8 @@ impl Database {
     }
 
     /// A file as of one of its commits, for reading only. `len`: length of the file, which may be shorter than the commit
-    /// needs; what lies behind it cannot be read.
+    /// needs; what lies behind it cannot be read. The caller keeps writers out, so that there is no gate to go through and
+    /// nothing to pin.
     pub(crate) fn as_of(
         storage: Box<dyn Storage>,
         header: Header,
@@ -189,7 +190,7 @@ impl Database {
         let arena = Arc::new(Arena::new(storage, header.block_bytes, Verify::FirstTouch));
         arena.set_limit(slot.file_bytes.min(len));
         Database {
-            pins: Pins::new(arena.clone(), true, Patience::default()),
+            pins: Pins::new(arena.clone(), false, Patience::default()),
             arena,
             geometry: header.geometry(),
             header,
@@ -273,9 +274,7 @@ impl Database {
 
     /// Damaged copies of what is kept twice, if the other copy had to be used.
     pub(crate) fn damaged_copies(&self, slot: &CommitSlot) -> Result<Vec<Corruption>, ReadError> {
-        let what = Defect::Invalid("one of the two copies is damaged; the other is in use");
-        let places = recovery::damaged_copies(self.arena.storage(), slot).map_err(not_open)?;
-        Ok(places.into_iter().map(|at| Corruption { at, what: what.clone() }).collect())
+        Ok(recovery::damaged_copies(self.arena.storage(), slot)?)
     }
 
     /// The table of an array of the store state.

@@ -17,6 +17,7 @@ pub(crate) mod past;
 pub(crate) mod pins;
 mod placement;
 pub(crate) mod recovery;
+mod ring;
 pub(crate) mod space_check;
 mod space_ledger;
 mod state_plan;

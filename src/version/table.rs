@@ -82,8 +82,14 @@ impl Table {
         Ok((entry.address != 0).then_some(entry))
     }
 
-    /// The verified bytes of a segment.
-    pub(crate) fn segment(&self, segment: u64) -> Result<Bytes, ReadError> {
+    /// A private copy of a segment, checked even if it has passed before.
+    pub(crate) fn reread(&self, segment: u64) -> Result<Bytes, ReadError> {
+        let entry = self.locate(segment)?;
+        self.arena.refetch(&entry, self.origin(segment))
+    }
+
+    /// The entry of a segment that is in use.
+    pub(crate) fn locate(&self, segment: u64) -> Result<Entry, ReadError> {
         let Some(entry) = self.entry(0, segment)? else {
             return Err(ReadError::row(
                 self.spec.array.name(),
@@ -92,11 +98,31 @@ impl Table {
             ));
         };
         self.check_length(segment, &entry)?;
-        self.arena.fetch(&entry, Origin::segment(self.spec.array, segment), self.access)
+        Ok(entry)
+    }
+
+    /// The bytes of a segment that [`Table::locate`] found, verified on first touch.
+    pub(crate) fn fetch(&self, segment: u64, entry: &Entry) -> Result<Bytes, ReadError> {
+        self.arena.fetch(entry, self.origin(segment), self.access)
+    }
+
+    /// An error if a copy of a segment's used bytes is not what was written.
+    pub(crate) fn check_copy(
+        &self,
+        segment: u64,
+        entry: &Entry,
+        content: &[u8],
+    ) -> Result<(), ReadError> {
+        self.arena.check_copy(entry, self.origin(segment), content)
+    }
+
+    /// What a segment must be.
+    pub(crate) fn origin(&self, segment: u64) -> Origin {
+        Origin::segment(self.spec.array, segment)
     }
 
     fn segment_place(&self, segment: u64, entry: &Entry) -> Place {
-        Origin::segment(self.spec.array, segment).place(entry)
+        self.origin(segment).place(entry)
     }
 
     /// A segment's length follows from the rows it holds.
@@ -121,6 +147,10 @@ impl Table {
             ));
         }
         let bytes = self.arena.fetch(entry, origin, self.access)?;
+        if self.access == Access::Mapped {
+            // Each time: a wrong entry could lead to something that has passed, and is something else.
+            self.arena.check_copy(entry, origin, &bytes)?;
+        }
         table_node::decode(&bytes, self.spec.array, level, index)
             .map_err(|what| ReadError::corrupt(place(), Defect::Invalid(what)))
     }
