@@ -12,6 +12,7 @@
 
 #![expect(unsafe_code, reason = "a map is memory that only the operating system knows of")]
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
@@ -35,7 +36,8 @@ struct Window {
 
 /// The windows of one file, mapped as they are needed, and unmapped when this is dropped at the earliest.
 pub(crate) struct Windows {
-    mapped: Mutex<Vec<Option<Arc<Window>>>>,
+    /// By number. Not a list: the file can have windows that nothing lies in, and say that it has any number of them.
+    mapped: Mutex<BTreeMap<u64, Arc<Window>>>,
     guarded: bool,
 }
 
@@ -48,22 +50,19 @@ impl Windows {
     /// True once zeros have taken the place of a window.
     pub(crate) fn are_damaged(&self) -> bool {
         let damaged = |window: &Arc<Window>| window.guard.as_ref().is_some_and(Guard::is_damaged);
-        fault::any() && self.mapped.lock().expect("no holder panics").iter().flatten().any(damaged)
+        fault::any() && self.mapped.lock().expect("no holder panics").values().any(damaged)
     }
 
     /// The bytes from `offset` on. The caller has made sure that the file is that long.
     pub(crate) fn get(&self, file: &File, offset: u64, len: usize) -> Result<Bytes, StorageError> {
-        let number = (offset / WINDOW_BYTES) as usize;
+        let number = offset / WINDOW_BYTES;
         let start = (offset % WINDOW_BYTES) as usize;
         assert!(start + len <= WINDOW_BYTES as usize, "a segment straddles two windows");
         let mut mapped = self.mapped.lock().expect("no holder panics");
-        if mapped.len() <= number {
-            mapped.resize(number + 1, None);
-        }
-        let window = match &mapped[number] {
+        let window = match mapped.get(&number) {
             Some(window) => window.clone(),
             None => {
-                let offset = number as u64 * WINDOW_BYTES;
+                let offset = number * WINDOW_BYTES;
                 let map = MmapOptions::new()
                     .offset(offset)
                     .len(WINDOW_BYTES as usize)
@@ -73,7 +72,7 @@ impl Windows {
                 let _ = map.advise(Advice::Random);
                 let guard = if self.guarded { Guard::new(map.as_ptr()) } else { None };
                 let window = Arc::new(Window { guard, map, offset });
-                mapped[number] = Some(window.clone());
+                mapped.insert(number, window.clone());
                 window
             }
         };

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::{Defect, Place, ReadError, StorageError};
 use crate::format::DATA_START;
 use crate::format::arrays::Entry;
-use crate::format::checksum::crc32;
+use crate::format::checksum::{crc32, crc32_padded};
 use crate::options::Verify;
 use crate::seeded_bug::SeededBug;
 use mapping::{Bytes, WINDOW_BYTES};
@@ -40,9 +40,26 @@ pub(crate) struct Arena {
     block_bytes: u64,
     /// Length of the file as far as the newest known commit needs it. Nothing beyond is ever read.
     limit: AtomicU64,
+    /// So many bytes of the file are known not to be holes.
+    stored: AtomicU64,
     /// What has passed its checksum already: address to birth. Birth is part of it because space is reused.
     verified: Mutex<HashMap<u64, u64>>,
     policy: Verify,
+    zeros: Zeros,
+}
+
+/// The checksum of as many zeros as were last asked for. A store has segments of two lengths.
+#[derive(Default)]
+struct Zeros(Mutex<(u32, u32)>);
+
+impl Zeros {
+    fn checksum(&self, bytes: u32) -> u32 {
+        let mut known = self.0.lock().expect("no holder panics");
+        if known.0 != bytes {
+            *known = (bytes, crc32_padded(&[], bytes as usize));
+        }
+        known.1
+    }
 }
 
 impl Arena {
@@ -51,8 +68,10 @@ impl Arena {
             storage,
             block_bytes: block_bytes as u64,
             limit: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
             verified: Mutex::new(HashMap::new()),
             policy,
+            zeros: Zeros::default(),
         }
     }
 
@@ -81,6 +100,18 @@ impl Arena {
             found if found < needed => Err(ReadError::Truncated { found, needed }),
             _ => Ok(()),
         }
+    }
+
+    /// Whether at least half of `bytes` can be in the file and no hole; if it is little, it is not asked. For what claims to
+    /// have so many bytes of which hardly any are zero.
+    pub(crate) fn has_stored(&self, bytes: u64) -> Result<bool, StorageError> {
+        let needed = bytes / 2;
+        if bytes <= FEW_BYTES || needed <= self.stored.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let stored = self.storage.stored(needed)?;
+        self.stored.fetch_max(stored, Ordering::Relaxed);
+        Ok(stored >= needed)
     }
 
     /// True if a fault has turned mapped bytes into zeros.
@@ -116,6 +147,20 @@ impl Arena {
         self.fetch_with(entry, Access::Copied, true, place)
     }
 
+    /// What is wrong with the place that an entry names, if anything is.
+    pub(crate) fn outside(&self, entry: &Entry) -> Option<Defect> {
+        let Entry { address, bytes, .. } = *entry;
+        let limit = self.limit();
+        let end = address.checked_add(bytes as u64);
+        let is_outside = address < DATA_START
+            || address % self.block_bytes != 0
+            || bytes == 0
+            || end.is_none_or(|end| {
+                end > limit || (end - 1) / WINDOW_BYTES != address / WINDOW_BYTES
+            });
+        is_outside.then_some(Defect::OutOfBounds { value: address, limit })
+    }
+
     fn fetch_with(
         &self,
         entry: &Entry,
@@ -124,15 +169,8 @@ impl Arena {
         place: impl FnOnce() -> Place,
     ) -> Result<Bytes, ReadError> {
         let Entry { address, birth, crc, bytes } = *entry;
-        let limit = self.limit();
-        let end = address.checked_add(bytes as u64);
-        if address < DATA_START
-            || address % self.block_bytes != 0
-            || bytes == 0
-            || end
-                .is_none_or(|end| end > limit || (end - 1) / WINDOW_BYTES != address / WINDOW_BYTES)
-        {
-            return Err(ReadError::corrupt(place(), Defect::OutOfBounds { value: address, limit }));
+        if let Some(outside) = self.outside(entry) {
+            return Err(ReadError::corrupt(place(), outside));
         }
         let passed = access == Access::Mapped && !again && self.has_passed(address, birth);
         if passed {
@@ -140,9 +178,15 @@ impl Arena {
         }
         // Read, not mapped: a device that fails, or a file that has been cut, is then an error and no signal.
         let mut copy = Bytes::zeroed(bytes as usize);
-        self.storage.read_at(copy.bytes_mut(), address)?;
-        let content = copy.freeze();
-        let found = crc32(&content);
+        let (content, found) = match self.is_hole(address, bytes)? {
+            true => (copy.freeze(), self.zeros.checksum(bytes)),
+            false => {
+                self.storage.read_at(copy.bytes_mut(), address)?;
+                let content = copy.freeze();
+                let found = crc32(&content);
+                (content, found)
+            }
+        };
         if found != crc && !SeededBug::SkipChecksums.is_planted() {
             return Err(ReadError::corrupt(place(), Defect::Checksum { expected: crc, found }));
         }
@@ -151,6 +195,12 @@ impl Arena {
         }
         self.verified.lock().expect("no holder panics").insert(address, birth);
         Ok(self.storage.map(address, bytes as usize)?)
+    }
+
+    /// True if all of a long range is a hole, which need not be read to be known: a file of holes could have any number of
+    /// them. To ask for a short one costs as much as to read it.
+    fn is_hole(&self, address: u64, bytes: u32) -> Result<bool, StorageError> {
+        Ok(bytes >= LONG_BYTES && self.storage.is_hole(address, bytes.into())?)
     }
 
     fn has_passed(&self, address: u64, birth: u64) -> bool {
@@ -197,6 +247,12 @@ impl Arena {
         )
     }
 }
+
+/// What claims no more is not held against what is stored.
+const FEW_BYTES: u64 = 16 << 20;
+
+/// Segments from this length on are looked at for being holes.
+const LONG_BYTES: u32 = 1 << 15;
 
 /// Largest single write.
 const WRITE_BYTES: usize = 1 << 20;

@@ -172,6 +172,7 @@ fn commit(source: &CommitError) -> u8 {
 fn read(source: &ReadError) -> u8 {
     match source {
         ReadError::Corrupt(_) | ReadError::Truncated { .. } | ReadError::Lost { .. } => CORRUPT,
+        ReadError::OutOfMemory { .. } => FULL,
         ReadError::Storage(source) => storage(source),
     }
 }

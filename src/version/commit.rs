@@ -96,7 +96,7 @@ fn make(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRow>, CommitErr
         && number - writer.durable < u64::from(draft.group.min(MOST_GROUPED));
 
     // 0. What expires. From the search for pins on the gate stays closed.
-    let time_ns = writer.time_ns(number, old.time_ns);
+    let time_ns = writer.time_ns(number, old.time_ns)?;
     let saved = Retention::from_fields(old.keep_last, old.keep_for_ns);
     let mut gate = None;
     let mut expiry = draft.expiry.unwrap_or_default();

@@ -3,6 +3,7 @@
 //! `cargo test --release --test it -- trust` runs all of it and prints what was counted; a debug build does a few percent
 //! of the same. `TREERING_TRUST=1` makes any build do all of it, a larger number the seeded parts so many times, `TREERING_TRUST_SEED=n` runs one history alone.
 
+mod bounds;
 mod bugs;
 mod crashes;
 mod cuts;
@@ -12,8 +13,10 @@ mod disk;
 mod faults;
 mod figures;
 mod flips;
+mod forge;
 mod full_disk;
 mod golden;
+mod hostile;
 #[cfg(feature = "cli")]
 mod inputs;
 mod kills;
