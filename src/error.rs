@@ -211,6 +211,16 @@ pub enum ReadError {
         "the store was opened before this process was forked, and belongs to the process that opened it; open it again here; nothing was read"
     )]
     OtherProcess,
+    /// There is not enough memory for what the file has, or says that it has.
+    #[error(
+        "there is no room for {bytes} bytes of {what} in memory; allow the process more, or look at the file with `treering verify`"
+    )]
+    OutOfMemory {
+        /// Bytes that were asked for.
+        bytes: u64,
+        /// What they were to hold.
+        what: &'static str,
+    },
     /// The bytes could not be had.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -37,6 +37,7 @@ mod ids;
 mod ingest;
 mod insert;
 mod maintain;
+mod memory;
 mod metric;
 mod new_file;
 mod opening;

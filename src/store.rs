@@ -15,6 +15,7 @@ use crate::insert::{self, Context};
 use crate::maintain::scrub::Background;
 use crate::maintain::stats::{self, Stats};
 use crate::maintain::verify::{self, VerifyOptions, VerifyReport};
+use crate::memory;
 use crate::options::{Metric, OpenOptions};
 use crate::pool::Pool;
 use crate::snapshot::{Opened, Snapshot};
@@ -69,6 +70,9 @@ impl Core {
     /// The live points of a tree in a tree of their own.
     pub(crate) fn pack(&self, tree: &Tree, work: &mut Work) -> Result<Tree, InsertError> {
         let (mut points, mut ids) = (Vec::new(), Vec::new());
+        let live = usize::try_from(tree.live()?).unwrap_or(usize::MAX);
+        memory::reserve(&mut ids, live, "ids")?;
+        memory::reserve(&mut points, live.saturating_mul(tree.dim), "points")?;
         tree.for_each_live(|id, row| {
             ids.push(id);
             points.extend_from_slice(row);

@@ -12,6 +12,7 @@
 
 #![expect(unsafe_code, reason = "a map is memory that only the operating system knows of")]
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
@@ -47,8 +48,8 @@ pub(crate) struct Windows {
 
 #[derive(Default)]
 struct Mapped {
-    /// By number.
-    windows: Vec<Option<Arc<Window>>>,
+    /// By number. Not a list: the file can have windows that nothing lies in, and say that it has any number of them.
+    windows: BTreeMap<u64, Arc<Window>>,
     /// Those of before the file was opened again, still in use, and the file since.
     anew: Option<(Vec<Arc<Window>>, File)>,
 }
@@ -67,7 +68,7 @@ impl Windows {
         }
         let mapped = self.mapped.lock().expect("no holder panics");
         let before = mapped.anew.iter().flat_map(|(windows, _)| windows);
-        mapped.windows.iter().flatten().chain(before).any(damaged)
+        mapped.windows.values().chain(before).any(damaged)
     }
 
     /// Makes new windows from now on, of the file that `open` opens. What is mapped already stays as it is. Done once:
@@ -77,7 +78,7 @@ impl Windows {
         // Another thread may have met the same: what it has opened will do.
         if mapped.anew.is_none() {
             let file = open()?;
-            let windows = std::mem::take(&mut mapped.windows).into_iter().flatten().collect();
+            let windows = std::mem::take(&mut mapped.windows).into_values().collect();
             mapped.anew = Some((windows, file));
         }
         Ok(())
@@ -85,17 +86,14 @@ impl Windows {
 
     /// The bytes from `offset` on. The caller has made sure that the file is that long.
     pub(crate) fn get(&self, file: &File, offset: u64, len: usize) -> Result<Bytes, StorageError> {
-        let number = (offset / WINDOW_BYTES) as usize;
+        let number = offset / WINDOW_BYTES;
         let start = (offset % WINDOW_BYTES) as usize;
         assert!(start + len <= WINDOW_BYTES as usize, "a segment straddles two windows");
         let mut mapped = self.mapped.lock().expect("no holder panics");
-        if mapped.windows.len() <= number {
-            mapped.windows.resize(number + 1, None);
-        }
-        let window = match &mapped.windows[number] {
+        let window = match mapped.windows.get(&number) {
             Some(window) => window.clone(),
             None => {
-                let offset = number as u64 * WINDOW_BYTES;
+                let offset = number * WINDOW_BYTES;
                 let map = MmapOptions::new()
                     .offset(offset)
                     .len(WINDOW_BYTES as usize)
@@ -105,7 +103,7 @@ impl Windows {
                 let _ = map.advise(Advice::Random);
                 let guard = if self.guarded { Guard::new(map.as_ptr()) } else { None };
                 let window = Arc::new(Window { guard, map, offset });
-                mapped.windows[number] = Some(window.clone());
+                mapped.windows.insert(number, window.clone());
                 window
             }
         };

@@ -15,12 +15,13 @@ pub(crate) mod storage;
 pub(crate) mod watch;
 
 use std::collections::HashSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Corruption, Defect, Place, ReadError, StorageError};
 use crate::format::DATA_START;
 use crate::format::arrays::Entry;
-use crate::format::checksum::Origin;
+use crate::format::checksum::{Origin, crc32};
 use crate::options::Verify;
 use crate::seeded_bug::SeededBug;
 use checked::Checked;
@@ -44,9 +45,26 @@ pub(crate) struct Arena {
     block_bytes: u64,
     /// Length of the file as far as the newest known commit needs it. Nothing beyond is ever read.
     limit: AtomicU64,
+    /// So many bytes of the file are known not to be holes.
+    stored: AtomicU64,
     checked: Checked,
     policy: Verify,
     owner: Owner,
+    zeros: Zeros,
+}
+
+/// The checksum of as many zeros as were last asked for. A store has segments of two lengths.
+#[derive(Default)]
+struct Zeros(Mutex<(u32, u32)>);
+
+impl Zeros {
+    fn checksum(&self, bytes: u32) -> u32 {
+        let mut known = self.0.lock().expect("no holder panics");
+        if known.0 != bytes {
+            *known = (bytes, crc32(&vec![0; bytes as usize]));
+        }
+        known.1
+    }
 }
 
 impl Arena {
@@ -55,9 +73,11 @@ impl Arena {
             storage,
             block_bytes: block_bytes as u64,
             limit: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
             checked: Checked::default(),
             policy,
             owner: Owner::here(),
+            zeros: Zeros::default(),
         }
     }
 
@@ -98,6 +118,18 @@ impl Arena {
         }
     }
 
+    /// Whether at least half of `bytes` can be in the file and no hole; if it is little, it is not asked. For what claims to
+    /// have so many bytes of which hardly any are zero.
+    pub(crate) fn has_stored(&self, bytes: u64) -> Result<bool, StorageError> {
+        let needed = bytes / 2;
+        if bytes <= FEW_BYTES || needed <= self.stored.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let stored = self.storage.stored(needed)?;
+        self.stored.fetch_max(stored, Ordering::Relaxed);
+        Ok(stored >= needed)
+    }
+
     /// True if a fault has turned mapped bytes into zeros.
     pub(crate) fn is_damaged(&self) -> bool {
         self.storage.lost().is_some()
@@ -133,6 +165,20 @@ impl Arena {
         self.first_touch(entry, origin).map_err(|unfit| unfit.at(origin.place(entry)))
     }
 
+    /// What is wrong with the place that an entry names, if anything is.
+    pub(crate) fn outside(&self, entry: &Entry) -> Option<Defect> {
+        let Entry { address, bytes, .. } = *entry;
+        let limit = self.limit();
+        let end = address.checked_add(bytes as u64);
+        let is_outside = address < DATA_START
+            || address % self.block_bytes != 0
+            || bytes == 0
+            || end.is_none_or(|end| {
+                end > limit || (end - 1) / WINDOW_BYTES != address / WINDOW_BYTES
+            });
+        is_outside.then_some(Defect::OutOfBounds { value: address, limit })
+    }
+
     fn fetch_with(
         &self,
         entry: &Entry,
@@ -141,26 +187,16 @@ impl Arena {
         again: bool,
     ) -> Result<Bytes, ReadError> {
         let Entry { address, bytes, .. } = *entry;
-        let limit = self.limit();
-        let end = address.checked_add(bytes as u64);
-        if address < DATA_START
-            || address % self.block_bytes != 0
-            || bytes == 0
-            || end
-                .is_none_or(|end| end > limit || (end - 1) / WINDOW_BYTES != address / WINDOW_BYTES)
-        {
-            let what = Defect::OutOfBounds { value: address, limit };
-            return Err(ReadError::corrupt(origin.place(entry), what));
+        if let Some(outside) = self.outside(entry) {
+            return Err(ReadError::corrupt(origin.place(entry), outside));
         }
         if access == Access::Mapped && !again && self.has_passed(entry) {
             return Ok(self.storage.map(address, bytes as usize)?);
         }
         let found = match access {
             Access::Mapped => self.first_touch(entry, origin).inspect(|_| self.checked.pass(entry)),
-            Access::Copied => self.copy(entry).and_then(|bytes| {
-                compare(entry, origin, &bytes)?;
+            Access::Copied => self.checked_copy(entry, origin).inspect(|_| {
                 self.checked.absolve(entry);
-                Ok(bytes)
             }),
         };
         found.map_err(|unfit| {
@@ -175,6 +211,27 @@ impl Arena {
         })
     }
 
+    fn checked_copy(&self, entry: &Entry, origin: Origin) -> Result<Bytes, Unfit> {
+        if self.is_hole(entry)? {
+            self.compare_zeros(entry, origin)?;
+            return Ok(Bytes::zeroed(entry.bytes as usize).freeze());
+        }
+        let bytes = self.copy(entry)?;
+        compare(entry, origin, &bytes)?;
+        Ok(bytes)
+    }
+
+    /// True if all of a long segment is a hole, which need not be read to be known: a file of holes could have any number of
+    /// them. To ask for a short one costs as much as to read it.
+    fn is_hole(&self, entry: &Entry) -> Result<bool, StorageError> {
+        Ok(entry.bytes >= LONG_BYTES && self.storage.is_hole(entry.address, entry.bytes.into())?)
+    }
+
+    fn compare_zeros(&self, entry: &Entry, origin: Origin) -> Result<(), Unfit> {
+        let zeros = self.zeros.checksum(entry.bytes);
+        matches(entry, origin.checksum_of(entry.birth, zeros, entry.bytes))
+    }
+
     /// A private copy of bytes, unchecked.
     fn copy(&self, entry: &Entry) -> Result<Bytes, Unfit> {
         let mut copy = Bytes::zeroed(entry.bytes as usize);
@@ -184,6 +241,10 @@ impl Arena {
 
     /// Mapped bytes, checked where they are used: in the map.
     fn first_touch(&self, entry: &Entry, origin: Origin) -> Result<Bytes, Unfit> {
+        if self.is_hole(entry)? {
+            self.compare_zeros(entry, origin)?;
+            return Ok(self.storage.map(entry.address, entry.bytes as usize)?);
+        }
         // Read before it is touched: a device that fails, or a file that has been cut, is then an error and no signal.
         let copy = self.copy(entry)?;
         let mapped = self.storage.map(entry.address, entry.bytes as usize)?;
@@ -293,12 +354,21 @@ impl Unfit {
 
 /// Compares bytes with their checksum. `content` may leave out zeros at the end.
 fn compare(entry: &Entry, origin: Origin, content: &[u8]) -> Result<(), Unfit> {
-    let found = origin.checksum(entry.birth, content, entry.bytes as usize);
+    matches(entry, origin.checksum(entry.birth, content, entry.bytes as usize))
+}
+
+fn matches(entry: &Entry, found: u32) -> Result<(), Unfit> {
     match found == entry.crc || SeededBug::SkipChecksums.is_planted() {
         true => Ok(()),
         false => Err(Unfit::Defect(Defect::Checksum { expected: entry.crc, found })),
     }
 }
+
+/// What claims no more is not held against what is stored.
+const FEW_BYTES: u64 = 16 << 20;
+
+/// Segments from this length on are looked at for being holes.
+const LONG_BYTES: u32 = 1 << 15;
 
 /// Largest single write.
 const WRITE_BYTES: usize = 1 << 20;

@@ -19,6 +19,16 @@ use crate::error::StorageError;
 pub(crate) trait Storage: Send + Sync {
     /// Length of the file.
     fn len(&self) -> Result<u64, StorageError>;
+    /// Bytes of the file that are not holes, or at least `enough` of them. What cannot tell holes from data has none.
+    fn stored(&self, enough: u64) -> Result<u64, StorageError> {
+        let _ = enough;
+        self.len()
+    }
+    /// True if a range of the file is a hole, and so reads as zeros. What cannot tell says no.
+    fn is_hole(&self, offset: u64, len: u64) -> Result<bool, StorageError> {
+        let _ = (offset, len);
+        Ok(false)
+    }
     /// Fills `buffer` from `offset` on; a file that ends too early is an error.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError>;
     /// Writes all of `bytes` at `offset`.
@@ -123,6 +133,42 @@ impl FileStorage {
 impl Storage for FileStorage {
     fn len(&self) -> Result<u64, StorageError> {
         self.file.metadata().map(|m| m.len()).map_err(failed("inspect"))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn stored(&self, enough: u64) -> Result<u64, StorageError> {
+        use nix::errno::Errno;
+        use nix::unistd::{Whence, lseek};
+        let (mut stored, mut at) = (0, 0);
+        while stored < enough {
+            // The position of the file is nothing that anybody reads from.
+            let data = match lseek(&self.file, at, Whence::SeekData) {
+                Ok(data) => data,
+                // Nothing but a hole follows.
+                Err(Errno::ENXIO) => break,
+                Err(_) => return self.len(),
+            };
+            let Ok(hole) = lseek(&self.file, data, Whence::SeekHole) else { return self.len() };
+            if hole <= at {
+                return self.len();
+            }
+            stored += (hole - data) as u64;
+            at = hole;
+        }
+        Ok(stored)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_hole(&self, offset: u64, len: u64) -> Result<bool, StorageError> {
+        use nix::errno::Errno;
+        use nix::unistd::{Whence, lseek};
+        let end = offset + len;
+        Ok(match lseek(&self.file, offset as i64, Whence::SeekData) {
+            Ok(data) => data as u64 >= end,
+            // Nothing but a hole follows, or the file ends before.
+            Err(Errno::ENXIO) => self.len()? >= end,
+            Err(_) => false,
+        })
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError> {

@@ -4,6 +4,7 @@
 //! rows, the tags, the free map and the list of space freed last. Reading goes slot, version row, table, segment; writing goes
 //! columns, [`commit`], slot.
 
+mod cells;
 pub(crate) mod column;
 pub(crate) mod commit;
 mod commit_plan;

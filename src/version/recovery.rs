@@ -132,12 +132,20 @@ pub(crate) fn newest_commit(storage: &dyn Storage, lineage: [u8; 16]) -> Result<
     Ok(Newest { slot, confirmed: hint == Some(slot.commit) })
 }
 
+/// The last number of a commit. No store comes near it; beyond, numbers would begin anew, and a commit be taken for an
+/// older one.
+const LAST_COMMIT: u64 = 1 << 62;
+
 /// What the fields of a slot must be.
 fn check_slot(slot: &CommitSlot) -> Result<(), ReadError> {
     let rows = slot.roots[0].rows;
     if slot.newest_version != rows || rows > slot.file_bytes / size_of::<VersionRow>() as u64 {
         let what =
             Defect::OutOfBounds { value: slot.newest_version, limit: rows.saturating_add(1) };
+        return Err(ReadError::corrupt(Place::Slots, what));
+    }
+    if slot.commit > LAST_COMMIT {
+        let what = Defect::OutOfBounds { value: slot.commit, limit: LAST_COMMIT + 1 };
         return Err(ReadError::corrupt(Place::Slots, what));
     }
     if slot.first_commit > slot.commit {

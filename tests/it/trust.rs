@@ -14,6 +14,7 @@
 
 #[cfg(target_os = "linux")]
 mod block_layer;
+mod bounds;
 mod bugs;
 mod crashes;
 mod cuts;
@@ -23,8 +24,10 @@ mod disk;
 mod faults;
 mod figures;
 mod flips;
+mod forge;
 mod full_disk;
 mod golden;
+mod hostile;
 #[cfg(feature = "cli")]
 mod inputs;
 mod kills;
