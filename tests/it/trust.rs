@@ -9,8 +9,8 @@
 //! - `TREERING_TRUST=4 cargo test --release --test it -- libc_faults`: faults at real system calls.
 //! - `cargo test --release --test it -- trust --ignored --nocapture`: power failures below ext4, xfs and btrfs (as root);
 //!   histories of 100,000 versions and tags; groups of 10,000.
-//! - `MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib --no-default-features -- arena:: metric::tests::portable`:
-//!   the unsafe code that is not a system call or a vector kernel, under an interpreter that sees undefined behaviour.
+//! - `MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib --no-default-features -- arena::`: the unsafe code
+//!   that is not a system call or a vector kernel, under an interpreter that sees undefined behaviour.
 
 #[cfg(target_os = "linux")]
 mod block_layer;
