@@ -46,11 +46,25 @@ pub enum SeededBug {
     LevelAtPowersOfTwo,
     /// Bounds ignore that computed distances are rounded.
     DropSlack,
+    /// A reader pins its version after it has left the gate.
+    PinOutsideGate,
+    /// The writer looks for pins before it closes the gate.
+    PinsBeforeGate,
+    /// The writer knows of no pins but its own.
+    OwnPinsOnly,
+    /// A version that a handle has open twice is unpinned when the first of the two is closed.
+    UnpinAtFirstDrop,
+    /// The slot is written while readers look, who then see a commit that may not last.
+    SlotOutsideGate,
+    /// Who leaves the gate gives up the writer's lock, too.
+    UnlockWriterAtGate,
+    /// What a reader finds in the middle of a commit counts as damage.
+    BelieveFirstGlance,
 }
 
 impl SeededBug {
     /// Every bug there is.
-    pub const ALL: [SeededBug; 19] = [
+    pub const ALL: [SeededBug; 26] = [
         SeededBug::SkipFirstSync,
         SeededBug::SkipSecondSync,
         SeededBug::SlotBeforeFirstSync,
@@ -70,6 +84,13 @@ impl SeededBug {
         SeededBug::ForgetAncestorRadii,
         SeededBug::LevelAtPowersOfTwo,
         SeededBug::DropSlack,
+        SeededBug::PinOutsideGate,
+        SeededBug::PinsBeforeGate,
+        SeededBug::OwnPinsOnly,
+        SeededBug::UnpinAtFirstDrop,
+        SeededBug::SlotOutsideGate,
+        SeededBug::UnlockWriterAtGate,
+        SeededBug::BelieveFirstGlance,
     ];
 
     /// Plants the bug in this process, for good.

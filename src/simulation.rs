@@ -118,9 +118,14 @@ pub fn open(disk: Arc<dyn Disk>, open: OpenOptions) -> Result<Store, OpenError> 
 /// # Errors
 ///
 /// As for [`Store::receive`].
-pub fn receive(store: &Store, mut stream: impl Read + Seek) -> Result<ReceiveReport, ReceiveError> {
+pub fn receive(
+    store: &Store,
+    mut stream: impl Read + Seek + Send,
+) -> Result<ReceiveReport, ReceiveError> {
     let survey = receive::survey(&mut stream)?;
-    receive::receive(&store.core.db, &survey, stream, &store.core.options.cancel)
+    let core = &store.core;
+    // In its own threads, of which there may be one: then its steps have an order.
+    core.pool.install(|| receive::receive(&core.db, &survey, stream, &core.options.cancel))
 }
 
 /// How the bytes of an input are laid out, and whether their number is known before they are read.

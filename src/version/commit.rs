@@ -235,7 +235,8 @@ fn make(db: &Database, draft: Draft<'_>) -> Result<Option<VersionRow>, CommitErr
     }
 
     // 5. The slot, twice, while no reader looks: none sees a commit that may not last.
-    if gate.is_none() && draft.gate.is_none() {
+    let open = gate.is_none() && draft.gate.is_none();
+    if open && !SeededBug::SlotOutsideGate.is_planted() {
         gate = match db.pins.close() {
             Ok(gate) => Some(gate),
             Err(e) => return Err(abort(db, old_len, file_bytes, e)),

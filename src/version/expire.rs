@@ -193,9 +193,10 @@ pub(crate) fn expire(
     if !db.is_settled() {
         commit(db, Draft::nothing(cancel))?;
     }
+    let early = SeededBug::PinsBeforeGate.is_planted().then(|| preview_inside(db, rule));
     let gate = db.pins.close()?;
     let before = db.newest()?.file_bytes;
-    let expiry = preview_inside(db, rule)?;
+    let expiry = early.unwrap_or_else(|| preview_inside(db, rule))?;
     let pinned = expiry.pinned.clone();
     let done = Expiry { rows: expiry.rows.clone(), freed: expiry.freed.clone(), pinned };
     if SeededBug::PunchBeforeCommit.is_planted() {

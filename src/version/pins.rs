@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::arena::Arena;
 use crate::arena::lock::{Hold, LockRange};
 use crate::error::StorageError;
+use crate::seeded_bug::SeededBug;
 
 /// Longest wait at the gate. Holds there take milliseconds; a process that was stopped inside must not stop all others.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -102,7 +103,7 @@ impl Pins {
     /// Which of `versions` (ascending) are pinned, here or in another process. The gate is closed.
     pub(crate) fn pinned(&self, versions: &[u64]) -> Result<Vec<u64>, StorageError> {
         let mut found = Vec::new();
-        self.find_pinned(versions, &mut found)?;
+        SeededBug::OwnPinsOnly.skips(|| self.find_pinned(versions, &mut found))?;
         let counts = self.counts.lock().expect("no holder panics");
         found.extend(versions.iter().filter(|v| counts.get(v).is_some_and(|&count| count > 0)));
         found.sort_unstable();
@@ -136,7 +137,11 @@ impl Pins {
 impl Drop for Gate<'_> {
     fn drop(&mut self) {
         // Cannot fail for a range that is held; if it does, closing the file releases it.
-        let _ = self.pins.arena.storage().lock(LockRange::Gate, Hold::Nothing);
+        let storage = self.pins.arena.storage();
+        let _ = storage.lock(LockRange::Gate, Hold::Nothing);
+        if SeededBug::UnlockWriterAtGate.is_planted() {
+            let _ = storage.lock(LockRange::Writer, Hold::Nothing);
+        }
     }
 }
 
@@ -145,8 +150,11 @@ impl Drop for Pin {
         let mut counts = self.pins.counts.lock().expect("no holder panics");
         let count = counts.get_mut(&self.version).expect("counted when it was pinned");
         *count -= 1;
-        if *count == 0 {
+        let last = *count == 0;
+        if last {
             counts.remove(&self.version);
+        }
+        if last || SeededBug::UnpinAtFirstDrop.is_planted() {
             if self.pins.reader && self.version > 0 {
                 let range = LockRange::Versions { first: self.version, last: self.version };
                 // A pin too many only keeps space; closing the file releases it.

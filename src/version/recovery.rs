@@ -101,11 +101,36 @@ pub(crate) fn intact_slots(
 
 /// The newest commit with an intact slot. The file is checked to be long enough for it; a commit that is known to
 /// have been acknowledged and whose slots are both gone is an error, never a silent fall back to an older one.
+///
+/// Beside a writer the pages are read while they change, and the file may have been cut for a commit newer than the one
+/// found. So an error counts only if nothing has gone on meanwhile.
 pub(crate) fn newest_commit(storage: &dyn Storage, lineage: [u8; 16]) -> Result<Newest, OpenError> {
-    // Read before the slots: beside a busy writer the slots may then be newer than the hint, never older.
+    let mut seen = glance(storage, lineage)?;
+    loop {
+        let error = match check_newest(storage, &seen) {
+            Ok(newest) => return Ok(newest),
+            Err(e) => e,
+        };
+        let again = glance(storage, lineage)?;
+        if again == seen || SeededBug::BelieveFirstGlance.is_planted() {
+            return Err(error);
+        }
+        seen = again;
+    }
+}
+
+/// The commit that the hint names, and the newest of which a slot is intact.
+type Glance = (Option<u64>, Option<CommitSlot>);
+
+fn glance(storage: &dyn Storage, lineage: [u8; 16]) -> Result<Glance, OpenError> {
+    // The hint is read first: beside a busy writer the slots may then be newer, never older.
     let hint = Hint::decode(&read_page(storage, HINT_OFFSET)?, lineage);
-    let slot = *slots(storage, lineage)?.first().ok_or_else(no_slot)?;
-    let acknowledged = hint.map(|hint| hint.commit);
+    Ok((hint.map(|hint| hint.commit), slots(storage, lineage)?.first().copied()))
+}
+
+fn check_newest(storage: &dyn Storage, seen: &Glance) -> Result<Newest, OpenError> {
+    let (acknowledged, slot) = *seen;
+    let slot = slot.ok_or_else(no_slot)?;
     if acknowledged.is_some_and(|commit| commit > slot.commit)
         && !SeededBug::FallBackSilently.is_planted()
     {

@@ -22,5 +22,6 @@ mod model;
 mod policy;
 mod preamble;
 mod recover;
+mod schedules;
 mod trees;
 mod workload;
