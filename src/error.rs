@@ -179,6 +179,12 @@ pub enum ReadError {
         /// The file.
         path: PathBuf,
     },
+    /// The handle belongs to the process of which this one is a fork. Locks are shared over a fork,
+    /// so nothing that this process did with it would be safe.
+    #[error(
+        "the store was opened before this process was forked, and belongs to the process that opened it; open it again here; nothing was read"
+    )]
+    OtherProcess,
     /// The bytes could not be had.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -249,9 +255,26 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// A folder, a pipe, a device: a store is a regular file. It was not waited for, and not
+    /// written to.
+    #[error("{} is {kind} and not a regular file, so it is not a store", .path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What is there: "a folder", "a pipe", "a device", "a socket".
+        kind: &'static str,
+    },
     /// The file does not begin as a treering file does.
     #[error("this is not a treering file")]
     NotTreering,
+    /// The file has a format of which this release knows only that it is older.
+    #[error(
+        "the store has format {format_version}, which treering 0.1 reads; `treering export` of that release writes its points, and `treering build` of this one makes a new store of them (without its history)"
+    )]
+    OldFormat {
+        /// The format's number.
+        format_version: u32,
+    },
     /// The file uses features that this program does not know.
     #[error(
         "the store has a format or features ({mask:#x}) that this version of treering does not know; use a newer treering{}",
@@ -459,6 +482,12 @@ pub enum CommitError {
         "an earlier write failed in a way that leaves the disk's state unknown; reopen the store"
     )]
     Poisoned,
+    /// The handle belongs to the process of which this one is a fork; see
+    /// [`ReadError::OtherProcess`].
+    #[error(
+        "the store was opened before this process was forked, and belongs to the process that opened it; open it again here; nothing was written"
+    )]
+    OtherProcess,
     /// An earlier step of the transaction failed half-way, so it cannot be committed.
     #[error("an earlier step of this transaction failed; begin a new one")]
     Broken,
@@ -480,6 +509,15 @@ pub enum CommitError {
         needed: u64,
         /// What the system said.
         source: StorageError,
+    },
+    /// The file has been deleted, renamed or replaced since it was opened. A commit to it would be lost.
+    #[error(
+        "{} is no longer the file that was opened: it has been deleted, renamed or replaced; nothing was committed; open the store anew",
+        .path.display()
+    )]
+    FileGone {
+        /// Where the store was.
+        path: std::path::PathBuf,
     },
     /// Writing failed before the commit became visible; the store is as it was.
     #[error(transparent)]

@@ -132,8 +132,10 @@ impl Store {
 
     /// Names a version. A tag of this name moves. Durable when it returns; makes no version.
     ///
-    /// `name`: 1 to 112 bytes, no control characters, no space at either end, not all digits and not a time, so that it
-    /// cannot be taken for another [`When`].
+    /// `name`: 1 to 112 bytes, all of them characters that show, or spaces between them: no control
+    /// or format characters (such as direction overrides), no other separators, no invisible
+    /// letters. Not all digits, not a time and not `latest`, so that it cannot be taken for another
+    /// [`When`]. Names that older stores have can be read, used and taken away, whatever they are.
     ///
     /// # Errors
     ///
@@ -151,6 +153,7 @@ impl Store {
     /// store.tag("good", VersionId(2))?; // moves
     /// assert_eq!(store.at_tag("good")?.len(), 2);
     /// assert!(store.tag("17", VersionId(1)).is_err());
+    /// assert!(store.tag("a\u{202e}b", VersionId(1)).is_err()); // would turn what follows
     /// # Ok(())
     /// # }
     /// ```
@@ -200,6 +203,7 @@ impl Store {
     }
 
     fn writable(&self) -> Result<(), CommitError> {
+        self.core.check_process()?;
         match self.core.options.read_only {
             true => Err(CommitError::ReadOnly),
             false => Ok(()),
@@ -221,6 +225,7 @@ impl Store {
     ///
     /// I/O failure.
     pub fn sync(&self) -> Result<(), CommitError> {
+        self.core.check_process()?;
         if self.core.db.is_settled() {
             return Ok(());
         }
@@ -316,7 +321,6 @@ impl Store {
 
     fn expire_and(&mut self, rule: Retention, save: bool) -> Result<ExpireReport, CommitError> {
         self.writable()?;
-        *self.latest.lock().expect("no holder panics") = None;
         let core = &self.core;
         let cancel = &core.options.cancel;
         let done = core.pool.install(|| expire::expire(&core.db, rule, save, cancel));
@@ -346,7 +350,6 @@ impl Store {
     /// ```
     pub fn expire_preview(&mut self, rule: Retention) -> Result<ExpireReport, CommitError> {
         self.writable()?;
-        *self.latest.lock().expect("no holder panics") = None;
         let db = &self.core.db;
         let done = db.confirm(expire::preview(db, rule))?;
         let bytes = self.file_bytes();
@@ -422,13 +425,16 @@ fn report(done: &expire::Expiry, file_bytes: (u64, u64)) -> ExpireReport {
         pinned: done.pinned.iter().copied().map(VersionId).collect(),
         bytes_freed: done.bytes(),
         file_bytes,
+        clock_leap: done.leap(),
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // As good as it can be done here; who must know calls `sync`.
-        let _ = self.sync();
+        // As good as it can be done here; who must know calls `sync`. In a child neither is done.
+        if self.sync().is_ok() {
+            self.core.db.end_writing();
+        }
     }
 }
 

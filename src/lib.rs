@@ -41,6 +41,13 @@ mod metric;
 mod new_file;
 mod opening;
 mod options;
+mod pool;
+mod printable;
+#[cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, reason = "the library itself writes stores only")
+)]
+mod publish;
 mod query;
 mod retention;
 #[cfg_attr(
@@ -86,7 +93,7 @@ pub use options::{
     CancelToken, CreateOptions, Durability, Metric, OpenOptions, Progress, Provenance, Verify,
 };
 pub use query::Neighbor;
-pub use retention::{ExpireReport, Retention};
+pub use retention::{ClockLeap, ExpireReport, Retention};
 pub use snapshot::{NeighborTable, Searcher, Snapshot};
 pub use source::PointSource;
 pub use store::Store;

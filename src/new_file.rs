@@ -7,6 +7,7 @@ use crate::arena::storage::FileStorage;
 use crate::error::{CreateError, StorageError};
 use crate::format::header::Header;
 use crate::options::{CreateOptions, OpenOptions};
+use crate::publish::{sync_folder, temporary_beside};
 use crate::version::database::Database;
 
 /// A store file in the making: a temporary file beside its target, removed unless it is kept.
@@ -39,12 +40,7 @@ impl NewFile {
             return Err(CreateError::Exists { path: target.to_path_buf() });
         }
         let failed = |source| CreateError::Path { path: target.to_path_buf(), source };
-        let file = tempfile::Builder::new()
-            .prefix(".treering-")
-            .suffix(".tmp")
-            .permissions(default_permissions())
-            .tempfile_in(folder(target))
-            .map_err(failed)?;
+        let file = temporary_beside(target, 0o666).map_err(failed)?;
         let handle = file.as_file().try_clone().map_err(failed)?;
         format(&FileStorage::new(handle, target, false)?)?;
         Ok(NewFile { target: target.to_path_buf(), file })
@@ -68,22 +64,8 @@ impl NewFile {
             std::io::ErrorKind::AlreadyExists => CreateError::Exists { path: target.clone() },
             _ => CreateError::Path { path: target.clone(), source: e.error },
         })?;
-        let synced = File::open(folder(&target)).and_then(|folder| folder.sync_all());
-        synced.map_err(|source| StorageError { operation: "sync the folder of", source })?;
+        sync_folder(&target)
+            .map_err(|source| StorageError { operation: "sync the folder of", source })?;
         Ok(())
-    }
-}
-
-/// The permissions of an ordinary new file, before the umask.
-fn default_permissions() -> std::fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::Permissions::from_mode(0o666)
-}
-
-/// The folder that a file lies in.
-pub(crate) fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
     }
 }

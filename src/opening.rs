@@ -1,21 +1,53 @@
 //! How a store comes to be: created, built with a first version, or opened. The part of [`Store`] that knows files and
 //! threads.
 
-use std::fs::{File, OpenOptions as FileOptions};
+use std::fs::{self, File, FileType, OpenOptions as FileOptions};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::arena::storage::{FileStorage, MemoryStorage, Storage};
 use crate::error::{CreateError, InsertError, OpenError, OptionsError};
 use crate::ids::PointId;
 use crate::insert::report::Report;
 use crate::insert::scratch::ScratchPool;
-use crate::new_file::{NewFile, folder};
+use crate::new_file::NewFile;
 use crate::options::{CreateOptions, OpenOptions};
+use crate::pool::Pool;
+use crate::publish::folder;
 use crate::source::PointSource;
 use crate::store::{Core, Store};
 use crate::transaction::Transaction;
 use crate::version::database::Database;
+use crate::version::pins::Patience;
+
+/// Opens the file of a store. Whatever else is at `path` is refused: first without being opened,
+/// because opening a device may set something going; then without waiting, because it may have come
+/// there meanwhile.
+pub(crate) fn open_file(path: &Path, write: bool) -> Result<File, OpenError> {
+    let failed = |source| OpenError::Path { path: path.to_path_buf(), source };
+    let check = |kind: FileType| {
+        let kind = match kind {
+            kind if kind.is_file() => return Ok(()),
+            kind if kind.is_dir() => "a folder",
+            kind if kind.is_fifo() => "a pipe",
+            kind if kind.is_socket() => "a socket",
+            _ => "a device",
+        };
+        Err(OpenError::NotAFile { path: path.to_path_buf(), kind })
+    };
+    check(fs::metadata(path).map_err(failed)?.file_type())?;
+    let mut options = FileOptions::new();
+    options.read(true).write(write).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits());
+    let file = options.open(path).map_err(failed)?;
+    check(file.metadata().map_err(failed)?.file_type())?;
+    // It says nothing for a file, and is not to be inherited by whatever the system makes of it one
+    // day.
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|errno| failed(errno.into()))?;
+    Ok(file)
+}
 
 /// More threads than this are a mistake.
 const MAX_THREADS: usize = 1024;
@@ -56,6 +88,7 @@ impl Store {
         let new = NewFile::beside(path.as_ref(), &options, &open)?;
         let store = Self::from_new(&new, open)?;
         new.keep()?;
+        store.core.db.arena.storage().has_its_name().map(drop)?;
         Ok(store)
     }
 
@@ -117,6 +150,7 @@ impl Store {
         transaction.message(message);
         let report = transaction.commit().map_err(InsertError::Commit)?;
         new.keep()?;
+        store.core.db.arena.storage().has_its_name().map(drop)?;
         Ok((store, report))
     }
 
@@ -188,11 +222,7 @@ impl Store {
     /// ```
     pub fn open_with(path: impl AsRef<Path>, open: OpenOptions) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        let file = FileOptions::new()
-            .read(true)
-            .write(!open.read_only)
-            .open(path)
-            .map_err(|source| OpenError::Path { path: path.to_path_buf(), source })?;
+        let file = open_file(path, !open.read_only)?;
         Self::from_file(file, open, path)
     }
 
@@ -239,7 +269,8 @@ impl Store {
         folder: &Path,
     ) -> Result<Self, OpenError> {
         let provenance = (!options.read_only).then_some(options.provenance);
-        let db = Database::open(storage, provenance, options.verify)?;
+        let patience = Patience { limit: options.patience, cancel: options.cancel.clone() };
+        let db = Database::open(storage, provenance, options.verify, patience)?;
         if options.threads > MAX_THREADS {
             let why = format!("{} is more than {MAX_THREADS}", options.threads);
             return Err(OptionsError { option: "threads", why }.into());
@@ -251,6 +282,7 @@ impl Store {
             .map_err(|e| OptionsError { option: "threads", why: e.to_string() })?;
         let scratch = ScratchPool::new(pool.current_num_threads());
         let folder = folder.to_path_buf();
+        let pool = Pool::new(pool);
         let core = Arc::new(Core { db, pool, options, scratch, folder });
         Ok(Store { core, latest: Mutex::new(None) })
     }

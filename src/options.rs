@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::error::OptionsError;
 use crate::external::Budget;
@@ -241,6 +241,7 @@ pub struct OpenOptions {
     pub(crate) provenance: Provenance,
     pub(crate) durability: Durability,
     pub(crate) verify: Verify,
+    pub(crate) patience: Option<Duration>,
     pub(crate) catch_faults: bool,
     pub(crate) memory_limit: Option<u64>,
     pub(crate) temporary_folder: Option<PathBuf>,
@@ -258,6 +259,7 @@ impl Default for OpenOptions {
             provenance: Provenance::System,
             durability: Durability::Full,
             verify: Verify::FirstTouch,
+            patience: None,
             catch_faults: false,
             memory_limit: None,
             temporary_folder: None,
@@ -354,6 +356,15 @@ impl OpenOptions {
     /// ```
     pub fn verify(mut self, policy: Verify) -> Self {
         self.verify = policy;
+        self
+    }
+
+    /// How long to wait for another process where a reader and the writer must not be at the same time: a reader while a
+    /// commit becomes visible, or while the version that it asks for is let go; a writer, before its commit becomes visible,
+    /// for readers who are choosing a version. Both take milliseconds, or as long as one sync. Without a limit a reader waits
+    /// as long as the writer lives, and a writer half a minute. After it the call fails; nothing has changed.
+    pub fn patience(mut self, limit: Duration) -> Self {
+        self.patience = Some(limit);
         self
     }
 

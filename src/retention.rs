@@ -1,7 +1,7 @@
 //! Which versions a store keeps.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::ids::VersionId;
 
@@ -11,7 +11,7 @@ use crate::ids::VersionId;
 /// # Examples
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::time::{Duration, SystemTime};
 /// let rule = treering::Retention::new().keep_last(10).keep_for(Duration::from_secs(86_400));
 /// assert_eq!(rule.to_string(), "keep last 10, keep for 24h");
 /// ```
@@ -33,7 +33,8 @@ impl Retention {
         self
     }
 
-    /// Keeps versions that are not older than `age`.
+    /// Keeps versions that are not older than `age`, by what the clock said from version to version. A single step longer
+    /// than `age` and than a month counts as nothing, see [`ClockLeap`].
     pub fn keep_for(mut self, age: Duration) -> Self {
         self.age = Some(age);
         self
@@ -77,6 +78,17 @@ impl fmt::Display for Retention {
     }
 }
 
+/// A step of the clock that does not count when the age of versions is told: from one version to the next, or to now, more
+/// time has passed than a month, and than the rule keeps versions for. Either the clock has leapt, or nobody was there. Versions from before it
+/// expire when the rule's span of ordinary time has passed since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockLeap {
+    /// The time before.
+    pub from: SystemTime,
+    /// The time after.
+    pub to: SystemTime,
+}
+
 /// What [`crate::Store::expire`] did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -89,4 +101,6 @@ pub struct ExpireReport {
     pub bytes_freed: u64,
     /// Length of the file before, and after.
     pub file_bytes: (u64, u64),
+    /// A step of the clock because of which versions stay that are too old by the calendar.
+    pub clock_leap: Option<ClockLeap>,
 }

@@ -48,8 +48,8 @@ pub enum SeededBug {
     DropSlack,
     /// A reader pins its version after it has left the gate.
     PinOutsideGate,
-    /// The writer looks for pins before it closes the gate.
-    PinsBeforeGate,
+    /// The writer looks for pins, and does not keep new ones away until the versions are gone.
+    LookForPinsOnly,
     /// The writer knows of no pins but its own.
     OwnPinsOnly,
     /// A version that a handle has open twice is unpinned when the first of the two is closed.
@@ -85,7 +85,7 @@ impl SeededBug {
         SeededBug::LevelAtPowersOfTwo,
         SeededBug::DropSlack,
         SeededBug::PinOutsideGate,
-        SeededBug::PinsBeforeGate,
+        SeededBug::LookForPinsOnly,
         SeededBug::OwnPinsOnly,
         SeededBug::UnpinAtFirstDrop,
         SeededBug::SlotOutsideGate,

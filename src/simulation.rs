@@ -46,10 +46,6 @@ pub trait Disk: Send + Sync {
     fn lock(&self, _first: u64, _len: u64, _hold: Hold) -> io::Result<bool> {
         Ok(true)
     }
-    /// True if another handle holds one of the lock bytes `first..first + len`.
-    fn is_held_elsewhere(&self, _first: u64, _len: u64) -> io::Result<bool> {
-        Ok(false)
-    }
     /// Time on a clock that never goes back.
     fn clock(&self) -> Duration {
         Duration::ZERO
@@ -126,6 +122,12 @@ pub fn receive(
     let core = &store.core;
     // In its own threads, of which there may be one: then its steps have an order.
     core.pool.install(|| receive::receive(&core.db, &survey, stream, &core.options.cancel))
+}
+
+/// Lets go of the newest version, which a store keeps open, without a pin, so that asking for it again is cheap. What it has
+/// mapped may then change any time.
+pub fn forget_latest(store: &Store) {
+    *store.latest.lock().expect("no holder panics") = None;
 }
 
 /// How the bytes of an input are laid out, and whether their number is known before they are read.
@@ -215,11 +217,6 @@ impl Storage for Simulated {
     fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError> {
         let (first, len) = range.bytes();
         failed("lock", self.0.lock(first as u64, len as u64, hold))
-    }
-
-    fn is_held_elsewhere(&self, range: LockRange) -> Result<bool, StorageError> {
-        let (first, len) = range.bytes();
-        failed("lock", self.0.is_held_elsewhere(first as u64, len as u64))
     }
 
     fn clock(&self) -> Duration {

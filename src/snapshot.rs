@@ -15,8 +15,14 @@ use crate::tree::id_index;
 use crate::version::pins::Pin;
 use crate::version_info::VersionInfo;
 
-/// One version of a store, read-only. Cheap to clone, usable from any thread; it neither blocks the writer nor sees
-/// anything that is committed later. The version does not expire as long as a snapshot of it exists in any process.
+/// One version of a store, read-only. Cheap to clone, usable from any thread; it neither blocks the
+/// writer nor sees anything that is committed later. The version does not expire as long as a
+/// snapshot or [`Searcher`] of it exists in any process; when the last is dropped, it may. A
+/// snapshot may outlive its [`crate::Store`], and keeps no writer out.
+///
+/// A forked child cannot use the snapshots that it inherits, because its parent may let their
+/// versions go: whatever they are asked fails with [`ReadError::OtherProcess`]. It opens the store
+/// itself.
 ///
 /// # Examples
 ///
@@ -33,18 +39,19 @@ use crate::version_info::VersionInfo;
 /// ```
 #[derive(Clone)]
 pub struct Snapshot {
-    inner: Arc<Inner>,
+    inner: Arc<Opened>,
+    /// Keeps the version from expiring.
+    _pin: Arc<Pin>,
 }
 
-struct Inner {
+/// A version that has been opened. By itself it does not keep the version from expiring.
+pub(crate) struct Opened {
     core: Arc<Core>,
     row: VersionRow,
     info: Option<VersionInfo>,
     tree: Tree,
     /// Searchers not in use, so that single queries reuse scratch.
     idle: Mutex<Vec<Buffers>>,
-    /// Keeps the version from expiring. Dropped after what is mapped, whose bytes may change from then on.
-    _pin: Pin,
 }
 
 #[derive(Default)]
@@ -60,8 +67,9 @@ impl std::fmt::Debug for Snapshot {
     }
 }
 
-impl Snapshot {
-    pub(crate) fn open(core: Arc<Core>, row: VersionRow, pin: Pin) -> Result<Self, ReadError> {
+impl Opened {
+    /// Opens a version, which is pinned meanwhile.
+    pub(crate) fn new(core: Arc<Core>, row: VersionRow) -> Result<Self, ReadError> {
         if core.options.verify == Verify::OnOpen {
             core.db.confirm(core.pool.install(|| verify::check_once(&core.db, &row)))?;
         }
@@ -75,7 +83,19 @@ impl Snapshot {
         }
         let info = (row.version > 0).then(|| VersionInfo::from_row(&row));
         let idle = Mutex::new(Vec::new());
-        Ok(Snapshot { inner: Arc::new(Inner { core, row, info, tree, idle, _pin: pin }) })
+        Ok(Opened { core, row, info, tree, idle })
+    }
+
+    /// The version's number.
+    pub(crate) fn version(&self) -> u64 {
+        self.row.version
+    }
+}
+
+impl Snapshot {
+    /// What was opened, pinned.
+    pub(crate) fn of(inner: Arc<Opened>, pin: Pin) -> Self {
+        Snapshot { inner, _pin: Arc::new(pin) }
     }
 
     pub(crate) fn tree(&self) -> &Tree {
@@ -357,8 +377,11 @@ impl Snapshot {
     /// # }
     /// ```
     pub fn searcher(&self) -> Searcher {
-        let idle = self.inner.idle.lock().expect("no holder panics").pop();
-        let buffers = idle.unwrap_or_default();
+        let buffers = match self.inner.core.db.arena.owner().seems_elsewhere() {
+            // It will answer nothing, and must not wait for a thread that is not here.
+            true => Buffers::default(),
+            false => self.inner.idle.lock().expect("no holder panics").pop().unwrap_or_default(),
+        };
         let before = buffers.knn.evaluations + buffers.range.evaluations;
         Searcher { snapshot: self.clone(), buffers, before, asked: 0 }
     }
@@ -495,8 +518,13 @@ impl std::fmt::Debug for Searcher {
 
 impl Drop for Searcher {
     fn drop(&mut self) {
+        let inner = &self.snapshot.inner;
+        if inner.core.db.arena.owner().seems_elsewhere() {
+            // The lock may be held by a thread that is not here.
+            return;
+        }
         let buffers = std::mem::take(&mut self.buffers);
-        if let Ok(mut idle) = self.snapshot.inner.idle.lock() {
+        if let Ok(mut idle) = inner.idle.lock() {
             idle.push(buffers);
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use crate::error::{AtError, DeleteError, InsertError, ReadError};
+use crate::error::{AtError, CommitError, DeleteError, InsertError, ReadError};
 use crate::external::{Budget, Means};
 use crate::format::arrays::{ArrayRoot, DATA_ARRAYS};
 use crate::ids::{PointId, VersionId};
@@ -15,7 +15,8 @@ use crate::insert::{self, Context};
 use crate::maintain::stats::{self, Stats};
 use crate::maintain::verify::{self, VerifyOptions, VerifyReport};
 use crate::options::{Metric, OpenOptions};
-use crate::snapshot::Snapshot;
+use crate::pool::Pool;
+use crate::snapshot::{Opened, Snapshot};
 use crate::transaction::Transaction;
 use crate::tree::columns::Tree;
 use crate::version::database::Database;
@@ -24,7 +25,7 @@ use crate::version_info::VersionInfo;
 /// What snapshots and the store share.
 pub(crate) struct Core {
     pub(crate) db: Database,
-    pub(crate) pool: rayon::ThreadPool,
+    pub(crate) pool: Pool,
     pub(crate) options: OpenOptions,
     pub(crate) scratch: ScratchPool,
     /// Where temporary files go.
@@ -32,6 +33,14 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// An error in any process but the one that opened the store.
+    pub(crate) fn check_process(&self) -> Result<(), CommitError> {
+        match self.db.arena.owner().is_elsewhere() {
+            true => Err(CommitError::OtherProcess),
+            false => Ok(()),
+        }
+    }
+
     /// What insertion works with.
     pub(crate) fn context(&self) -> Context<'_> {
         Context { options: &self.options, scratch: &self.scratch, most_rebuilt: u64::MAX }
@@ -72,10 +81,18 @@ impl Core {
 
 /// An exact nearest-neighbour index in a file that keeps every version of itself.
 ///
-/// One `Store` at a time may have a file open for writing, in this process or another; any number may read. The file
-/// must not be changed or truncated by anything else while it is open: it is memory-mapped. Each call makes sure that the file
-/// is long enough, so a file that was cut gives an error; cut while a query runs, it ends the process with SIGBUS, unless
-/// [`OpenOptions::catch_faults`] was asked for.
+/// One `Store` at a time may have a file open for writing, in this process or another, until it is
+/// dropped; any number may read. Snapshots may outlive their `Store`: each keeps its version from
+/// expiring, and none keeps another writer out (unless a version was acknowledged under
+/// [`crate::Durability::Deferred`] and could not be made durable when the store was dropped).
+///
+/// A store belongs to the process that opened it. In a forked child everything that is asked of an
+/// inherited one, of its snapshots and of its transactions fails with [`ReadError::OtherProcess`]
+/// or [`CommitError::OtherProcess`], and dropping them does nothing to the file or to the parent's
+/// locks. The child opens the store itself. The file must not be changed or truncated by anything
+/// else while it is open: it is memory-mapped. Each call makes sure that the file is long enough,
+/// so a file that was cut gives an error; cut while a query runs, it ends the process with SIGBUS,
+/// unless [`OpenOptions::catch_faults`] was asked for.
 ///
 /// # Examples
 ///
@@ -94,8 +111,8 @@ impl Core {
 /// ```
 pub struct Store {
     pub(crate) core: Arc<Core>,
-    /// The newest version as a snapshot, kept so that asking again is cheap.
-    pub(crate) latest: Mutex<Option<Snapshot>>,
+    /// What the newest version was opened as, kept so that asking again is cheap. It pins nothing.
+    pub(crate) latest: Mutex<Option<Arc<Opened>>>,
 }
 
 impl fmt::Debug for Store {
@@ -266,14 +283,14 @@ impl Store {
     pub fn latest(&self) -> Result<Snapshot, AtError> {
         let (row, pin) = self.core.db.newest_version()?;
         let mut latest = self.latest.lock().expect("no holder panics");
-        if let Some(snapshot) = &*latest
-            && snapshot.version().0 == row.version
-        {
-            return Ok(snapshot.clone());
+        // A version that is retained now has been so all the time, whether somebody had it pinned
+        // or not.
+        if let Some(opened) = latest.as_ref().filter(|opened| opened.version() == row.version) {
+            return Ok(Snapshot::of(opened.clone(), pin));
         }
-        let snapshot = Snapshot::open(self.core.clone(), row, pin)?;
-        *latest = Some(snapshot.clone());
-        Ok(snapshot)
+        let opened = Arc::new(Opened::new(self.core.clone(), row)?);
+        *latest = Some(opened.clone());
+        Ok(Snapshot::of(opened, pin))
     }
 
     /// Any version, as it was. Version 0 is the empty store. Costs a few reads, and some bytes of memory per segment of
@@ -297,7 +314,7 @@ impl Store {
     /// ```
     pub fn at(&self, version: VersionId) -> Result<Snapshot, AtError> {
         let (row, pin) = self.core.db.version(version)?;
-        Ok(Snapshot::open(self.core.clone(), row, pin)?)
+        Ok(Snapshot::of(Arc::new(Opened::new(self.core.clone(), row)?), pin))
     }
 
     /// The records of all versions that can be opened, oldest first.
@@ -343,6 +360,8 @@ impl Store {
     /// ```
     pub fn verify(&self, options: VerifyOptions) -> Result<VerifyReport, AtError> {
         let Core { db, pool, options: open, .. } = &*self.core;
+        // The pool's threads are not in a child, which would wait for them.
+        db.arena.check_process()?;
         db.confirm(pool.install(|| verify::verify(db, options, open)))
     }
 
@@ -367,6 +386,7 @@ impl Store {
     /// ```
     pub fn stats(&self, snapshot: &Snapshot) -> Result<Stats, ReadError> {
         let db = &self.core.db;
+        db.arena.check_process()?;
         db.confirm(stats::stats(db, snapshot.row(), snapshot.tree()))
     }
 
@@ -392,7 +412,7 @@ mod tests {
             let mut visit = |entry: &Entry, visit| {
                 let segment = match visit {
                     Visit::Segment(segment) => Some(segment),
-                    Visit::Node => None,
+                    Visit::Node(..) => None,
                 };
                 all.push((array, segment, *entry));
                 true

@@ -1,7 +1,7 @@
 //! A transaction: a private copy of the newest version's tree that operations change and [`commit`] publishes.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{AtError, CommitError, DeleteError, InsertError, PointsError, ReadError};
 use crate::external;
@@ -280,6 +280,7 @@ impl<'a> Transaction<'a> {
     ///
     /// Damage or I/O failure.
     pub fn contains(&mut self, id: PointId) -> Result<bool, ReadError> {
+        self.store.core.db.arena.check_process()?;
         let found = id_index::find_live(&self.state()?.tree, id);
         Ok(self.store.core.db.confirm(found)?.is_some())
     }
@@ -330,10 +331,8 @@ impl<'a> Transaction<'a> {
         };
         row.message = [0; MESSAGE_BYTES];
         row.message[..self.message.len()].copy_from_slice(self.message.as_bytes());
-        // It would pin its version against the saved rule of retention.
-        *self.store.latest.lock().expect("no holder panics") = None;
         core.options.report("write", 0, 1);
-        let row = core.pool.install(|| {
+        let done = core.pool.install(|| {
             let cancel = &core.options.cancel;
             let version = Some(NewVersion {
                 columns: tree.columns(),
@@ -347,9 +346,11 @@ impl<'a> Transaction<'a> {
                 Durability::Full => 0,
                 Durability::Deferred { versions } => versions,
             };
-            commit(&core.db, Draft { version, group, ..Draft::nothing(cancel) })
+            let may_use_reserve = *added == 0 && !*compacted;
+            let nothing = Draft::nothing(cancel);
+            commit(&core.db, Draft { version, group, may_use_reserve, ..nothing })
         })?;
-        let row = row.expect("the draft makes a version");
+        let row = done.row.expect("the draft makes a version");
         core.options.report("write", 1, 1);
         work.times.commit += start.elapsed();
         Ok(Report {
@@ -361,10 +362,13 @@ impl<'a> Transaction<'a> {
             bytes_written: row.bytes_written,
             counters: Counters { bytes_written: row.bytes_written, ..work.counters },
             times: work.times,
+            clock_behind: Duration::from_nanos(done.clock_behind_ns),
+            clock_leap: done.expiry.leap(),
         })
     }
 
     fn check(&self) -> Result<(), CommitError> {
+        self.store.core.check_process()?;
         match (self.broken, self.store.core.options.read_only) {
             (_, true) => Err(CommitError::ReadOnly),
             (true, _) => Err(CommitError::Broken),

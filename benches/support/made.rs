@@ -60,6 +60,11 @@ pub(crate) enum Made {
         /// Values per row.
         dim: usize,
     },
+    /// Uniform on the unit sphere.
+    Sphere {
+        /// Values per row.
+        dim: usize,
+    },
     /// A mixture of sheets.
     Sheets(Sheets),
 }
@@ -82,7 +87,8 @@ impl Sheets {
         let mut random = SplitMix64::new(seed, SHEETS_STREAM, 0);
         let centers = (0..sheets * dim).map(|_| 2.0 * random.uniform() - 1.0).collect();
         let mut bases = vec![0.0; sheets * real_dim * dim];
-        for basis in bases.chunks_exact_mut(real_dim * dim) {
+        // Without real dimensions a sheet is a cluster of noise.
+        for basis in bases.chunks_exact_mut((real_dim * dim).max(1)) {
             random.fill_normal(basis);
             orthonormalise(basis, dim);
         }
@@ -120,16 +126,20 @@ fn orthonormalise(basis: &mut [f32], dim: usize) {
             let along: f32 = row.iter().zip(axis).map(|(a, b)| a * b).sum();
             row.iter_mut().zip(axis).for_each(|(a, b)| *a -= along * b);
         }
-        let length = row.iter().map(|a| a * a).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|a| *a /= length);
+        normalise(row);
     }
+}
+
+fn normalise(row: &mut [f32]) {
+    let length = row.iter().map(|a| a * a).sum::<f32>().sqrt();
+    row.iter_mut().for_each(|a| *a /= length);
 }
 
 impl Made {
     /// Values per row.
     pub(crate) fn dim(&self) -> usize {
         match self {
-            Made::Uniform { dim } | Made::Gaussian { dim } => *dim,
+            Made::Uniform { dim } | Made::Gaussian { dim } | Made::Sphere { dim } => *dim,
             Made::Sheets(sheets) => sheets.dim,
         }
     }
@@ -164,6 +174,10 @@ impl Made {
         match self {
             Made::Uniform { .. } => rows.iter_mut().for_each(|v| *v = random.uniform()),
             Made::Gaussian { .. } => random.fill_normal(rows),
+            Made::Sphere { dim } => rows.chunks_exact_mut(*dim).for_each(|row| {
+                random.fill_normal(row);
+                normalise(row);
+            }),
             Made::Sheets(sheets) => sheets.fill(random, rows),
         }
     }

@@ -91,7 +91,55 @@ fn prefetch_line<T>(at: *const T) {
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::IntoBytes;
+
     use super::*;
+
+    /// Every start, every length, records of every alignment: either refused for a reason, or the bytes that are there.
+    fn check_all<T: FromBytes + Immutable + IntoBytes + Send + Sync>() {
+        const BYTES: usize = 24;
+        let mut buffer = Bytes::zeroed(BYTES);
+        for (i, byte) in buffer.bytes_mut().iter_mut().enumerate() {
+            *byte = i as u8 + 1;
+        }
+        let whole = buffer.freeze();
+        // An interpreter takes every third end.
+        let step = if cfg!(miri) { 3 } else { 1 };
+        for start in 0..=9 {
+            for end in (start..=BYTES).step_by(step) {
+                let part = whole.part(start, end - start);
+                assert_eq!(part.len(), end - start);
+                for len in 0..=BYTES / size_of::<T>() + 1 {
+                    let need = len * size_of::<T>();
+                    let fits = need <= end - start && start.is_multiple_of(align_of::<T>());
+                    let typed = Typed::<T>::new(part.clone(), len);
+                    assert_eq!(typed.is_some(), fits, "{start}..{end}, {len}");
+                    let Some(typed) = typed else { continue };
+                    assert!(typed.as_bytes().iter().zip(start as u8 + 1..).all(|(a, b)| *a == b));
+                    prefetch(&typed);
+                    typed.will_need(0, len);
+                }
+            }
+        }
+        assert!(Typed::<T>::new(whole.clone(), usize::MAX).is_none() || size_of::<T>() == 0);
+        // A record outlives whatever else referred to its bytes, in another thread too.
+        let typed = Typed::<T>::new(whole, BYTES / size_of::<T>()).expect("it begins aligned");
+        let sum = |typed: &[T]| typed.as_bytes().iter().map(|&b| u32::from(b)).sum::<u32>();
+        let here = sum(&typed);
+        let there = std::thread::scope(|scope| scope.spawn(|| sum(&typed)).join());
+        assert_eq!(there.expect("nothing panics"), here);
+    }
+
+    #[test]
+    fn gives_the_bytes_that_are_there() {
+        check_all::<u8>();
+        check_all::<u16>();
+        check_all::<u32>();
+        check_all::<u64>();
+        check_all::<f32>();
+        check_all::<[u8; 3]>();
+        check_all::<crate::format::arrays::Entry>();
+    }
 
     #[test]
     fn checks_length() {

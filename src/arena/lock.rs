@@ -83,20 +83,24 @@ fn flock(range: LockRange, hold: Hold) -> nix::libc::flock {
 pub(crate) fn try_lock(file: &File, range: LockRange, hold: Hold) -> io::Result<bool> {
     use nix::errno::Errno;
     use nix::fcntl::{FcntlArg, fcntl};
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&flock(range, hold))) {
+    let wanted = flock(range, hold);
+    match uninterrupted(|| fcntl(file, FcntlArg::F_OFD_SETLK(&wanted))) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
         Err(errno) => Err(explained(errno)),
     }
 }
 
-/// True if another description holds a part of a range in any way.
+/// Makes a call again that a signal ended before it did anything. File systems on other machines let that happen even to
+/// calls that do not wait.
 #[cfg(target_os = "linux")]
-pub(crate) fn is_held_elsewhere(file: &File, range: LockRange) -> io::Result<bool> {
-    use nix::fcntl::{FcntlArg, fcntl};
-    let mut found = flock(range, Hold::Exclusive);
-    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).map_err(explained)?;
-    Ok(i32::from(found.l_type) != nix::libc::F_UNLCK)
+fn uninterrupted(mut call: impl FnMut() -> nix::Result<i32>) -> nix::Result<i32> {
+    loop {
+        match call() {
+            Err(nix::errno::Errno::EINTR) => {}
+            result => return result,
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -114,27 +118,26 @@ fn explained(errno: nix::errno::Errno) -> io::Error {
     }
 }
 
-/// Changes how a range is held. Without byte-range locks only the writer's is one; see [`is_held_elsewhere`].
+/// Changes how a range is held. Without byte-range locks only the writer's is one; readers cannot be seen, so that nothing
+/// expires.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn try_lock(file: &File, range: LockRange, hold: Hold) -> io::Result<bool> {
     let _ = (WRITER_BYTE, VERSION_BYTES);
-    if (range, hold) != (LockRange::Writer, Hold::Exclusive) {
-        return Ok(true);
+    match (range, hold) {
+        (LockRange::Writer, Hold::Exclusive) => {}
+        (LockRange::Versions { .. }, Hold::Exclusive) => {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this system has no open-file-description locks, so readers cannot be seen and nothing is expired",
+            ));
+        }
+        _ => return Ok(true),
     }
     match file.try_lock() {
         Ok(()) => Ok(true),
         Err(std::fs::TryLockError::WouldBlock) => Ok(false),
         Err(std::fs::TryLockError::Error(e)) => Err(e),
     }
-}
-
-/// Cannot be told here, so that nothing expires under a reader.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn is_held_elsewhere(_: &File, _: LockRange) -> io::Result<bool> {
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        "this system has no open-file-description locks, so readers cannot be seen and nothing is expired",
-    ))
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -14,8 +14,13 @@
 
 use std::fs::File;
 use std::ops::Deref;
+#[cfg(target_os = "linux")]
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
+#[cfg(target_os = "linux")]
+use memmap2::MmapMut;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::fault::{self, Guard};
@@ -81,6 +86,29 @@ impl Windows {
     }
 }
 
+/// A word of memory that a forked child finds to be zero again, whatever its parent wrote there;
+/// `None` where there is no such memory. It is never given back.
+#[cfg(target_os = "linux")]
+pub(super) fn wiped_by_fork() -> Option<&'static AtomicU64> {
+    use nix::sys::mman::{MmapAdvise, madvise};
+    // Raw, because as a slice it would be borrowed by what is leaked.
+    let page = MmapRaw::from(MmapMut::map_anon(size_of::<u64>()).ok()?);
+    let page: &'static MmapRaw = Box::leak(Box::new(page));
+    let start = NonNull::new(page.as_mut_ptr())?.cast();
+    // SAFETY: the range is a private anonymous map of this function's own, to which nobody else
+    // refers yet. The advice changes nothing in this process; in a child the memory is there, and
+    // zero.
+    unsafe { madvise(start, page.len(), MmapAdvise::MADV_WIPEONFORK) }.ok()?;
+    // SAFETY: aligned and valid for a word, because it begins a map that is leaked above, and used
+    // as an atomic only.
+    Some(unsafe { AtomicU64::from_ptr(start.cast().as_ptr()) })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn wiped_by_fork() -> Option<&'static AtomicU64> {
+    None
+}
+
 #[derive(Clone)]
 enum Owner {
     Window(Arc<Window>),
@@ -100,6 +128,13 @@ impl Bytes {
     /// A private buffer of zeros, to be filled and then frozen.
     pub(crate) fn zeroed(len: usize) -> BytesMut {
         BytesMut { words: vec![0; len.div_ceil(8)], len }
+    }
+
+    /// Some of them.
+    #[cfg(test)]
+    pub(crate) fn part(&self, start: usize, len: usize) -> Self {
+        assert!(start + len <= self.len);
+        Bytes { owner: self.owner.clone(), start: self.start + start, len }
     }
 
     /// Asks the system to read `len` of them from `from` on, while something else is being done. Costs a system call.

@@ -9,6 +9,7 @@ pub(crate) mod free_space;
 pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod pressure;
+pub(crate) mod process;
 pub(crate) mod storage;
 pub(crate) mod watch;
 
@@ -16,13 +17,14 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Defect, Place, ReadError, StorageError};
+use crate::error::{Defect, ReadError, StorageError};
 use crate::format::DATA_START;
 use crate::format::arrays::Entry;
-use crate::format::checksum::crc32;
+use crate::format::checksum::Origin;
 use crate::options::Verify;
 use crate::seeded_bug::SeededBug;
 use mapping::{Bytes, WINDOW_BYTES};
+use process::Owner;
 use storage::Storage;
 
 /// How bytes are brought in.
@@ -43,6 +45,7 @@ pub(crate) struct Arena {
     /// What has passed its checksum already: address to birth. Birth is part of it because space is reused.
     verified: Mutex<HashMap<u64, u64>>,
     policy: Verify,
+    owner: Owner,
 }
 
 impl Arena {
@@ -53,7 +56,18 @@ impl Arena {
             limit: AtomicU64::new(0),
             verified: Mutex::new(HashMap::new()),
             policy,
+            owner: Owner::here(),
         }
+    }
+
+    /// The process that opened the file.
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// An error in any process but the one that opened the file.
+    pub(crate) fn check_process(&self) -> Result<(), ReadError> {
+        if self.owner.seems_elsewhere() { Err(ReadError::OtherProcess) } else { Ok(()) }
     }
 
     pub(crate) fn storage(&self) -> &dyn Storage {
@@ -96,32 +110,28 @@ impl Arena {
         }
     }
 
-    /// The bytes that `entry` refers to, checked against its checksum the first time they are touched. `place` names
-    /// them in an error.
+    /// The bytes that `entry` refers to, checked against its checksum the first time they are touched. `origin` is what
+    /// they must be.
     pub(crate) fn fetch(
         &self,
         entry: &Entry,
+        origin: Origin,
         access: Access,
-        place: impl FnOnce() -> Place,
     ) -> Result<Bytes, ReadError> {
-        self.fetch_with(entry, access, false, place)
+        self.fetch_with(entry, origin, access, false)
     }
 
     /// Like [`Arena::fetch`], but reads and checks the bytes even if they have passed before.
-    pub(crate) fn refetch(
-        &self,
-        entry: &Entry,
-        place: impl FnOnce() -> Place,
-    ) -> Result<Bytes, ReadError> {
-        self.fetch_with(entry, Access::Copied, true, place)
+    pub(crate) fn refetch(&self, entry: &Entry, origin: Origin) -> Result<Bytes, ReadError> {
+        self.fetch_with(entry, origin, Access::Copied, true)
     }
 
     fn fetch_with(
         &self,
         entry: &Entry,
+        origin: Origin,
         access: Access,
         again: bool,
-        place: impl FnOnce() -> Place,
     ) -> Result<Bytes, ReadError> {
         let Entry { address, birth, crc, bytes } = *entry;
         let limit = self.limit();
@@ -132,7 +142,8 @@ impl Arena {
             || end
                 .is_none_or(|end| end > limit || (end - 1) / WINDOW_BYTES != address / WINDOW_BYTES)
         {
-            return Err(ReadError::corrupt(place(), Defect::OutOfBounds { value: address, limit }));
+            let what = Defect::OutOfBounds { value: address, limit };
+            return Err(ReadError::corrupt(origin.place(entry), what));
         }
         let passed = access == Access::Mapped && !again && self.has_passed(address, birth);
         if passed {
@@ -142,9 +153,10 @@ impl Arena {
         let mut copy = Bytes::zeroed(bytes as usize);
         self.storage.read_at(copy.bytes_mut(), address)?;
         let content = copy.freeze();
-        let found = crc32(&content);
+        let found = origin.checksum(birth, &content, content.len());
         if found != crc && !SeededBug::SkipChecksums.is_planted() {
-            return Err(ReadError::corrupt(place(), Defect::Checksum { expected: crc, found }));
+            let what = Defect::Checksum { expected: crc, found };
+            return Err(ReadError::corrupt(origin.place(entry), what));
         }
         if access == Access::Copied {
             return Ok(content);

@@ -1,16 +1,18 @@
-//! The one seam between the store and the disk: operations on a file, its locks, and waiting for them; a real file, and
-//! memory for tests.
+//! The one seam between the store and the disk: operations on a file, its locks, and waiting for them;
+//! a real file, and memory for tests.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::fault;
 use super::lock::{self, Hold, LockRange};
 use super::mapping::{Bytes, Windows};
+use super::process::Owner;
 use crate::error::StorageError;
 
 /// What a store needs of a disk. Offsets and lengths are bytes.
@@ -23,6 +25,16 @@ pub(crate) trait Storage: Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError>;
     /// Makes the file at least `offset + len` long and reserves the space, so that writing there cannot run out of it.
     fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError>;
+    /// Reserves `len` bytes behind the end of a file of `offset` bytes, whose length stays. Where that cannot be, nothing
+    /// happens.
+    fn reserve(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        let _ = (offset, len);
+        Ok(())
+    }
+    /// Whether the file is still found under the path by which it was opened; if not, the path.
+    fn has_its_name(&self) -> Result<Result<(), PathBuf>, StorageError> {
+        Ok(Ok(()))
+    }
     /// Cuts or extends the file.
     fn set_len(&self, len: u64) -> Result<(), StorageError>;
     /// Returns when everything written so far is on the disk, the length included.
@@ -37,8 +49,6 @@ pub(crate) trait Storage: Send + Sync {
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError>;
     /// Changes how this handle holds a range; `false` if another handle's hold is in the way.
     fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError>;
-    /// True if another handle holds a part of a range.
-    fn is_held_elsewhere(&self, range: LockRange) -> Result<bool, StorageError>;
     /// Time on a clock that never goes back. Only differences mean anything.
     fn clock(&self) -> Duration {
         static START: OnceLock<Instant> = OnceLock::new();
@@ -58,7 +68,10 @@ fn failed(operation: &'static str) -> impl Fn(io::Error) -> StorageError {
 pub(crate) struct FileStorage {
     file: File,
     path: PathBuf,
+    /// The file has been seen under its path. A new one gets its name when it is whole.
+    named: AtomicBool,
     windows: Windows,
+    owner: Owner,
 }
 
 impl FileStorage {
@@ -67,7 +80,22 @@ impl FileStorage {
         if catch_faults {
             fault::install().map_err(failed("catch faults of"))?;
         }
-        Ok(FileStorage { file, path: path.to_path_buf(), windows: Windows::new(catch_faults) })
+        // Absolute, because the program may go elsewhere.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let windows = Windows::new(catch_faults);
+        let named = AtomicBool::new(false);
+        let storage = FileStorage { file, path, named, windows, owner: Owner::here() };
+        storage.has_its_name().map(drop)?;
+        Ok(storage)
+    }
+
+    /// An error in any process but the one that opened the file: whatever is forgotten above, a
+    /// child does not write.
+    fn check_process(&self, operation: &'static str) -> Result<(), StorageError> {
+        match self.owner.is_elsewhere() {
+            true => Err(failed(operation)(io::Error::other("it belongs to the parent process"))),
+            false => Ok(()),
+        }
     }
 
     /// Another handle of the file. It shares the locks of this one.
@@ -86,10 +114,12 @@ impl Storage for FileStorage {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
+        self.check_process("write")?;
         self.file.write_all_at(bytes, offset).map_err(failed("write"))
     }
 
     fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.check_process("allocate")?;
         #[cfg(target_os = "linux")]
         {
             use nix::errno::Errno;
@@ -110,11 +140,47 @@ impl Storage for FileStorage {
         Ok(())
     }
 
+    fn reserve(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        #[cfg(target_os = "linux")]
+        {
+            use nix::errno::Errno;
+            use nix::fcntl::{FallocateFlags, fallocate};
+            let flags = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            loop {
+                match fallocate(&self.file, flags, offset as i64, len as i64) {
+                    Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(()),
+                    Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(failed("reserve space for")(errno.into())),
+                }
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (offset, len);
+            Ok(())
+        }
+    }
+
+    fn has_its_name(&self) -> Result<Result<(), PathBuf>, StorageError> {
+        let own = self.file.metadata().map_err(failed("inspect"))?;
+        let there = std::fs::metadata(&self.path);
+        let same = there.is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino()));
+        if same {
+            self.named.store(true, Ordering::Relaxed);
+        }
+        match same || !self.named.load(Ordering::Relaxed) {
+            true => Ok(Ok(())),
+            false => Ok(Err(self.path.clone())),
+        }
+    }
+
     fn set_len(&self, len: u64) -> Result<(), StorageError> {
+        self.check_process("resize")?;
         self.file.set_len(len).map_err(failed("resize"))
     }
 
     fn sync(&self) -> Result<(), StorageError> {
+        self.check_process("sync")?;
         self.file.sync_data().map_err(failed("sync"))
     }
 
@@ -131,6 +197,7 @@ impl Storage for FileStorage {
     }
 
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.check_process("punch")?;
         #[cfg(target_os = "linux")]
         {
             use nix::errno::Errno;
@@ -153,11 +220,9 @@ impl Storage for FileStorage {
     }
 
     fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError> {
+        // A lock that a child gives back is gone in its parent, too.
+        self.check_process("lock")?;
         lock::try_lock(&self.file, range, hold).map_err(failed("lock"))
-    }
-
-    fn is_held_elsewhere(&self, range: LockRange) -> Result<bool, StorageError> {
-        lock::is_held_elsewhere(&self.file, range).map_err(failed("lock"))
     }
 }
 
@@ -225,9 +290,5 @@ impl Storage for MemoryStorage {
 
     fn lock(&self, _: LockRange, _: Hold) -> Result<bool, StorageError> {
         Ok(true)
-    }
-
-    fn is_held_elsewhere(&self, _: LockRange) -> Result<bool, StorageError> {
-        Ok(false)
     }
 }

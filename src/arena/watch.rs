@@ -44,7 +44,8 @@ impl Watch {
         self.arena.check_reach(offset + bytes.len() as u64)
     }
 
-    /// An error if anything of what was included has been lost up to now. Costs two loads.
+    /// An error if anything of what was included has been lost up to now, or in another process.
+    /// Costs three loads.
     #[inline]
     pub(crate) fn check(&self) -> Result<(), ReadError> {
         if self.is_whole() { Ok(()) } else { Err(self.loss()) }
@@ -53,6 +54,10 @@ impl Watch {
     #[cold]
     #[inline(never)]
     fn loss(&self) -> ReadError {
+        // First: a lock may be held for ever by a thread that is not here.
+        if let Err(e) = self.arena.check_process() {
+            return e;
+        }
         let found = *self.last.lock().expect("no holder panics");
         let told = self.arena.check_maps().and_then(|()| self.arena.check_length());
         // It is as long as it was: somebody has made it longer again, after it was cut before the last byte.
@@ -62,6 +67,9 @@ impl Watch {
 
     #[inline]
     fn is_whole(&self) -> bool {
+        if self.arena.owner().seems_elsewhere() {
+            return false;
+        }
         // After all that was read.
         fence(Ordering::Acquire);
         let byte = self.byte.load(Ordering::Acquire);

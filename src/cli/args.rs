@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::ingest::Format;
@@ -89,6 +90,7 @@ pub(super) enum Verb {
 #[derive(Args, Debug)]
 pub(super) struct Build {
     /// The file to make; it must not exist
+    #[arg(value_parser = PathBufValueParser::new().try_map(new_store))]
     pub(super) store: PathBuf,
     #[command(flatten)]
     pub(super) input: Input,
@@ -170,7 +172,8 @@ pub(super) struct Query {
     pub(super) radius: Option<f32>,
     #[command(flatten)]
     pub(super) at: At,
-    /// Write to FILE instead: .csv, or .npy (ids; distances go to a second file, *_distances.npy)
+    /// Write to FILE instead: .csv, .npy (ids; distances go to a second file, *_distances.npy), or
+    /// - for CSV on standard output
     #[arg(long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
     /// Compare with every point instead of using the tree; the answers are the same
@@ -276,7 +279,7 @@ pub(super) struct Expire {
 pub(super) struct Backup {
     /// The store
     pub(super) store: PathBuf,
-    /// The file to write; it is replaced when the backup is whole
+    /// The file to write, which is replaced when the backup is whole; - is standard output
     pub(super) file: PathBuf,
     /// Only what came after this version, which the receiver has: a number, a tag, or a time in RFC 3339
     #[arg(long, value_name = "WHEN")]
@@ -286,8 +289,9 @@ pub(super) struct Backup {
 #[derive(Args, Debug)]
 pub(super) struct Receive {
     /// The store
+    #[arg(value_parser = PathBufValueParser::new().try_map(new_store))]
     pub(super) store: PathBuf,
-    /// The file that `backup` wrote
+    /// The file that `backup` wrote; - is standard input
     pub(super) file: PathBuf,
 }
 
@@ -311,7 +315,7 @@ pub(super) struct Recover {
     /// The damaged store; it is only read
     pub(super) store: PathBuf,
     /// Make FILE a store of the versions that are whole; it must not exist
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(new_store))]
     pub(super) write: Option<PathBuf>,
 }
 
@@ -405,6 +409,15 @@ fn radius(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(radius) if radius >= 0.0 => Ok(radius),
         _ => Err("a radius is a number from 0 up".to_owned()),
+    }
+}
+
+/// The path of a store that may be made. Elsewhere `-` is a standard stream, which a store cannot
+/// be; so it is no accident.
+fn new_store(path: PathBuf) -> Result<PathBuf, &'static str> {
+    match path.as_os_str() == "-" {
+        true => Err("a store is a file; for one of this name write ./-"),
+        false => Ok(path),
     }
 }
 

@@ -1,7 +1,6 @@
-//! `backup`: versions and tags into one file, which appears whole or not at all.
+//! `backup`: versions and tags into one file, which appears whole or not at all, or down a pipe.
 
-use std::io::BufWriter;
-use std::path::Path;
+use std::io::{BufWriter, Write};
 use std::time::Instant;
 
 use serde_json::json;
@@ -11,26 +10,38 @@ use super::context::Context;
 use super::failure::{About, Failure};
 use super::progress::Bar;
 use super::{human, output};
+use crate::BackupError;
+use crate::publish::is_standard_output;
 
 /// Bytes that are written at once.
 const BUFFER: usize = 1 << 20;
 
 pub(super) fn run(context: &Context, args: &Backup) -> Result<(), Failure> {
     let started = Instant::now();
+    let to_stdout = is_standard_output(&args.file);
+    if to_stdout && context.json {
+        let why = "--json and a backup on standard output do not go together; name a file";
+        return Err(Failure::Usage(why.to_owned()));
+    }
     let store = context.open_reader(&args.store, &Bar::new(true))?;
     let since = args.since.as_ref().map(|when| store.find(when)).transpose();
     let since = since.about(&args.store)?;
-    let fail = |source| Failure::Output { name: args.file.display().to_string(), source };
-    let folder = match args.file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
+    let mut file = context.outputs().input(&args.store).create(&args.file)?;
+    let mut buffered = BufWriter::with_capacity(BUFFER, &mut file);
+    let written = store.backup(since, &mut buffered).and_then(|report| {
+        buffered.flush().map_err(BackupError::Write)?;
+        Ok(report)
+    });
+    // What a failure has left in it is not to be written.
+    let _ = buffered.into_parts();
+    let report = match written {
+        Err(BackupError::Write(source)) => return Err(file.failure(source).into()),
+        other => other.about(&args.store)?,
     };
-    let mut builder = tempfile::Builder::new();
-    let file = builder.prefix(".treering-").suffix(".tmp").tempfile_in(folder).map_err(fail)?;
-    let report =
-        store.backup(since, BufWriter::with_capacity(BUFFER, file.as_file())).about(&args.store)?;
-    file.as_file().sync_all().map_err(fail)?;
-    file.persist(&args.file).map_err(|e| fail(e.error))?;
+    file.finish()?;
+    if to_stdout {
+        return Ok(());
+    }
     let seconds = started.elapsed().as_secs_f64();
     if context.json {
         return output::print_json(&json!({

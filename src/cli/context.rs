@@ -8,6 +8,7 @@ use super::args::{At, Global, Memory};
 use super::exit;
 use super::failure::{About, Failure};
 use super::progress::Bar;
+use crate::publish::Outputs;
 use crate::{CancelToken, OpenOptions, Snapshot, Store};
 
 /// The global options, and the token that Ctrl-C cancels.
@@ -49,6 +50,16 @@ impl Context {
     /// An error if Ctrl-C was pressed.
     pub(super) fn check_interrupt(&self) -> Result<(), Failure> {
         if self.cancel.is_cancelled() { Err(Failure::Interrupted) } else { Ok(()) }
+    }
+
+    /// Tells of something that is not as it should be, and that the verb goes on after. Not silenced by `--quiet`.
+    pub(super) fn warn(&self, text: &str) {
+        let _ = writeln!(std::io::stderr(), "warning: {text}");
+    }
+
+    /// What the verb writes; its waits end with Ctrl-C.
+    pub(super) fn outputs(&self) -> Outputs {
+        Outputs::new(self.cancel.clone())
     }
 
     /// Threads that work at once.

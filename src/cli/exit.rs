@@ -68,12 +68,15 @@ fn create(source: &CreateError) -> u8 {
 
 fn open(source: &OpenError) -> u8 {
     match source {
-        OpenError::NotTreering | OpenError::Truncated { .. } => CORRUPT,
+        OpenError::NotTreering | OpenError::NotAFile { .. } | OpenError::Truncated { .. } => {
+            CORRUPT
+        }
         OpenError::Locked => LOCKED,
         OpenError::Read(source) => read(source),
-        OpenError::Path { .. } | OpenError::UnknownFeatures { .. } | OpenError::Options(_) => {
-            FAILURE
-        }
+        OpenError::Path { .. }
+        | OpenError::OldFormat { .. }
+        | OpenError::UnknownFeatures { .. }
+        | OpenError::Options(_) => FAILURE,
     }
 }
 
@@ -159,19 +162,22 @@ fn commit(source: &CommitError) -> u8 {
     match source {
         CommitError::Interrupted => INTERRUPTED,
         CommitError::DiskFull { .. } => FULL,
-        CommitError::Storage(source) => storage(source),
+        // Whether the commit is there or not, what the caller can do about it is to make room.
+        CommitError::Storage(source) | CommitError::Unknown { source, .. } => storage(source),
         CommitError::Read(source) => read(source),
         CommitError::ReadOnly
+        | CommitError::OtherProcess
         | CommitError::Poisoned
         | CommitError::Broken
-        | CommitError::Message { .. }
-        | CommitError::Unknown { .. } => FAILURE,
+        | CommitError::FileGone { .. }
+        | CommitError::Message { .. } => FAILURE,
     }
 }
 
 fn read(source: &ReadError) -> u8 {
     match source {
         ReadError::Corrupt(_) | ReadError::Truncated { .. } | ReadError::Lost { .. } => CORRUPT,
+        ReadError::OtherProcess => FAILURE,
         ReadError::Storage(source) => storage(source),
     }
 }

@@ -32,6 +32,9 @@ pub(super) fn run(context: &Context, args: &Expire) -> Result<(), Failure> {
     let report = report.about(&args.store)?;
     let saved = store.retention().about(&args.store)?;
     drop(store);
+    if let Some(leap) = report.clock_leap {
+        context.warn(&human::leap(&leap));
+    }
     let numbers = |versions: &[VersionId]| versions.iter().map(|v| v.0).collect::<Vec<u64>>();
     if context.json {
         return output::print_json(&json!({
@@ -42,6 +45,7 @@ pub(super) fn run(context: &Context, args: &Expire) -> Result<(), Failure> {
             "bytes_freed": report.bytes_freed,
             "file_bytes_before": report.file_bytes.0,
             "file_bytes": report.file_bytes.1,
+            "clock_leap": report.clock_leap.map(|leap| [human::time(leap.from), human::time(leap.to)]),
             "saved_policy": (!saved.keeps_all()).then(|| saved.to_string()),
             "seconds": started.elapsed().as_secs_f64(),
         }));

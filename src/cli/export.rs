@@ -56,7 +56,7 @@ fn csv(
     snapshot: &Snapshot,
     bar: &Bar,
 ) -> Result<Vec<PathBuf>, Failure> {
-    let mut sink = Sink::create(&args.out)?;
+    let mut sink = Sink::new(context.outputs().input(&args.store).create(&args.out)?);
     sink.write(PointRows::header(snapshot.dim()).as_bytes())?;
     let mut line = PointRows::default();
     walk(context, args, snapshot, bar, |id, point| {
@@ -75,8 +75,9 @@ fn npy(
     bar: &Bar,
 ) -> Result<Vec<PathBuf>, Failure> {
     let ids_path = output::beside(&args.out, "ids");
-    let mut points = NpyFile::create(&args.out, "<f4")?;
-    let mut ids = NpyFile::create(&ids_path, "<u8")?;
+    let mut outputs = context.outputs().input(&args.store);
+    let mut points = NpyFile::create(&mut outputs, &args.out, "<f4")?;
+    let mut ids = NpyFile::create(&mut outputs, &ids_path, "<u8")?;
     let mut bytes = Vec::new();
     walk(context, args, snapshot, bar, |id, point| {
         bytes.clear();

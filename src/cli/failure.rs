@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::ingest::IngestError;
+use crate::publish::OutputError;
 use crate::{
     AtError, BackupError, CommitError, CreateError, DeleteError, InsertError, OpenError, PointId,
     QueryError, ReadError, ReceiveError, RecoverError, TagError, VersionId,
@@ -77,6 +78,16 @@ pub(super) enum Failure {
     Interrupted,
 }
 
+impl From<OutputError> for Failure {
+    fn from(e: OutputError) -> Failure {
+        match e {
+            OutputError::Refused(why) => Failure::Usage(why),
+            OutputError::Io { name, source } => Failure::Output { name, source },
+            OutputError::Interrupted => Failure::Interrupted,
+        }
+    }
+}
+
 impl Failure {
     /// True if the reader of standard output went away, which is its right: `treering log s | head -1`.
     pub(super) fn is_closed_pipe(&self) -> bool {
@@ -105,7 +116,7 @@ about!(OpenError => Open, AtError => At, ReadError => Read, DeleteError => Delet
 fn open_message(store: &Path, source: &OpenError) -> String {
     match source {
         // These name the path themselves.
-        OpenError::Path { .. } => source.to_string(),
+        OpenError::Path { .. } | OpenError::NotAFile { .. } => source.to_string(),
         _ => format!("{}: {source}", store.display()),
     }
 }

@@ -1,8 +1,9 @@
 //! Numbers and tables as people read them.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::When;
+use crate::printable::Printable;
+use crate::{ClockLeap, When};
 
 /// `1234567` as `1,234,567`.
 pub(super) fn count(n: u64) -> String {
@@ -55,20 +56,43 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A length of time: `2h 5m 3s`, `64y 27d`.
+pub(super) fn duration(duration: Duration) -> String {
+    const UNITS: [(&str, u64); 5] =
+        [("y", 365 * 86_400), ("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+    let mut left = duration.as_secs();
+    let mut parts = Vec::new();
+    for (name, seconds) in UNITS {
+        if left >= seconds {
+            parts.push(format!("{}{name}", left / seconds));
+            left %= seconds;
+        }
+    }
+    parts.truncate(2);
+    match parts.is_empty() {
+        true => "less than a second".to_owned(),
+        false => parts.join(" "),
+    }
+}
+
+/// Why a rule of retention keeps what is too old by the calendar.
+pub(super) fn leap(leap: &ClockLeap) -> String {
+    format!(
+        "the clock has gone from {} to {} in one step, longer than a month and than the rule keeps versions: for their age this step does not count, and versions from before it stay",
+        time(leap.from),
+        time(leap.to),
+    )
+}
+
 /// RFC 3339 in UTC with all nine digits, so that it can be given back exactly.
 pub(super) fn time(time: SystemTime) -> String {
     When::Time(time).to_string()
 }
 
-/// Text from a store with control characters escaped, so that it cannot disturb a terminal.
+/// Text from a store or from elsewhere with all escaped that could disturb a terminal or deceive
+/// who reads it.
 pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let escaped = c.is_control().then(|| c.escape_default());
-            let plain = escaped.is_none().then_some(c);
-            escaped.into_iter().flatten().chain(plain)
-        })
-        .collect()
+    Printable(text).to_string()
 }
 
 /// Rows as aligned columns, right-justified but for those whose heading begins with `<`.
@@ -121,7 +145,13 @@ mod tests {
             assert!(parse_bytes(wrong).is_err(), "{wrong}");
         }
     }
-    use std::time::Duration;
+
+    #[test]
+    fn lengths_of_time() {
+        let say = |seconds| duration(Duration::from_secs(seconds));
+        assert_eq!([say(0), say(59), say(3723)], ["less than a second", "59s", "1h 2m"]);
+        assert_eq!(say(64 * 365 * 86_400 + 27 * 86_400 + 5), "64y 27d");
+    }
 
     #[test]
     fn numbers() {
@@ -138,11 +168,6 @@ mod tests {
         assert_eq!(time(at), "2023-11-14T22:13:20.000000120Z");
         let back: jiff::Timestamp = time(at).parse().unwrap();
         assert_eq!(SystemTime::from(back), at);
-    }
-
-    #[test]
-    fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(printable("a\x1b[2J\né"), "a\\u{1b}[2J\\né");
     }
 
     #[test]

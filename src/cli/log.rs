@@ -1,6 +1,7 @@
 //! `log`: the versions, newest first.
 
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
@@ -50,6 +51,7 @@ fn object(Line { version, tags, unique }: Line<'_>) -> Value {
         "version": version.version.0,
         "parent": version.parent.0,
         "time": human::time(version.time),
+        "from_the_future": version.time > SystemTime::now(),
         "kind": version.kind.to_string(),
         "points": version.points,
         "added": version.added,
@@ -65,14 +67,17 @@ fn row(Line { version, tags, unique }: Line<'_>) -> Vec<String> {
     vec![
         version.version.to_string(),
         version.parent.to_string(),
-        human::time(version.time),
+        match version.time > SystemTime::now() {
+            true => format!("{} (from the future)", human::time(version.time)),
+            false => human::time(version.time),
+        },
         version.kind.to_string(),
         human::count(version.points),
         human::count(version.added),
         human::count(version.removed),
         human::bytes(version.bytes_written),
         unique.map_or("?".to_owned(), human::bytes),
-        tags.join(", "),
+        human::printable(&tags.join(", ")),
         human::printable(&version.message),
     ]
 }

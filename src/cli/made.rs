@@ -12,6 +12,16 @@ use crate::Report;
 /// Prints the report; `started` is when the verb began, before it read its input.
 pub(super) fn print(context: &Context, report: &Report, started: Instant) -> Result<(), Failure> {
     let seconds = started.elapsed().as_secs_f64();
+    if !report.clock_behind.is_zero() {
+        context.warn(&format!(
+            "the clock is {} behind the version before; version {} is stamped just after that one, and so will be those to come until the clock has caught up",
+            human::duration(report.clock_behind),
+            report.version,
+        ));
+    }
+    if let Some(leap) = report.clock_leap {
+        context.warn(&human::leap(&leap));
+    }
     if context.json {
         return output::print_json(&object(report, seconds));
     }

@@ -42,6 +42,8 @@ use args::{Cli, Verb};
 use context::Context;
 use failure::Failure;
 
+use crate::publish;
+
 /// Runs the command that the process was started as, and says how it ended.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -52,13 +54,18 @@ pub fn run() -> ExitCode {
             return ExitCode::from(if e.use_stderr() { exit::USAGE } else { exit::OK });
         }
     };
+    if publish::prints_into_a_store() {
+        // Not even a message may go there.
+        return ExitCode::from(exit::USAGE);
+    }
     let context = Context::new(&cli.global);
     context.catch_interrupts();
     match dispatch(&context, &cli.verb) {
         Ok(()) => ExitCode::from(exit::OK),
         Err(failure) => {
             if !failure.is_closed_pipe() {
-                let _ = writeln!(std::io::stderr(), "error: {failure}");
+                let message = human::printable(&failure.to_string());
+                let _ = writeln!(std::io::stderr(), "error: {message}");
             }
             ExitCode::from(exit::code(&failure))
         }

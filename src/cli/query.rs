@@ -120,10 +120,13 @@ impl<'a> Search<'a> {
         format: Option<OutputFormat>,
     ) -> Result<Box<dyn AnswerWriter>, Failure> {
         let to_stdout = |path: &Path| path.as_os_str() == "-";
+        let mut outputs = context.outputs().input(&args.store).input(&args.queries);
         Ok(match &args.output {
             Some(path) if !to_stdout(path) => match format {
-                Some(OutputFormat::Npy) => Box::new(NpyAnswers::create(path, self.per_query())?),
-                _ => Box::new(CsvAnswers::new(Sink::create(path)?)?),
+                Some(OutputFormat::Npy) => {
+                    Box::new(NpyAnswers::create(&mut outputs, path, self.per_query())?)
+                }
+                _ => Box::new(CsvAnswers::new(Sink::new(outputs.create(path)?))?),
             },
             _ if context.json => {
                 let ask = match self.ask {
@@ -138,9 +141,9 @@ impl<'a> Search<'a> {
                     self.snapshot.len(),
                     self.snapshot.dim(),
                 );
-                Box::new(JsonAnswers::new(Sink::stdout(), &fields)?)
+                Box::new(JsonAnswers::new(Sink::new(outputs.standard_output()?), &fields)?)
             }
-            _ => Box::new(CsvAnswers::new(Sink::stdout())?),
+            _ => Box::new(CsvAnswers::new(Sink::new(outputs.standard_output()?))?),
         })
     }
 

@@ -15,7 +15,11 @@ pub(super) fn run(context: &Context, args: &Tag) -> Result<(), Failure> {
             let mut store = context.open_writer(&args.store, &Bar::new(true))?;
             store.delete_tag(name).about(&args.store)?;
             drop(store);
-            say(context, json!({ "deleted": name }), format!("{name}: taken away\n"))
+            say(
+                context,
+                json!({ "deleted": name }),
+                format!("{}: taken away\n", human::printable(name)),
+            )
         }
         Some(name) => {
             let mut store = context.open_writer(&args.store, &Bar::new(true))?;
@@ -27,7 +31,7 @@ pub(super) fn run(context: &Context, args: &Tag) -> Result<(), Failure> {
             store.tag(name, version).about(&args.store)?;
             drop(store);
             let object = json!({ "name": name, "version": version.0 });
-            say(context, object, format!("{name}: version {version}\n"))
+            say(context, object, format!("{}: version {version}\n", human::printable(name)))
         }
     }
 }
@@ -49,6 +53,6 @@ fn list(context: &Context, args: &Tag) -> Result<(), Failure> {
         return output::print_json(&json!({ "tags": tags }));
     }
     let rows: Vec<Vec<String>> =
-        tags.iter().map(|tag| vec![tag.name.clone(), tag.version.to_string()]).collect();
+        tags.iter().map(|tag| vec![human::printable(&tag.name), tag.version.to_string()]).collect();
     output::print(&human::table(&["<tag", "version"], &rows))
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::{CommitError, CreateError, OpenError, ReadError};
 use crate::ids::VersionId;
+use crate::printable::Printable;
 use crate::retention::Retention;
 use crate::when::rfc3339;
 
@@ -21,7 +22,7 @@ pub enum AtError {
         newest: VersionId,
     },
     /// The store has no such tag.
-    #[error("there is no tag `{}`; {}", .name.escape_debug(), list(.tags))]
+    #[error("there is no tag `{}`; {}", Printable(.name), list(.tags))]
     NoSuchTag {
         /// The tag asked for.
         name: String,
@@ -61,7 +62,7 @@ const SHOWN: usize = 20;
 
 fn list(tags: &[String]) -> String {
     let shown: Vec<String> =
-        tags.iter().take(SHOWN).map(|tag| tag.escape_debug().to_string()).collect();
+        tags.iter().take(SHOWN).map(|tag| Printable(tag).to_string()).collect();
     match tags.len() {
         0 => "there are no tags".to_string(),
         n if n > SHOWN => format!("there are {}, ... ({n})", shown.join(", ")),
@@ -81,7 +82,7 @@ fn first_was(first: &Option<SystemTime>) -> String {
 #[non_exhaustive]
 pub enum TagError {
     /// No tag may have this name.
-    #[error("`{}` cannot be a tag: {why}", .name.escape_debug())]
+    #[error("`{}` cannot be a tag: {why}", Printable(.name))]
     Name {
         /// The name.
         name: String,

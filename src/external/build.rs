@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use super::Means;
+use super::account::{Account, MOST_DEPTH};
 use super::budget::Budget;
 use super::top::{Found, TOP, Top, TopId, TopNode};
 use crate::error::InsertError;
@@ -22,7 +23,7 @@ use crate::insert::layout::Layout;
 use crate::insert::report::Work;
 use crate::insert::root::choose_root;
 use crate::insert::source::{Moved, Point, Source};
-use crate::insert::split::{Body, Share, Splitter};
+use crate::insert::split::{Body, Branch, Share, Splitter};
 use crate::metric::{self, BOX_GROUP, Level};
 use crate::spill::{ChainId, Key, Sorter, Taken};
 use crate::tree::columns::{ROOT, Range, Tree};
@@ -33,12 +34,16 @@ use crate::version::early::Early;
 /// Rows appended at a time from a sorter.
 const ROWS: usize = 4096;
 
+/// One in so many evaluations that a node's points may spend are for the split of a sample of them.
+const SAMPLE_SHARE: u64 = 4;
+
 /// Builds a tree.
 pub(super) struct Builder<'a> {
     tree: &'a mut Tree,
     means: &'a Means<'a>,
     early: &'a mut Option<Early>,
     budget: Budget,
+    account: Account,
     top: Top,
     journal: Journal,
     /// Id and slot of each point.
@@ -76,7 +81,8 @@ impl<'a> Builder<'a> {
     ) -> Self {
         let entries = Sorter::new(means.folder, 0, budget.sort);
         let journal = Journal::default();
-        Builder { tree, means, early, budget, top, journal, entries, points, work }
+        let account = Account::of_build(points);
+        Builder { tree, means, early, budget, account, top, journal, entries, points, work }
     }
 
     /// Builds the tree, which must be empty, from the points of `all`. Returns their ids and slots.
@@ -107,6 +113,18 @@ impl<'a> Builder<'a> {
         Splitter::new(self.tree, self.means.context, source)
     }
 
+    /// Counts distances computed, which were charged beforehand.
+    fn spend(&mut self, evaluations: u64) {
+        self.work.counters.distance_evaluations += evaluations;
+        self.account.pay(evaluations);
+    }
+
+    /// Counts the work of splits, whose credit was a part of the account.
+    fn add_work(&mut self, work: &Work) {
+        self.account.pay(work.counters.distance_evaluations);
+        self.work.add(work);
+    }
+
     fn check(&self) -> Result<(), InsertError> {
         Ok(self.means.context.check()?)
     }
@@ -120,7 +138,7 @@ impl<'a> Builder<'a> {
             Source { dim: self.top.dim, seed: self.tree.seed, batch: &batch, moved: &nothing };
         // Mostly what would be chosen of all, because the sample is a prefix of the order that is taken from.
         let (center, evaluations) = choose_root(self.tree.kernel, &source);
-        self.work.counters.distance_evaluations += evaluations;
+        self.spend(evaluations);
         self.top.add(None, source.row(center), Level::MIN);
         self.grow(TOP, &source, self.top.chains.rows(all))?;
         self.distribute(TOP, all)
@@ -181,7 +199,10 @@ impl<'a> Builder<'a> {
     /// Splits a sample of `rows` points of a node, coarsely, and takes over the children. False if there are none.
     fn grow(&mut self, node: TopId, source: &Source<'_>, rows: u64) -> Result<bool, InsertError> {
         let sampled = source.batch.ids.len();
-        if sampled == 0 {
+        let mut credit = self.account.part(rows);
+        credit.evaluations /= SAMPLE_SHARE;
+        let is_deep = self.top.nodes[node].depth >= MOST_DEPTH;
+        if sampled == 0 || is_deep || !credit.covers(sampled as u64) {
             return Ok(false);
         }
         let mut work = Work::default();
@@ -193,11 +214,17 @@ impl<'a> Builder<'a> {
             splitter.bucket_rows = bucket.max(splitter.bucket_rows.min(sampled / 8));
             let center = self.top.center(node).to_vec();
             let share = splitter.share(&center, (0..sampled as Point).collect(), &mut work);
-            splitter.body(&center, share, f32::INFINITY, &mut work)?
+            credit.pay(work.counters.distance_evaluations);
+            splitter.body(&center, share, splitter.whole(), credit, &mut work)?
         };
-        self.work.add(&work);
+        self.add_work(&work);
+        let each =
+            self.top.route(node).charge + widest(&body.children) + self.top.nodes[node].widest;
+        if body.children.is_empty() || !self.account.part(rows).covers(rows.saturating_mul(each)) {
+            return Ok(false);
+        }
         self.top.add_branches(node, &body.children, source);
-        Ok(!body.children.is_empty())
+        Ok(true)
     }
 
     /// Moves the points of a chain to where they belong, from `node` on.
@@ -205,12 +232,15 @@ impl<'a> Builder<'a> {
         let route = self.top.route(node);
         let mut taken = self.top.chains.take(chain);
         let total = taken.rows();
+        let each = route.charge + self.top.nodes[node].widest;
+        let below = self.account.part(total).covers(total.saturating_mul(each));
+        let route = if below { route } else { route.without_newcomers() };
         let mut piece = Loaded::default();
         let mut found = Vec::new();
         while self.next(&mut taken, &mut piece)? {
             found.clear();
-            let evaluations = self.top.locate(&route, true, &piece.points, &mut found);
-            self.work.counters.distance_evaluations += evaluations;
+            let evaluations = self.top.locate(&route, below, &piece.points, &mut found);
+            self.spend(evaluations);
             let rows = piece.points.chunks_exact(self.top.dim);
             for ((&found, &id), row) in found.iter().zip(&piece.ids).zip(rows) {
                 self.top.push(found, id, row)?;
@@ -232,12 +262,17 @@ impl<'a> Builder<'a> {
     ) -> Result<(), InsertError> {
         let route = self.top.route(node);
         let mut taken = self.top.chains.take(chain);
+        let total = taken.rows();
+        let route = match self.account.part(total).covers(total.saturating_mul(route.charge)) {
+            true => route,
+            false => route.without_newcomers(),
+        };
         let mut piece = Loaded::default();
         let mut found: Vec<Found> = Vec::new();
         while self.next(&mut taken, &mut piece)? {
             found.clear();
             let evaluations = self.top.locate(&route, false, &piece.points, &mut found);
-            self.work.counters.distance_evaluations += evaluations;
+            self.spend(evaluations);
             let rows = piece.points.chunks_exact(self.top.dim);
             for ((&found, &id), row) in found.iter().zip(&piece.ids).zip(rows) {
                 match found.node == node {
@@ -338,14 +373,21 @@ impl<'a> Builder<'a> {
         let mut work = Work::default();
         let own = Share { members, sums: loaded.sums };
         let mut shares = crate::insert::redistribute::Shares { own, children: Vec::new() };
-        let is_flat = self.splitter(source).win_children(&mut shares, f32::INFINITY, &mut work)?;
-        self.work.add(&work);
+        let splitter = self.splitter(source);
+        let mut credit = self.account.part(batch.ids.len() as u64);
+        if self.top.nodes[node].depth >= MOST_DEPTH {
+            credit.breadth = 0;
+        }
+        let is_flat =
+            splitter.win_children(&mut shares, splitter.whole(), &mut credit, &mut work)?;
+        self.add_work(&work);
         for child in shares.children {
             let new = self.top.add(Some(node), source.row(child.center), child.level);
             for (&point, &sum) in child.share.members.iter().zip(&child.share.sums) {
                 self.top.push(Found { node: new, sum }, source.id(point), source.row(point))?;
             }
         }
+        self.top.widen(node);
         for (&point, &sum) in shares.own.members.iter().zip(&shares.own.sums) {
             rest.push(Key::wide_last(sum.to_bits(), source.id(point)), source.row(point))?;
         }
@@ -389,6 +431,7 @@ impl<'a> Builder<'a> {
             self.tree.owners.push(&[OwnerRow { start, owner }])?;
         }
         self.top.nodes[node].live = total as u32;
+        self.account.place(total);
         Ok(filled)
     }
 
@@ -485,6 +528,7 @@ impl<'a> Builder<'a> {
             let (flat_capacity, unequal_twins) = (body.flat_capacity, !body.twins_equal);
             self.finish(leaf, Filled { row, flat_capacity, unequal_twins })?;
         }
+        self.account.place(batch.ids.len() as u64);
         drop((bodies, batch));
         drop(loaded.points);
         self.settle()
@@ -505,12 +549,13 @@ impl<'a> Builder<'a> {
             .map(|(i, share)| {
                 let mut work = Work::default();
                 let center = self.top.center(leaves[i]);
-                Ok((i, splitter.body(center, share, f32::INFINITY, &mut work)?, work))
+                let credit = self.account.part(share.members.len() as u64);
+                Ok((i, splitter.body(center, share, splitter.whole(), credit, &mut work)?, work))
             })
             .collect::<Result<Vec<(usize, Body, Work)>, InsertError>>()?;
         bodies.sort_unstable_by_key(|(i, ..)| *i);
         let done = bodies.into_iter().map(|(_, body, work)| {
-            self.work.add(&work);
+            self.add_work(&work);
             body
         });
         Ok(done.collect())
@@ -534,6 +579,12 @@ impl<'a> Builder<'a> {
         }
         Ok(())
     }
+}
+
+/// The most children on a path down.
+fn widest(branches: &[Branch]) -> u64 {
+    let below = branches.iter().map(|branch| widest(&branch.body.children)).max();
+    branches.len() as u64 + below.unwrap_or(0)
 }
 
 /// What a node turned out to hold.

@@ -11,6 +11,7 @@
 //! where [`crate::insert::locate`] finds it, as in a tree that was split in memory; only the choice of the topmost
 //! centers differs.
 
+mod account;
 mod budget;
 mod build;
 mod merge;

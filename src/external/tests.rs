@@ -3,6 +3,7 @@
 use super::Budget;
 use crate::insert::Context;
 use crate::insert::batch::Batch;
+use crate::insert::credit::Credit;
 use crate::insert::locate::locate;
 use crate::insert::report::Work;
 use crate::insert::scratch::ScratchPool;
@@ -112,7 +113,10 @@ fn what_is_built_piece_by_piece_is_a_packed_tree() {
         for leaf_capacity in [1, 16] {
             let options = CreateOptions::new(dim).leaf_capacity(leaf_capacity);
             let mut store = Store::in_memory(options, tiny().threads(2)).unwrap();
-            store.insert(&points).unwrap();
+            let report = store.insert(&points).unwrap();
+            let credit = Credit::of_build((points.len() / dim) as u64).evaluations;
+            let took = report.counters.distance_evaluations;
+            assert!(took <= credit, "{name}: {took} evaluations of {credit}");
             let snapshot = store.latest().unwrap();
             let ids: Vec<PointId> = (0..(points.len() / dim) as u64).collect();
             check_all(name, &snapshot, &points, &ids);

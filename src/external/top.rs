@@ -8,6 +8,7 @@
 
 use rayon::prelude::*;
 
+use super::account::MOST_DEPTH;
 use crate::error::TemporaryError;
 use crate::ids::PointId;
 use crate::insert::source::Source;
@@ -33,6 +34,10 @@ pub(crate) struct TopNode {
     child_centers: Vec<f32>,
     /// So many of the first children were there when points below this node were spilled first.
     settled: usize,
+    /// Steps from the root.
+    pub(crate) depth: usize,
+    /// At least the children on any path from here down.
+    pub(crate) widest: u64,
     /// Points that belong to the node; those that coincide with the center are apart.
     pub(crate) own: ChainId,
     twins: Option<ChainId>,
@@ -72,6 +77,17 @@ pub(crate) struct Route {
     path_centers: Vec<f32>,
     /// For each step of the path: children that came later and may attract some point of the node, and their centers.
     newcomers: Vec<(Vec<TopId>, Vec<f32>)>,
+    /// Evaluations for each point, at most.
+    pub(crate) charge: u64,
+}
+
+impl Route {
+    /// The same way, which points leave for no newcomer.
+    pub(crate) fn without_newcomers(mut self) -> Self {
+        self.newcomers.clear();
+        self.charge = self.path.len() as u64;
+        self
+    }
 }
 
 /// Rows located by one task.
@@ -98,6 +114,8 @@ impl Top {
             parent,
             index,
             level,
+            depth: parent.map_or(0, |parent| self.nodes[parent].depth + 1),
+            widest: 0,
             children: Vec::new(),
             child_centers: Vec::new(),
             settled: 0,
@@ -112,15 +130,30 @@ impl Top {
         id
     }
 
-    /// Adds what a split of a sample of a node's points has found.
+    /// Adds what a split of a sample of a node's points has found, down to the greatest depth.
     pub(crate) fn add_branches(&mut self, parent: TopId, branches: &[Branch], source: &Source<'_>) {
         let first = self.nodes[parent].children.is_empty();
         for branch in branches {
             let node = self.add(Some(parent), source.row(branch.center), branch.level);
-            self.add_branches(node, &branch.body.children, source);
+            if self.nodes[node].depth < MOST_DEPTH {
+                self.add_branches(node, &branch.body.children, source);
+            }
         }
+        self.widen(parent);
         if first {
             self.nodes[parent].settled = branches.len();
+        }
+    }
+
+    /// Counts the children below a node again, because it has got more, and those above.
+    pub(crate) fn widen(&mut self, node: TopId) {
+        let mut node = Some(node);
+        while let Some(at) = node {
+            let TopNode { children, parent, .. } = &self.nodes[at];
+            let below = children.iter().map(|&child| self.nodes[child].widest).max();
+            let widest = children.len() as u64 + below.unwrap_or(0);
+            node = *parent;
+            self.nodes[at].widest = widest.max(self.nodes[at].widest);
         }
     }
 
@@ -176,7 +209,7 @@ impl Top {
         path.reverse();
         let radius = metric::distance(self.nodes[node].reach);
         let center = self.center(node);
-        let newcomers = path
+        let newcomers: Vec<(Vec<TopId>, Vec<f32>)> = path
             .windows(2)
             .map(|step| {
                 let above = &self.nodes[step[0]];
@@ -195,7 +228,10 @@ impl Top {
             })
             .collect();
         let path_centers = path.iter().flat_map(|&n| self.center(n)).copied().collect();
-        Route { path, path_centers, newcomers }
+        let met = newcomers.iter().flat_map(|(near, _)| near);
+        let below = met.clone().map(|&near| self.nodes[near].widest).max().unwrap_or(0);
+        let charge = path.len() as u64 + met.count() as u64 + below;
+        Route { path, path_centers, newcomers, charge }
     }
 
     /// Where points that were spilled at the end of `route` belong now; with `below`, its children are looked at too.

@@ -192,4 +192,52 @@ mod tests {
         let ids = geometry.spec(Array::Ids);
         assert_eq!((ids.segments(17), ids.rows_in(0, 17), ids.rows_in(1, 17)), (2, 16, 1));
     }
+
+    /// Exhaustive over small geometries: rows laid out one by one say what the formulas must.
+    #[test]
+    fn rows_fall_into_segments_as_laid_out_one_by_one() {
+        let mut seen = 0;
+        for dim in [1, 2, 3, 5, 8, 31, 32, 33, 64, 65] {
+            for block_bytes in [128, 256, 512] {
+                for blocks in 1..=3 {
+                    let geometry = Geometry {
+                        dim,
+                        block_bytes,
+                        topology_segment_bytes: blocks * block_bytes,
+                        coordinate_segment_bytes: (4 - blocks) * block_bytes,
+                    };
+                    for array in Array::ALL {
+                        check_layout(&geometry.spec(array));
+                        seen += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(seen, 10 * 3 * 3 * Array::ALL.len());
+    }
+
+    fn check_layout(spec: &ArraySpec) {
+        let what = format!("{spec:?}");
+        assert!(spec.rows_per_segment > 0, "{what}");
+        // Rows in each segment, as one row after the other arrives.
+        let mut laid: Vec<u64> = Vec::new();
+        for rows in 0..=3 * spec.rows_per_segment.min(70) {
+            assert_eq!(spec.segments(rows), laid.len() as u64, "{what}");
+            for (segment, &there) in laid.iter().enumerate() {
+                assert_eq!(spec.rows_in(segment as u64, rows), there, "{what}");
+                let stored = spec.stored_bytes(there);
+                let needed = there as usize * spec.row_bytes;
+                let fits = stored >= needed && stored < needed + spec.block_bytes;
+                assert!(fits && stored.is_multiple_of(spec.block_bytes), "{what}");
+            }
+            for beyond in [laid.len() as u64, laid.len() as u64 + 1, u64::MAX] {
+                assert_eq!(spec.rows_in(beyond, rows), 0, "{what}");
+            }
+            match laid.last_mut() {
+                Some(last) if *last < spec.rows_per_segment => *last += 1,
+                _ => laid.push(1),
+            }
+        }
+        assert_eq!(spec.stored_bytes(0), 0);
+    }
 }

@@ -11,8 +11,8 @@ use crate::options::{CreateOptions, Metric};
 /// First eight bytes of every store.
 pub(crate) const MAGIC: [u8; 8] = *b"TREERING";
 
-/// The only layout of the header so far.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// The format that this release reads and writes.
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 /// The header record: see `format-spec.md`, section "Header".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -46,6 +46,8 @@ pub(crate) enum HeaderDefect {
     Foreign,
     /// Checksum, reserved bytes or a field outside its range.
     Damaged(&'static str),
+    /// An older layout, which an older release reads.
+    Old { format_version: u32 },
     /// Bits outside the known masks, or a newer layout.
     Unknown { mask: u64, read_only_would_do: bool },
 }
@@ -96,7 +98,10 @@ impl Header {
         if header.crc != header.checksum() {
             return Err(HeaderDefect::Damaged("checksum"));
         }
-        if header.format_version != FORMAT_VERSION || header.features_incompatible != 0 {
+        if header.format_version < FORMAT_VERSION {
+            return Err(HeaderDefect::Old { format_version: header.format_version });
+        }
+        if header.format_version > FORMAT_VERSION || header.features_incompatible != 0 {
             return Err(HeaderDefect::Unknown {
                 mask: header.features_incompatible,
                 read_only_would_do: false,
@@ -164,6 +169,40 @@ mod tests {
         assert_eq!(Header::decode(&header().encode(), true), Ok(header()));
     }
 
+    /// With a checksum that fits: a changed bit is refused, or gives a header that says something else and is one that
+    /// could have been written. None is ignored.
+    #[test]
+    fn each_bit_of_a_header_counts() {
+        use std::mem::offset_of;
+        let good = header();
+        let refused = [
+            offset_of!(Header, magic)..offset_of!(Header, features_compatible),
+            offset_of!(Header, features_read_only)..offset_of!(Header, lineage),
+            offset_of!(Header, reserved)..size_of::<Header>(),
+        ];
+        let mut accepted = 0;
+        for (byte, mut changed) in crate::format::with_one_bit_changed(&good) {
+            if byte < offset_of!(Header, crc) {
+                changed.crc = changed.checksum();
+            }
+            let found = Header::decode(&changed.encode(), true);
+            if refused.iter().any(|bytes| bytes.contains(&byte)) {
+                assert!(found.is_err(), "byte {byte}");
+            }
+            if let Ok(found) = found {
+                accepted += 1;
+                assert!(found == changed && found != good, "byte {byte}");
+                let options = found.options().expect("checked");
+                let mut again = Header::new(&options, found.lineage, found.created_ns);
+                again.features_compatible = found.features_compatible;
+                again.crc = again.checksum();
+                assert_eq!(again, found, "byte {byte}");
+            }
+        }
+        // Lineage, time, seed and known flags, all of whose values are good, and some of the geometry.
+        assert!(accepted > 8 * (8 + 16 + 8 + 8), "{accepted}");
+    }
+
     #[test]
     fn each_rejection() {
         let mut foreign = header().encode();
@@ -188,8 +227,10 @@ mod tests {
         ] {
             assert!(matches!(Header::decode(&page, false), Err(HeaderDefect::Damaged(_))));
         }
-        let newer = resealed(|h| h.format_version = 2);
+        let newer = resealed(|h| h.format_version = 3);
         assert!(matches!(Header::decode(&newer, false), Err(HeaderDefect::Unknown { .. })));
+        let older = resealed(|h| h.format_version = 1);
+        assert_eq!(Header::decode(&older, false), Err(HeaderDefect::Old { format_version: 1 }));
         let incompatible = resealed(|h| h.features_incompatible = 4);
         assert_eq!(
             Header::decode(&incompatible, false),

@@ -17,24 +17,41 @@ pub(crate) mod table_node;
 pub(crate) mod tag_row;
 pub(crate) mod version_row;
 
-/// Size of the header, slot and hint blocks, whatever the store's own block size.
+/// Size of the header, slot and hint records with their padding, whatever the store's own block size.
 pub(crate) const PAGE_BYTES: usize = 4096;
 
-/// Where segments and table nodes begin: the preamble's two halves of eight pages each come before.
-pub(crate) const DATA_START: u64 = 65_536;
+/// The largest unit of a medium that a torn write may damage as a whole: each page of the preamble lies alone in one.
+const UNIT_BYTES: u64 = 65_536;
 
 /// Distance between the two copies of the header and of each slot.
-pub(crate) const COPY_DISTANCE: u64 = 32_768;
+pub(crate) const COPY_DISTANCE: u64 = 6 * UNIT_BYTES;
+
+/// Where segments and table nodes begin: behind the preamble's two halves of six units each.
+pub(crate) const DATA_START: u64 = 2 * COPY_DISTANCE;
 
 /// Number of commits whose slots are kept: commit `c` lies in place `c % SLOT_RING`.
 pub(crate) const SLOT_RING: u64 = 4;
 
-/// Offset of the hint block, behind the first copies of the slots.
-pub(crate) const HINT_OFFSET: u64 = (1 + SLOT_RING) * PAGE_BYTES as u64;
+/// Offset of the hint page, behind the first copies of the slots.
+pub(crate) const HINT_OFFSET: u64 = (1 + SLOT_RING) * UNIT_BYTES;
 
 /// Offset of copy 0 or 1 of the slot of a commit.
 pub(crate) fn slot_offset(commit: u64, copy: u64) -> u64 {
-    copy * COPY_DISTANCE + (1 + commit % SLOT_RING) * PAGE_BYTES as u64
+    copy * COPY_DISTANCE + (1 + commit % SLOT_RING) * UNIT_BYTES
+}
+
+/// Records of which one bit is other than in `record`, each with the byte that it is in.
+#[cfg(test)]
+pub(crate) fn with_one_bit_changed<T>(record: &T) -> impl Iterator<Item = (usize, T)>
+where
+    T: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable,
+{
+    let bytes = record.as_bytes().to_vec();
+    (0..8 * bytes.len()).map(move |bit| {
+        let mut changed = bytes.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        (bit / 8, T::read_from_bytes(&changed).expect("the length is that of the record"))
+    })
 }
 
 /// A record padded with zeros to a whole page.

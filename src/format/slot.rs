@@ -151,6 +151,45 @@ mod tests {
         }
     }
 
+    /// With a checksum that fits: a changed bit is refused, or is one of a field that says something. None is ignored.
+    #[test]
+    fn each_bit_of_a_slot_counts() {
+        use std::mem::offset_of;
+        let mut slot = CommitSlot::blank();
+        (slot.commit, slot.store_lineage) = (5, [3; 16]);
+        let slot = slot.sealed();
+        let bytes = |start: usize, len: usize| start..start + len;
+        let refused = [
+            bytes(offset_of!(CommitSlot, magic), 8),
+            bytes(offset_of!(CommitSlot, store_lineage), 16),
+            bytes(offset_of!(CommitSlot, reserved), slot.reserved.len()),
+        ];
+        let crc = offset_of!(CommitSlot, crc);
+        for (byte, changed) in crate::format::with_one_bit_changed(&slot) {
+            let sealed = if byte < crc { changed.sealed() } else { changed };
+            let found = CommitSlot::decode(&sealed.encode(), [3; 16]);
+            let is_refused = byte >= crc || refused.iter().any(|bytes| bytes.contains(&byte));
+            let expected = (!is_refused).then_some(sealed);
+            assert!(found == expected && found != Some(slot), "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn each_bit_of_a_hint_counts() {
+        use std::mem::offset_of;
+        let hint = Hint::new(9, [1; 16]);
+        let crc = offset_of!(Hint, crc);
+        let commit = offset_of!(Hint, commit)..offset_of!(Hint, store_lineage);
+        for (byte, mut changed) in crate::format::with_one_bit_changed(&hint) {
+            if byte < crc {
+                changed.crc = changed.checksum();
+            }
+            let found = Hint::decode(&changed.encode(), [1; 16]);
+            let expected = commit.contains(&byte).then_some(changed);
+            assert!(found == expected && found != Some(hint), "byte {byte}");
+        }
+    }
+
     #[test]
     fn hint_round_trip_and_rejections() {
         let hint = Hint::new(9, [1; 16]);

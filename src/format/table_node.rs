@@ -86,6 +86,54 @@ mod tests {
         assert_eq!(height(u64::MAX, 4), 32);
     }
 
+    /// Nodes stacked upon nodes until one is left: as many levels as `height` says, for every table up to a size.
+    #[test]
+    fn heights_are_those_of_tables_built_from_below() {
+        for block_bytes in [128, 256, 512, 4096] {
+            let fanout = fanout(block_bytes);
+            for segments in 1..20_000u64 {
+                let (mut width, mut levels) = (segments, 0);
+                while width > 1 {
+                    width = width.div_ceil(fanout);
+                    levels += 1;
+                }
+                assert_eq!(height(segments, fanout), levels, "{segments} by {fanout}");
+            }
+            assert_eq!(height(0, fanout), 0);
+        }
+    }
+
+    /// As many entries as fit behind the header, for every block size that a store may have.
+    #[test]
+    fn entries_fill_a_block() {
+        for block_bytes in (7..=16).map(|log| 1usize << log) {
+            let mut entries = 0;
+            while HEADER_BYTES + (entries + 1) * size_of::<Entry>() <= block_bytes {
+                entries += 1;
+            }
+            assert_eq!(fanout(block_bytes), entries as u64);
+        }
+    }
+
+    /// Every bit of a node is checked here or is part of an entry.
+    #[test]
+    fn each_bit_of_a_node_counts() {
+        let entries: Vec<Entry> =
+            (1..=4).map(|i| Entry { address: i, birth: i, crc: i as u32, bytes: 9 }).collect();
+        let mut block = vec![0; 128];
+        encode(&mut block, Array::Links, 2, 7, &entries);
+        for bit in 0..128 * 8 {
+            let mut changed = block.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let is_entry =
+                (HEADER_BYTES..HEADER_BYTES + 4 * size_of::<Entry>()).contains(&(bit / 8));
+            match decode(&changed, Array::Links, 2, 7) {
+                Ok(found) => assert!(is_entry && found != entries, "bit {bit}"),
+                Err(_) => assert!(!is_entry, "bit {bit}"),
+            }
+        }
+    }
+
     #[test]
     fn round_trip_and_rejections() {
         let entries: Vec<Entry> =

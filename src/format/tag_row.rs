@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::printable::is_plain;
+
 /// Bytes that a tag's name may have.
 pub(crate) const TAG_BYTES: usize = 112;
 
@@ -42,7 +44,7 @@ impl TagRow {
         if bytes > TAG_BYTES || self.name.iter().skip(bytes).any(|&b| b != 0) {
             return Err("length of a tag's name does not fit the name");
         }
-        if check_name(self.name()).is_err() {
+        if check_stored_name(self.name()).is_err() {
             return Err("a tag has a name that no tag may have");
         }
         if self.version == 0 || self.version > newest {
@@ -55,17 +57,30 @@ impl TagRow {
     }
 }
 
-/// Says what is wrong with a name, if it cannot be a tag's. A name that could be read as a version number or a time is
-/// refused, so that what is written in their place always means one thing.
+/// The name that will mean the newest version, and is no tag's until then.
+const RESERVED: &str = "latest";
+
+/// Says what is wrong with a name that a tag in a file has. Only what bytes alone decide: a rule
+/// that follows the tables of Unicode or the grammar of times, which both change, must not make a
+/// store unreadable.
+pub(crate) fn check_stored_name(name: &str) -> Result<(), &'static str> {
+    match name.len() {
+        0 => Err("it is empty"),
+        1..=TAG_BYTES => Ok(()),
+        _ => Err("it has more than 112 bytes"),
+    }
+}
+
+/// Says what is wrong with a name, if it is not to be given to a tag. A name that could be read as
+/// a version number or a time is refused, so that what is written in their place always means one
+/// thing; and one that a terminal would show as another.
 pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
-    if name.is_empty() {
-        return Err("it is empty");
+    check_stored_name(name)?;
+    if !name.chars().all(is_plain) {
+        return Err("it has characters that do not show, or that change how others show");
     }
-    if name.len() > TAG_BYTES {
-        return Err("it has more than 112 bytes");
-    }
-    if name.chars().any(char::is_control) {
-        return Err("it has control characters");
+    if name == RESERVED {
+        return Err("it is reserved for the newest version");
     }
     if name.trim() != name {
         return Err("it begins or ends with a space");
@@ -97,11 +112,32 @@ mod tests {
             "2026-11-25T22:00:00Z",
             "2026-11-25 22:00:00+01",
             "2026-11-25",
+            "latest",
+            "a\u{202e}b",
+            "a\u{2028}b",
+            "a\u{a0}b",
+            "\u{3164}",
+            "a\u{200d}b",
         ] {
             assert!(check_name(name).is_err(), "{name:?}");
         }
-        for name in ["a", "v17", "-1", "release 2", "größer", &long[1..], "2026-11"] {
+        for name in
+            ["a", "v17", "-1", "release 2", "größer", "Latest", "日本", &long[1..], "2026-11"]
+        {
             assert_eq!(check_name(name), Ok(()), "{name:?}");
+        }
+    }
+
+    /// A changed bit is refused, or makes another tag.
+    #[test]
+    fn each_bit_of_a_tag_counts() {
+        let good = TagRow::new("before the move", 3);
+        for (byte, changed) in crate::format::with_one_bit_changed(&good) {
+            if changed.check(7).is_ok() {
+                let other = (changed.name(), changed.version) != (good.name(), good.version);
+                assert!(other && changed == TagRow::new(changed.name(), changed.version));
+                assert!(!(8..16).contains(&byte), "byte {byte}");
+            }
         }
     }
 

@@ -108,6 +108,9 @@ impl VersionRow {
             _ => {}
         }
         let bytes = self.message_bytes as usize;
+        if self.message.iter().skip(bytes).any(|&b| b != 0) {
+            return Err("length of a version's message does not fit the message");
+        }
         if bytes > MESSAGE_BYTES || std::str::from_utf8(&self.message[..bytes]).is_err() {
             return Err("message of a version is not text");
         }
@@ -140,6 +143,45 @@ impl VersionRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A changed bit is refused, or is one of a field that says something.
+    #[test]
+    fn each_bit_of_a_version_row_counts() {
+        use std::mem::offset_of;
+        let mut good =
+            VersionRow { version: 3, parent: 2, kind: KIND_INSERT, ..VersionRow::empty() };
+        good.message[..5].copy_from_slice(b"first");
+        good.message_bytes = 5;
+        let bytes = |start: usize, len: usize| start..start + len;
+        let refused = [
+            bytes(offset_of!(VersionRow, version), 8),
+            bytes(offset_of!(VersionRow, reserved), 4),
+            bytes(offset_of!(VersionRow, message) + 5, MESSAGE_BYTES - 5),
+            bytes(offset_of!(VersionRow, expired_keep_last), 16),
+            bytes(offset_of!(VersionRow, reserved_tail), 8),
+        ];
+        // Refused for some values only.
+        let partly = [
+            bytes(offset_of!(VersionRow, parent), 8),
+            bytes(offset_of!(VersionRow, ids_exhausted), 4),
+            bytes(offset_of!(VersionRow, message), 5),
+        ];
+        for (byte, changed) in crate::format::with_one_bit_changed(&good) {
+            let is_in =
+                |ranges: &[std::ops::Range<usize>]| ranges.iter().any(|r| r.contains(&byte));
+            match changed.check(3) {
+                Ok(()) => assert!(!is_in(&refused), "byte {byte} is ignored"),
+                Err(e) => assert!(is_in(&refused) || is_in(&partly), "byte {byte}: {e}"),
+            }
+        }
+        // One that has expired has no roots.
+        let expired = good.expired(9, 1, 0);
+        assert_eq!(expired.check(3), Ok(()));
+        let roots = bytes(offset_of!(VersionRow, roots), size_of_val(&good.roots));
+        for (byte, changed) in crate::format::with_one_bit_changed(&expired) {
+            assert!(!roots.contains(&byte) || changed.check(3).is_err(), "byte {byte}");
+        }
+    }
 
     #[test]
     fn each_rejection() {

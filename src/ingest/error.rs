@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::printable::is_plain;
+
 /// Why an input was refused. Nothing has been changed by then.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -200,7 +202,11 @@ const QUOTED: usize = 40;
 /// Bytes of a text field as a message shows them: short and printable.
 pub(super) fn quote(field: &[u8]) -> String {
     let text = String::from_utf8_lossy(field);
-    let mut shown: String = text.chars().take(QUOTED).flat_map(char::escape_debug).collect();
+    let escape = |c: char| match is_plain(c) {
+        true => c.escape_debug().to_string(),
+        false => c.escape_default().to_string(),
+    };
+    let mut shown: String = text.chars().take(QUOTED).map(escape).collect();
     if text.chars().nth(QUOTED).is_some() {
         shown.push_str("...");
     }

@@ -6,6 +6,20 @@ use std::path::Path;
 
 use super::IngestError;
 
+/// A reader whose calls are made again if a signal ended them before they read anything: not every library above does so.
+struct Uninterrupted<R>(R);
+
+impl<R: Read> Read for Uninterrupted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
+
 /// Bytes to be read, with a name.
 pub(super) struct Input {
     /// What messages call it.
@@ -21,7 +35,7 @@ impl Input {
     pub(super) fn open(path: &Path) -> Result<Input, IngestError> {
         let label = label(path);
         if is_stdin(path) {
-            return Ok(Input { label, bytes: Box::new(io::stdin()), length: None });
+            return Ok(Input { label, bytes: Box::new(Uninterrupted(io::stdin())), length: None });
         }
         let fail = |source| IngestError::Open { file: self::label(path), source };
         let file = File::open(path).map_err(fail)?;
@@ -30,7 +44,7 @@ impl Input {
             return Err(fail(io::ErrorKind::IsADirectory.into()));
         }
         let length = metadata.is_file().then_some(metadata.len());
-        Ok(Input { label, bytes: Box::new(file), length })
+        Ok(Input { label, bytes: Box::new(Uninterrupted(file)), length })
     }
 
     /// An input made of bytes at hand, which says how many they are unless it is `piped`.

@@ -13,11 +13,13 @@
 pub(crate) mod apply;
 pub(crate) mod batch;
 pub(crate) mod conflict;
+pub(crate) mod credit;
 mod group;
 pub(crate) mod journal;
 pub(crate) mod layout;
 pub(crate) mod locate;
 pub(crate) mod mis;
+mod overlap;
 pub(crate) mod plan;
 pub(crate) mod redistribute;
 pub(crate) mod remove;

@@ -9,13 +9,14 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::batch::Batch;
+use super::credit::Credit;
 use super::group::{Group, group};
 use super::locate::Placements;
 use super::report::Work;
 use super::root::choose_root;
 use super::scope::{are_enough, bucket_scope};
 use super::source::{Moved, Point, Source};
-use super::split::{Body, Branch, Share, Splitter};
+use super::split::{Body, Branch, Goal, Share, Splitter};
 use super::{Context, Stop};
 use crate::error::ReadError;
 use crate::format::rows::{
@@ -77,14 +78,16 @@ pub(crate) fn plan(
     let start = Instant::now();
     let changes = if tree.node_rows() == 0 {
         split.counters.groups = 1;
+        let mut credit = Credit::of_build(source.len() as u64);
         let splitter = Splitter::new(tree, context, source);
         let (center, evaluations) = choose_root(tree.kernel, &source);
         split.counters.distance_evaluations += evaluations;
         let points = (0..source.len() as Point).collect();
         let share = splitter.share(source.row(center), points, &mut split);
+        credit.pay(split.counters.distance_evaluations);
         let farthest = share.farthest();
         let level = root_level(farthest);
-        Changes::Root(splitter.branch(center, level, share, &mut split)?)
+        Changes::Root(splitter.branch(center, level, share, credit, &mut split)?)
     } else {
         let groups = group(tree, placements, context.most_rebuilt)?;
         work.times.group += start.elapsed();
@@ -167,8 +170,12 @@ impl Planner<'_> {
         let in_bucket = link.row.bucket_count as u64 + of_kind(&runs, RUN_BUCKET);
         let flat = tree.nodes.get(node as u64)?.flat_capacity as u64;
         let capacity = flat.max(tree.leaf_capacity as u64 - 1);
-        let mut scope =
-            if far.is_empty() { f32::INFINITY } else { bucket_scope(tree, node, &link)? };
+        // A flat bucket is scanned by nearly every query, however far its rows are, and too large to be read again for a few
+        // rows that come from farther away.
+        let mut scope = match far.is_empty() || flat > 0 {
+            true => f32::INFINITY,
+            false => bucket_scope(tree, node, &link)?,
+        };
         let strangers = far.iter().filter(|&p| sums(p) > scope).count();
         let center = center(tree, node)?;
         if strangers == 0 || !are_enough(tree, node, &link, center, strangers, scope)? {
@@ -212,7 +219,12 @@ impl Planner<'_> {
             share.push(point, sums(&point));
         }
         let mut body = match splits {
-            true => splitter.body(center, share, scope, work)?,
+            true => {
+                let goal = Goal { rows: splitter.bucket_rows, scope };
+                let mut credit = Credit::of_build(share.members.len() as u64);
+                credit.pay(work.counters.distance_evaluations);
+                splitter.body(center, share, goal, credit, work)?
+            }
             false => {
                 let farthest = share.farthest();
                 Body {
@@ -279,6 +291,7 @@ impl Planner<'_> {
         let added = group.points.len() as u32;
         let mut points = group.points;
         points.extend(first_moved..first_moved + moved.ids.len() as Point);
+        let mut credit = Credit::of_build(points.len() as u64);
         let center = match group.node {
             ROOT => {
                 let (center, evaluations) = choose_root(tree.kernel, &source);
@@ -288,9 +301,10 @@ impl Planner<'_> {
             node => center(tree, node)?,
         };
         let share: Share = splitter.share(center, points, work);
+        credit.pay(work.counters.distance_evaluations);
         let farthest = share.farthest();
         let root = (group.node == ROOT).then(|| (center.to_vec(), root_level(farthest)));
-        let body = splitter.body(center, share, f32::INFINITY, work)?;
+        let body = splitter.body(center, share, splitter.whole(), credit, work)?;
         Ok(Change {
             node: group.node,
             keep: Keep::Nothing,

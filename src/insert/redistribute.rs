@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::credit::Credit;
 use super::report::Work;
 use super::scratch::Scratch;
 use super::source::{Point, copy_row};
@@ -95,18 +96,24 @@ struct Move {
 }
 
 /// Makes each of `centers` a child at `level` and moves to it what it attracts, from the own share and from earlier
-/// children.
+/// children; or only the first of them, as many as the credit pays for (C1). Returns how many.
 pub(crate) fn redistribute(
     splitter: &Splitter<'_>,
     shares: &mut Shares,
     level: Level,
     centers: &[Point],
+    credit: &mut Credit,
     work: &mut Work,
-) {
+) -> usize {
     let dim = splitter.source.dim;
     let mut center_rows = Vec::new();
+    let centers = &centers[..affordable(shares, centers.len(), credit)];
     splitter.source.gather(centers.iter().copied(), &mut center_rows);
-    let tasks = plan_tasks(splitter, shares, level, &center_rows, work);
+    let (tasks, won) = plan_tasks(splitter, shares, level, &center_rows, credit, work);
+    let centers = &centers[..won];
+    if centers.is_empty() {
+        return 0;
+    }
     let pairs: usize = tasks.iter().map(|t| t.members.len() * t.centers.len()).sum();
     let run = |task: &Task<'_>| {
         let find = |scratch: &mut _| find_moves(splitter, task, level, &center_rows, scratch);
@@ -116,8 +123,9 @@ pub(crate) fn redistribute(
         true => tasks.par_iter().map(run).unzip(),
         false => tasks.iter().map(run).unzip(),
     };
-    work.counters.distance_evaluations += evaluations.iter().sum::<u64>();
-    debug_assert_eq!(center_rows.len(), centers.len() * dim);
+    let evaluations = evaluations.iter().sum::<u64>();
+    work.counters.distance_evaluations += evaluations;
+    credit.pay(evaluations);
     let moved: usize = moves.iter().map(|m| m.moves.len()).sum();
     work.counters.redistributed += moved as u64;
     let gained = gained(shares, &moves, centers.len());
@@ -126,21 +134,61 @@ pub(crate) fn redistribute(
         let reach = share.farthest();
         shares.children.push(Child { center, level, share, reach });
     }
+    won
 }
 
-/// Which new centers can attract members of which share. A child's share is skipped for a center so far away that no
-/// member can be within 2^k of it, or nearer to it than to its own center.
+/// How many of `count` new centers can be compared with all present ones and with the own share, and have room (C4).
+fn affordable(shares: &Shares, count: usize, credit: &Credit) -> usize {
+    let children = shares.children.len() as u64;
+    let each = children + shares.own.members.len() as u64;
+    let room = credit.breadth.saturating_sub(children);
+    (credit.evaluations / each.max(1)).min(room).min(count as u64) as usize
+}
+
+/// Which new centers can attract members of which share, and how many of the centers the credit pays for. A child's share
+/// is skipped for a center so far away that no member can be within 2^k of it, or nearer to it than to its own center.
 fn plan_tasks<'a>(
     splitter: &Splitter<'_>,
     shares: &'a Shares,
     level: Level,
     center_rows: &[f32],
+    credit: &mut Credit,
     work: &mut Work,
-) -> Vec<Task<'a>> {
+) -> (Vec<Task<'a>>, usize) {
     let dim = splitter.source.dim;
     let count = center_rows.len() / dim;
     let within = metric::distance(level.pow4());
+    let met = (count * shares.children.len()) as u64;
+    work.counters.distance_evaluations += met;
+    credit.pay(met);
+    let mut nearby = Vec::new();
+    let mut charges = vec![shares.own.members.len() as u64; count];
+    let mut sums = vec![0.0; count];
+    for (i, child) in shares.children.iter().enumerate() {
+        splitter.kernel.sums(splitter.source.row(child.center), center_rows, &mut sums);
+        let radius = metric::distance(child.reach);
+        let near: Vec<Near> = (0..count as u32)
+            .zip(&sums)
+            .map(|(center, &sum)| (center, metric::distance(sum)))
+            .filter(|&(_, distance)| !splitter.slack.excludes(distance, radius, within.min(radius)))
+            .map(|(center, distance)| Near {
+                center,
+                least: least_attracted(splitter.slack, distance, within),
+            })
+            .collect();
+        work.counters.bound_hits += (count - near.len()) as u64;
+        for near in &near {
+            charges[near.center as usize] += child.share.members.len() as u64;
+        }
+        if !near.is_empty() {
+            nearby.push((i + 1, near));
+        }
+    }
+    let won = paid(&charges, credit);
     let mut tasks = Vec::new();
+    if won == 0 {
+        return (tasks, won);
+    }
     let mut add = |index: usize, share: &'a Share, centers: Vec<Near>| {
         let per_task = members_per_task(dim);
         let centers = Arc::new(centers);
@@ -153,28 +201,25 @@ fn plan_tasks<'a>(
             centers: centers.clone(),
         }));
     };
-    add(0, &shares.own, (0..count as u32).map(|center| Near { center, least: 0.0 }).collect());
-    let mut sums = vec![0.0; count];
-    for (i, child) in shares.children.iter().enumerate() {
-        splitter.kernel.sums(splitter.source.row(child.center), center_rows, &mut sums);
-        work.counters.distance_evaluations += count as u64;
-        let radius = metric::distance(child.reach);
-        let mut near: Vec<Near> = (0..count as u32)
-            .zip(&sums)
-            .map(|(center, &sum)| (center, metric::distance(sum)))
-            .filter(|&(_, distance)| !splitter.slack.excludes(distance, radius, within.min(radius)))
-            .map(|(center, distance)| Near {
-                center,
-                least: least_attracted(splitter.slack, distance, within),
-            })
-            .collect();
+    add(0, &shares.own, (0..won as u32).map(|center| Near { center, least: 0.0 }).collect());
+    for (index, mut near) in nearby {
+        near.retain(|near| (near.center as usize) < won);
         near.sort_by(|a, b| a.least.total_cmp(&b.least));
-        work.counters.bound_hits += (count - near.len()) as u64;
         if !near.is_empty() {
-            add(i + 1, &child.share, near);
+            add(index, shares.get(index), near);
         }
     }
-    tasks
+    (tasks, won)
+}
+
+/// How many of the first charges can be paid together.
+fn paid(charges: &[u64], credit: &Credit) -> usize {
+    let mut sum = 0;
+    let within_means = |charge: &&u64| {
+        sum += **charge;
+        credit.covers(sum)
+    };
+    charges.iter().take_while(within_means).count()
 }
 
 /// A sum r^2 such that members whose sum to their present center is below it are not attracted by a new center at

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::format::version_row::COUNTERS;
 use crate::ids::VersionId;
+use crate::retention::ClockLeap;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -152,4 +153,9 @@ pub struct Report {
     pub counters: Counters,
     /// Time taken by each stage.
     pub times: StageTimes,
+    /// By how much the clock is behind the version before. The new one is stamped a nanosecond after that, so that times go
+    /// on increasing; zero, if all is well.
+    pub clock_behind: Duration,
+    /// A step of the clock because of which the saved rule of retention keeps versions that are too old by the calendar.
+    pub clock_leap: Option<ClockLeap>,
 }

@@ -17,7 +17,9 @@ use rayon::prelude::*;
 
 use super::batch::Batch;
 use super::conflict::{BLOCK, conflicts};
+use super::credit::{Credit, Outlook, Pace};
 use super::mis::maximal_independent_set;
+use super::overlap;
 use super::redistribute::{Child, Shares, redistribute};
 use super::report::Work;
 use super::source::{Moved, Point, Source};
@@ -145,6 +147,29 @@ const FLAT_SAMPLE: usize = 8;
 /// that the others have no structure.
 const FLAT_SHARE: usize = 8;
 
+/// At most so large a part of the credit is charged for one conflict graph: of x candidates x^2 / 2.
+const CONFLICT_SHARE: u64 = 8;
+
+/// Winners that members are offered to at a time.
+const SLICE: usize = 64;
+
+/// When a node's own share is small enough.
+#[derive(Clone, Copy)]
+pub(crate) struct Goal {
+    /// At most so many rows with s > 0.
+    pub(crate) rows: usize,
+    /// None with a sum above this.
+    pub(crate) scope: f32,
+}
+
+/// How much of a level has been gone through.
+enum Covered {
+    /// No own point is beyond it.
+    Whole,
+    /// There is no structure, or no credit.
+    Partly,
+}
+
 /// Fewer sums than this are not worth another thread to look for the greatest.
 const PARALLEL_SUMS: usize = 1 << 16;
 
@@ -196,10 +221,11 @@ impl<'a> Splitter<'a> {
         center: Point,
         level: Level,
         share: Share,
+        credit: Credit,
         work: &mut Work,
     ) -> Result<Branch, Stop> {
         let radius = metric::distance(share.farthest());
-        let body = self.body(self.source.row(center), share, f32::INFINITY, work)?;
+        let body = self.body(self.source.row(center), share, self.whole(), credit, work)?;
         Ok(Branch { center, level, radius, body })
     }
 
@@ -213,7 +239,12 @@ impl<'a> Splitter<'a> {
     }
 
     /// A child's branch, worked out on a copy of its rows: each is read many times, and from memory only once.
-    fn branch_of_copy(&self, child: Child, work: &mut Work) -> Result<Branch, Stop> {
+    fn branch_of_copy(
+        &self,
+        child: Child,
+        credit: Credit,
+        work: &mut Work,
+    ) -> Result<Branch, Stop> {
         let Child { center, level, share: Share { members, sums }, .. } = child;
         let mut points = Vec::with_capacity(members.len() * self.source.dim);
         self.source.gather(members.iter().copied(), &mut points);
@@ -224,18 +255,18 @@ impl<'a> Splitter<'a> {
         let center = members.iter().position(|&point| point == center);
         let center = center.expect("a center is nearest to itself") as Point;
         let share = Share { members: (0..members.len() as Point).collect(), sums };
-        let mut branch = splitter.branch(center, level, share, work)?;
+        let mut branch = splitter.branch(center, level, share, credit, work)?;
         branch.renumber(&members);
         Ok(branch)
     }
 
-    /// What a node around `center` holds when `share` is all that belongs to it and its new children, and the bucket takes
-    /// no row whose sum is above `scope`.
+    /// What a node around `center` holds when `share` is all that belongs to it and its new children.
     pub(crate) fn body(
         &self,
         center: &[f32],
         share: Share,
-        scope: f32,
+        goal: Goal,
+        credit: Credit,
         work: &mut Work,
     ) -> Result<Body, Stop> {
         self.context.check()?;
@@ -244,11 +275,12 @@ impl<'a> Splitter<'a> {
         let twins_equal = twins.iter().all(|&twin| self.source.row(twin) == center);
         twins.sort_unstable_by_key(|&twin| self.source.id(twin));
         let mut shares = Shares { own, children: Vec::new() };
-        let flat = self.win_children(&mut shares, scope, work)?;
+        let mut credit = credit;
+        let flat = self.win_children(&mut shares, goal, &mut credit, work)?;
         let own_radius = metric::distance(shares.own.farthest());
         let flat_capacity = if flat { 2 * shares.own.members.len() as u32 } else { 0 };
         let bucket = self.bucket_order(shares.own);
-        let children = self.branches(shares.children, work)?;
+        let children = self.branches(shares.children, credit, work)?;
         let body = Body {
             twins,
             twins_equal,
@@ -270,50 +302,110 @@ impl<'a> Splitter<'a> {
         order.into_iter().map(|(_, point)| point).collect()
     }
 
-    /// Rounds of candidates until the own share fits the bucket, its sums being at most `scope`. True if the node is left
-    /// flat.
+    /// The bucket of a node that is built takes what fits it, from however far.
+    pub(crate) fn whole(&self) -> Goal {
+        Goal { rows: self.bucket_rows, scope: f32::INFINITY }
+    }
+
+    /// Rounds of candidates until the own share is as the goal says, or the credit is spent. True if the node is left flat.
     pub(crate) fn win_children(
         &self,
         shares: &mut Shares,
-        scope: f32,
+        goal: Goal,
+        credit: &mut Credit,
         work: &mut Work,
     ) -> Result<bool, Stop> {
-        if shares.own.members.len() > self.bucket_rows {
+        if shares.own.members.len() > goal.rows {
             work.counters.splits += 1;
         }
         loop {
             let farthest = shares.own.farthest();
-            if shares.own.members.len() <= self.bucket_rows && farthest <= scope {
+            if shares.own.members.len() <= goal.rows && farthest <= goal.scope {
                 return Ok(false);
             }
             let level = Level::of_sum(farthest);
-            let mut first_round = true;
-            loop {
-                self.context.check()?;
-                let (candidates, far) = self.candidates(&shares.own, level);
-                if candidates.is_empty() {
-                    break;
-                }
-                let winners = self.winners(&candidates, level, work);
-                let structureless = first_round
-                    && farthest <= scope
-                    && self.bucket_rows > 0
-                    && far * FLAT_SHARE >= shares.own.members.len()
-                    && candidates.len() >= FLAT_SAMPLE
-                    && winners.len() * 16 >= candidates.len() * 15;
-                if structureless {
-                    return Ok(true);
-                }
-                let start = Instant::now();
-                redistribute(self, shares, level, &winners, work);
-                work.times.redistribute += start.elapsed();
-                first_round = false;
+            let may_be_flat = farthest <= goal.scope && self.bucket_rows > 0;
+            match self.cover(shares, level, may_be_flat, credit, work)? {
+                Covered::Whole => {}
+                Covered::Partly => return Ok(true),
             }
         }
     }
 
-    /// The first own points in seeded order that are farther than 2^k from the center, and how many are as far.
-    fn candidates(&self, own: &Share, level: Level) -> (Vec<Point>, usize) {
+    /// Rounds of candidates of one level until no own point is beyond it.
+    fn cover(
+        &self,
+        shares: &mut Shares,
+        level: Level,
+        may_be_flat: bool,
+        credit: &mut Credit,
+        work: &mut Work,
+    ) -> Result<Covered, Stop> {
+        let mut may_be_flat = may_be_flat;
+        let mut pace = Pace::default();
+        loop {
+            self.context.check()?;
+            let own = shares.own.members.len();
+            let (candidates, far) = self.candidates(&shares.own, level, credit);
+            if far == 0 {
+                return Ok(Covered::Whole);
+            }
+            if candidates.is_empty() || self.is_hopeless(shares, far, &mut pace, credit, work) {
+                return Ok(Covered::Partly);
+            }
+            let winners = self.winners(&candidates, level, credit, work);
+            let structureless = may_be_flat
+                && far * FLAT_SHARE >= own
+                && candidates.len() >= FLAT_SAMPLE
+                && winners.len() * 16 >= candidates.len() * 15;
+            if structureless {
+                return Ok(Covered::Partly);
+            }
+            may_be_flat = false;
+            // Winners of one round do not conflict: those of the first slices move members out of the way of the later ones.
+            for slice in winners.chunks(SLICE) {
+                let before = shares.own.members.len();
+                let left = far.saturating_sub(own - before);
+                if self.is_hopeless(shares, left, &mut pace, credit, work) {
+                    return Ok(Covered::Partly);
+                }
+                let start = Instant::now();
+                let won = redistribute(self, shares, level, slice, credit, work);
+                work.times.redistribute += start.elapsed();
+                pace.note(won, before - shares.own.members.len());
+                if won < slice.len() {
+                    return Ok(Covered::Partly);
+                }
+            }
+        }
+    }
+
+    /// True if going on with a level, `far` candidates of which are left, is of no use.
+    fn is_hopeless(
+        &self,
+        shares: &Shares,
+        far: usize,
+        pace: &mut Pace,
+        credit: &mut Credit,
+        work: &mut Work,
+    ) -> bool {
+        let charge = overlap::charge(shares);
+        match pace.judge(far, shares.own.members.len(), credit) {
+            Outlook::Fair => false,
+            Outlook::Hopeless => true,
+            Outlook::Doubtful if !credit.covers(charge) => true,
+            Outlook::Doubtful => {
+                let (overlap, evaluations) = overlap::overlap(self, shares);
+                work.counters.distance_evaluations += evaluations;
+                credit.pay(evaluations);
+                overlap
+            }
+        }
+    }
+
+    /// The first own points in seeded order that are farther than 2^k from the center, as many as can be compared with each
+    /// other, and how many are as far.
+    fn candidates(&self, own: &Share, level: Level, credit: &Credit) -> (Vec<Point>, usize) {
         let reach = level.pow4();
         let is_far = |sum: &f32| *sum > reach;
         let count_far = |sums: &[f32]| sums.iter().map(|sum| usize::from(is_far(sum))).sum();
@@ -323,6 +415,10 @@ impl<'a> Splitter<'a> {
             false => count_far(&own.sums),
         };
         let prefix = (count / 16).clamp(*PREFIX.start(), *PREFIX.end());
+        let prefix = prefix.min((credit.evaluations / CONFLICT_SHARE).isqrt() as usize);
+        if prefix == 0 {
+            return (Vec::new(), count);
+        }
         // Priorities are spread evenly, unless somebody has chosen the ids against it: twice as many as are wanted.
         let mut most = match count > 2 * prefix {
             true => (u64::MAX / count as u64) * (2 * prefix) as u64,
@@ -358,7 +454,13 @@ impl<'a> Splitter<'a> {
     }
 
     /// Those of the candidates, in order, that no earlier one keeps from becoming children.
-    fn winners(&self, candidates: &[Point], level: Level, work: &mut Work) -> Vec<Point> {
+    fn winners(
+        &self,
+        candidates: &[Point],
+        level: Level,
+        credit: &mut Credit,
+        work: &mut Work,
+    ) -> Vec<Point> {
         let dim = self.source.dim;
         self.context.scratch.with(|scratch| {
             scratch.centers.clear();
@@ -369,6 +471,7 @@ impl<'a> Splitter<'a> {
                 self.source.gather(candidates.iter().copied(), &mut rows);
                 let graph = conflicts(self.kernel, dim, level, &rows, scratch);
                 work.counters.distance_evaluations += graph.evaluations;
+                credit.pay(graph.evaluations);
                 work.counters.conflict_edges += graph.edges;
                 let begun = Instant::now();
                 work.times.conflict += begun - start;
@@ -384,12 +487,27 @@ impl<'a> Splitter<'a> {
         })
     }
 
-    /// Splits the children's shares in their turn, the largest first.
-    fn branches(&self, children: Vec<Child>, work: &mut Work) -> Result<Vec<Branch>, Stop> {
+    /// Splits the children's shares in their turn, the largest first, with what the node has left (C2).
+    fn branches(
+        &self,
+        children: Vec<Child>,
+        credit: Credit,
+        work: &mut Work,
+    ) -> Result<Vec<Branch>, Stop> {
+        let count = children.len();
         let members: usize = children.iter().map(|child| child.share.members.len()).sum();
-        let branch = |child: Child, work: &mut Work| match self.is_scattered(&child.share) {
-            true => self.branch_of_copy(child, work),
-            false => self.branch(child.center, child.level, child.share, work),
+        // A share that fits its bucket spends nothing.
+        let needs = |child: &Child| match child.share.members.len() > self.bucket_rows {
+            true => child.share.members.len(),
+            false => 0,
+        };
+        let needed: usize = children.iter().map(needs).sum();
+        let branch = |child: Child, work: &mut Work| {
+            let credit = credit.part(needs(&child), needed, count);
+            match self.is_scattered(&child.share) {
+                true => self.branch_of_copy(child, credit, work),
+                false => self.branch(child.center, child.level, child.share, credit, work),
+            }
         };
         if members <= PARALLEL_MEMBERS {
             return children.into_iter().map(|child| branch(child, work)).collect();
@@ -431,6 +549,7 @@ mod tests {
         let (options, scratch) = (OpenOptions::new(), ScratchPool::new(1));
         let context = Context { options: &options, scratch: &scratch, most_rebuilt: u64::MAX };
         let (seed, level) = (snapshot.tree().seed, Level::new(0));
+        let credit = Credit::of_build(1 << 30);
         let late = |id: &u64| Source::priority_of(*id, seed) > u64::MAX / 16 * 15;
         for n in [1, 100, PARALLEL_MEMBERS, PARALLEL_MEMBERS + 1, 50_000] {
             for ids in [(0..n as u64).collect::<Vec<u64>>(), (0..).filter(late).take(n).collect()] {
@@ -444,7 +563,7 @@ mod tests {
                 let own = Share { members: (0..n as Point).collect(), sums };
                 let mut far: Vec<Point> = (0..n as Point).filter(|&point| point % 3 > 0).collect();
                 far.sort_unstable_by_key(|&point| source.priority(point));
-                let (candidates, count) = splitter.candidates(&own, level);
+                let (candidates, count) = splitter.candidates(&own, level, &credit);
                 assert_eq!(count, far.len());
                 far.truncate((count / 16).clamp(*PREFIX.start(), *PREFIX.end()));
                 assert_eq!(candidates, far, "{n}");

@@ -1,15 +1,18 @@
 //! Receiving a backup stream: read through and checked first, then made into versions, each in a commit of its own.
 //!
 //! A received version is the same version: its number, time, message and the lineage of the commit that made it are
-//! those of the sender. What it says of its own writing (commit, bytes) is the receiver's.
+//! those of the sender. What it says of its own writing (commit, bytes) is the receiver's; and so is with whom it shares
+//! segments: only with a neighbour in the receiver's own family, because expiry looks nowhere else. Where the sender has
+//! let versions go that the receiver has, the stream may be relative to another; then its segments are copied.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom};
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::error::{AtError, ReceiveError};
-use crate::format::arrays::{Array, ArrayRoot, ArraySpec, DATA_ARRAYS, Entry};
+use crate::error::{AtError, ReadError, ReceiveError};
+use crate::format::arrays::{self, Array, ArrayRoot, ArraySpec, DATA_ARRAYS};
 use crate::format::header::Header;
 use crate::format::page;
 use crate::format::stream::{
@@ -23,6 +26,7 @@ use crate::options::CancelToken;
 use crate::version::column::{ChangedColumn, WrittenColumn};
 use crate::version::commit::{Draft, NewVersion, commit};
 use crate::version::database::Database;
+use crate::version::family::{Brief, Family};
 use crate::version::pins::Pin;
 use crate::version::table::Table;
 
@@ -105,7 +109,7 @@ impl<R: Read + Seek> Frames<R> {
         let (row, relative) = parts.ok_or_else(|| self.damaged("length of a version"))?;
         row.check(expected).map_err(|what| self.damaged(what))?;
         let relative = u64::from_le_bytes(relative);
-        let placed = row.roots.iter().any(|root| root.entry != Entry::default());
+        let placed = row.roots.iter().any(|root| root.entry != arrays::Entry::default());
         if relative >= expected || placed {
             return Err(self.damaged("a version that refers to what is not in the stream"));
         }
@@ -207,6 +211,20 @@ impl ChangedColumn for Received {
 }
 
 impl Received {
+    /// Takes everything that the stream did not bring out of the base, and shares nothing with it.
+    fn copy_base(&mut self) -> Result<(), ReadError> {
+        let spec = self.table.spec;
+        for segment in 0..spec.segments(self.rows) {
+            if let Entry::Vacant(place) = self.segments.entry(segment) {
+                let bytes = self.table.segment(segment)?;
+                let used = spec.rows_in(segment, self.rows) as usize * spec.row_bytes;
+                place.insert(bytes[..used].to_vec());
+            }
+        }
+        self.table.root = ArrayRoot::default();
+        Ok(())
+    }
+
     fn new(db: &Database, array: Array, base: &[ArrayRoot; DATA_ARRAYS], rows: u64) -> Self {
         let mut table = db.data_table(array, base);
         if table.root.rows > rows {
@@ -276,6 +294,7 @@ pub(crate) fn receive(
     }
     let mut time_ns = rows.last().map_or(0, |row| row.time_ns);
 
+    let mut family = Family::new(&rows.iter().map(Brief::of).collect::<Vec<_>>());
     let mut frames = Frames::new(input)?;
     frames.begin()?;
     let mut gone: Vec<VersionRow> = Vec::new();
@@ -286,7 +305,8 @@ pub(crate) fn receive(
         match kind {
             FRAME_VERSION => {
                 if let Some((row, base, columns)) = pending.take() {
-                    report.segments += commit_version(db, row, base, columns, &mut gone, cancel)?;
+                    report.segments +=
+                        commit_version(db, &mut family, row, base, columns, &mut gone, cancel)?;
                     report.versions += 1;
                     if needed(&row.version) {
                         pins.push(db.version(VersionId(row.version))?.1);
@@ -323,7 +343,8 @@ pub(crate) fn receive(
             }
             FRAME_TAGS => {
                 if let Some((row, base, columns)) = pending.take() {
-                    report.segments += commit_version(db, row, base, columns, &mut gone, cancel)?;
+                    report.segments +=
+                        commit_version(db, &mut family, row, base, columns, &mut gone, cancel)?;
                     report.versions += 1;
                 }
                 set_tags(db, &survey.tags, cancel)?;
@@ -336,14 +357,24 @@ pub(crate) fn receive(
 
 fn commit_version(
     db: &Database,
+    family: &mut Family,
     row: VersionRow,
-    base: u64,
-    columns: Vec<Received>,
+    mut base: u64,
+    mut columns: Vec<Received>,
     gone: &mut Vec<VersionRow>,
     cancel: &CancelToken,
 ) -> Result<u64, ReceiveError> {
     if !columns.iter().all(Received::is_whole) {
         return Err(ReceiveError::Incomplete { version: VersionId(row.version) });
+    }
+    for row in gone.iter() {
+        family.push(row.parent);
+        family.expire(row.version);
+    }
+    family.push(row.parent);
+    if base > 0 && !family.neighbours(row.version).contains(&base) {
+        columns.iter_mut().try_for_each(Received::copy_base)?;
+        base = 0;
     }
     let segments = columns.iter().map(|column| column.segments.len() as u64).sum();
     let columns: Vec<&dyn ChangedColumn> =

@@ -5,7 +5,6 @@
 //! has asked.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,6 +17,7 @@ use crate::maintain::backup;
 use crate::maintain::receive::{self, ReceiveReport};
 use crate::maintain::verify::{Problem, VerifyOptions, verify};
 use crate::new_file::NewFile;
+use crate::opening::open_file;
 use crate::options::OpenOptions;
 use crate::store::Store;
 use crate::version::database::Database;
@@ -82,8 +82,7 @@ impl Store {
         open: OpenOptions,
     ) -> Result<RecoverReport, RecoverError> {
         let path = path.as_ref();
-        let file = File::open(path)
-            .map_err(|source| OpenError::Path { path: path.to_path_buf(), source })?;
+        let file = open_file(path, false)?;
         let storage = FileStorage::new(file, path, open.catch_faults)?;
         let header = recovery::read_header(&storage, false)?;
         let (slots, known) = recovery::intact_slots(&storage, header.lineage)?;

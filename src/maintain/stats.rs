@@ -97,7 +97,8 @@ fn sizes_of(tables: impl Iterator<Item = Table>) -> Result<Sizes, ReadError> {
             if let Visit::Segment(segment) = visit {
                 checksum.update(&(table.spec.array as u64).to_le_bytes());
                 checksum.update(&segment.to_le_bytes());
-                checksum.update(&entry.crc.to_le_bytes());
+                let content = visit.origin(table.spec.array).content_checksum(entry);
+                checksum.update(&content.to_le_bytes());
             }
             true
         };

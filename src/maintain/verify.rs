@@ -17,6 +17,7 @@ use crate::query::{brute, knn};
 use crate::tree::check;
 use crate::tree::columns::Tree;
 use crate::version::database::Database;
+use crate::version::space_check::check_space;
 use crate::version::table::{Table, Visit};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,8 @@ impl VerifyOptions {
         VerifyOptions { scope: Scope::Newest, deep: false }
     }
 
-    /// Every version; a segment that several share is read once.
+    /// Every version, and whether the accounts of space agree with what the versions refer to; a segment that several share
+    /// is read once.
     pub fn all() -> Self {
         VerifyOptions { scope: Scope::All, deep: false }
     }
@@ -141,6 +143,15 @@ pub(crate) fn verify(
             Err(other) => return Err(other),
         }
         verifier.report.versions_checked += 1;
+    }
+    if options.scope == Scope::All && verifier.bad.is_empty() && !open.is_cancelled() {
+        match check_space(db) {
+            Ok(problems) => verifier
+                .report
+                .problems
+                .extend(problems.into_iter().map(|what| Problem { what, versions: Vec::new() })),
+            Err(e) => verifier.problem(e, None)?,
+        }
     }
     let total = verifier.meter.total;
     open.report("verify", total, total);

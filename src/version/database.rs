@@ -5,8 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::column::Column;
 use super::family::{Brief, Family};
-use super::pins::{Pin, Pins};
+use super::past::Past;
+use super::pins::{Patience, Pin, Pins};
 use super::recovery;
+use super::space_check;
+use super::space_ledger::SpaceLedger;
 use super::table::Table;
 use crate::arena::free_space::FreeSpace;
 use crate::arena::lock::{Hold, LockRange};
@@ -16,13 +19,14 @@ use crate::arena::{Access, Arena};
 use crate::error::{
     AtError, CommitError, Corruption, Defect, OpenError, Place, ReadError, StorageError,
 };
-use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS, Geometry};
+use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS, Entry, Geometry};
+use crate::format::checksum::Origin;
 use crate::format::header::Header;
 use crate::format::rows::FreedRow;
 use crate::format::slot::{CommitSlot, Hint};
 use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
-use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, slot_offset};
+use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, PAGE_BYTES, SLOT_RING, slot_offset};
 use crate::ids::VersionId;
 use crate::options::{CreateOptions, Provenance, Verify};
 use crate::retention::Retention;
@@ -59,16 +63,28 @@ impl History {
     }
 }
 
+/// Everything that says how space is used, as of one commit.
+pub(super) struct Accounts {
+    pub(super) slot: CommitSlot,
+    pub(super) history: History,
+    pub(super) map: FreeSpace,
+    pub(super) retired: Vec<FreedRow>,
+    /// The pieces of the store state.
+    pub(super) state: Vec<(Origin, Entry)>,
+}
+
 /// What only the one writer knows.
 pub(super) struct Writer {
     /// Loaded from the free map by the first commit.
-    pub(super) space: Option<FreeSpace>,
-    /// What the newest commit freed: not to be written before the commit after the next.
-    pub(super) freed: Vec<FreedRow>,
+    pub(super) ledger: Option<SpaceLedger>,
     /// All versions, if a rule of retention has made it necessary to know them.
-    pub(super) past: Option<Vec<Brief>>,
+    pub(super) past: Option<Past>,
     /// The newest commit whose slot is on the disk. Later ones share the syncs of a commit to come.
     pub(super) durable: u64,
+    /// Bytes that the later ones have written.
+    pub(super) unsynced_bytes: u64,
+    /// Up to where space is known to be reserved behind the end of the file; 0 if it is not known.
+    pub(super) reserved_end: u64,
     /// A failed sync has left the disk in an unknown state.
     pub(super) poisoned: bool,
     /// The newest commit is known to be durable.
@@ -80,7 +96,8 @@ impl Drop for Database {
     /// Releases the writer's lock by name. Closing the file would do, but for a child process that is just being started
     /// by another thread: until it runs its own program, it holds a copy of the handle.
     fn drop(&mut self) {
-        if self.writer.is_some() {
+        // In a child it is the parent's lock.
+        if self.writer.is_some() && !self.arena.owner().is_elsewhere() {
             // If it fails, the file is closed next.
             let _ = self.arena.storage().lock(LockRange::Writer, Hold::Nothing);
         }
@@ -106,12 +123,17 @@ impl Database {
         slot.file_bytes = DATA_START;
         slot.time_ns = header.created_ns;
         let slot = slot.sealed();
-        storage.allocate(0, DATA_START)?;
+        // The pages have their space from now on; what lies between them stays a hole.
         for copy in 0..2 {
+            storage.allocate(copy * COPY_DISTANCE, PAGE_BYTES as u64)?;
             storage.write_at(&header.encode(), copy * COPY_DISTANCE)?;
+            for commit in 0..SLOT_RING {
+                storage.allocate(slot_offset(commit, copy), PAGE_BYTES as u64)?;
+            }
             storage.write_at(&slot.encode(), slot_offset(0, copy))?;
         }
         storage.write_at(&Hint::new(0, lineage).encode(), HINT_OFFSET)?;
+        storage.set_len(DATA_START)?;
         storage.sync()
     }
 
@@ -120,6 +142,7 @@ impl Database {
         storage: Box<dyn Storage>,
         writer: Option<Provenance>,
         verify: Verify,
+        patience: Patience,
     ) -> Result<Self, OpenError> {
         // Foreign files are told from stores before anything is locked.
         let header = recovery::read_header(&*storage, writer.is_some())?;
@@ -134,7 +157,7 @@ impl Database {
         let arena = Arc::new(Arena::new(storage, header.block_bytes, verify));
         arena.set_limit(newest.slot.file_bytes);
         Ok(Database {
-            pins: Pins::new(arena.clone(), writer.is_none()),
+            pins: Pins::new(arena.clone(), writer.is_none(), patience),
             arena,
             geometry: header.geometry(),
             header,
@@ -142,10 +165,11 @@ impl Database {
             frozen: false,
             writer: writer.map(|provenance| {
                 Mutex::new(Writer {
-                    space: None,
-                    freed: Vec::new(),
+                    ledger: None,
                     past: None,
                     durable: newest.slot.commit,
+                    unsynced_bytes: 0,
+                    reserved_end: 0,
                     poisoned: false,
                     confirmed: newest.confirmed,
                     provenance,
@@ -165,7 +189,7 @@ impl Database {
         let arena = Arc::new(Arena::new(storage, header.block_bytes, Verify::FirstTouch));
         arena.set_limit(slot.file_bytes.min(len));
         Database {
-            pins: Pins::new(arena.clone(), true),
+            pins: Pins::new(arena.clone(), true, Patience::default()),
             arena,
             geometry: header.geometry(),
             header,
@@ -177,7 +201,7 @@ impl Database {
 
     /// The newest commit: for a writer its own last one, for a reader what the file says now.
     pub(crate) fn newest(&self) -> Result<CommitSlot, ReadError> {
-        if self.writer.is_none() && !self.frozen {
+        if self.pins.is_reader() && !self.frozen {
             match recovery::newest_commit(self.arena.storage(), self.header.lineage) {
                 Ok(found) => self.publish(found.slot),
                 Err(e) => {
@@ -190,8 +214,10 @@ impl Database {
         Ok(*self.newest.read().expect("no holder panics"))
     }
 
-    /// An error if bytes of the file are gone: from the map, or from its end.
+    /// An error if this is another process, or if bytes of the file are gone: from the map, or from
+    /// its end.
     pub(crate) fn check_whole(&self) -> Result<(), ReadError> {
+        self.arena.check_process()?;
         self.arena.check_maps()?;
         match self.arena.check_length() {
             // A writer shortens the file when versions expire; the newest commit says what it needs.
@@ -202,8 +228,8 @@ impl Database {
 
     /// That bytes of the file are gone, if they are.
     fn loss(&self) -> Option<ReadError> {
-        let loss =
-            |e: &ReadError| matches!(e, ReadError::Lost { .. } | ReadError::Truncated { .. });
+        use ReadError::{Lost, OtherProcess, Truncated};
+        let loss = |e: &ReadError| matches!(e, Lost { .. } | Truncated { .. } | OtherProcess);
         self.check_whole().err().filter(loss)
     }
 
@@ -302,54 +328,67 @@ impl Database {
         &self,
         read: impl Fn(&CommitSlot) -> Result<R, ReadError>,
     ) -> Result<R, ReadError> {
-        let gate = self.pins.enter()?;
-        let mut slot = self.newest()?;
-        let _gate = gate.filter(|_| !SeededBug::PinOutsideGate.is_planted());
-        loop {
-            match read(&slot) {
-                Err(e) => {
-                    let again = self.newest()?;
-                    if again.commit == slot.commit {
-                        return Err(self.loss().unwrap_or(e));
-                    }
-                    slot = again;
+        self.with_pins(|slot| read(slot).map(Some))
+    }
+
+    /// [`Database::with_newest`] for what pins versions. If one of them is condemned there is no answer yet: outside the gate
+    /// it waits until it is gone, or stays after all.
+    fn with_pins<R>(
+        &self,
+        read: impl Fn(&CommitSlot) -> Result<Option<R>, ReadError>,
+    ) -> Result<R, ReadError> {
+        self.arena.check_process()?;
+        self.pins.retry(|| {
+            let gate = self.pins.enter()?;
+            let mut slot = self.newest()?;
+            let _gate = gate.filter(|_| !SeededBug::PinOutsideGate.is_planted());
+            loop {
+                let found = read(&slot);
+                let again = match &found {
+                    Ok(None) => return Ok(None),
+                    // Inside the gate there is no newer commit, but for threads of the writer's own handle.
+                    Ok(Some(_)) if self.writer.is_none() => return found,
+                    _ => self.newest()?,
+                };
+                if again.commit == slot.commit {
+                    return found.map_err(|e| self.loss().unwrap_or(e));
                 }
-                done => return done,
+                slot = again;
             }
-        }
+        })
     }
 
     /// The row of a version, and a pin that keeps it from expiring; for version 0 the row of the empty store.
     pub(crate) fn version(&self, version: VersionId) -> Result<(VersionRow, Pin), AtError> {
-        self.with_newest(|slot| {
+        self.with_pins(|slot| {
             if version.0 > slot.newest_version {
                 let newest = VersionId(slot.newest_version);
-                return Ok(Err(AtError::NoSuchVersion { asked: version, newest }));
+                return Ok(Some(Err(AtError::NoSuchVersion { asked: version, newest })));
             }
             let row = match version.0 {
                 0 => VersionRow::empty(),
                 number => self.read_versions(slot, number, number)?[0],
             };
             if row.is_expired() {
-                return Ok(Err(AtError::Expired {
+                return Ok(Some(Err(AtError::Expired {
                     version,
                     time: UNIX_EPOCH + Duration::from_nanos(row.expired_ns),
                     rule: Retention::from_fields(row.expired_keep_last, row.expired_keep_for_ns),
                     oldest: VersionId(slot.oldest_version),
-                }));
+                })));
             }
-            Ok(Ok((row, self.pins.pin(version.0)?)))
+            Ok(self.pins.pin(version.0)?.map(|pin| Ok((row, pin))))
         })?
     }
 
     /// The row of the newest version, and a pin.
     pub(crate) fn newest_version(&self) -> Result<(VersionRow, Pin), ReadError> {
-        self.with_newest(|slot| {
+        self.with_pins(|slot| {
             let row = match slot.newest_version {
                 0 => VersionRow::empty(),
                 newest => self.read_versions(slot, newest, newest)?[0],
             };
-            Ok((row, self.pins.pin(row.version)?))
+            Ok(self.pins.pin(row.version)?.map(|pin| (row, pin)))
         })
     }
 
@@ -365,19 +404,52 @@ impl Database {
 
     /// All that is known of versions and tags, with every retained version pinned.
     pub(crate) fn history(&self) -> Result<History, ReadError> {
-        self.with_newest(|slot| {
-            let rows = self.read_versions(slot, 1, slot.newest_version)?;
-            let retained = rows.iter().filter(|row| !row.is_expired());
-            let _pins = retained
-                .map(|row| self.pins.pin(row.version))
-                .collect::<Result<_, StorageError>>()?;
-            Ok(History { rows, tags: self.tags_of(slot)?, _pins })
+        self.with_pins(|slot| self.history_of(slot))
+    }
+
+    fn history_of(&self, slot: &CommitSlot) -> Result<Option<History>, ReadError> {
+        let rows = self.read_versions(slot, 1, slot.newest_version)?;
+        let retained = rows.iter().filter(|row| !row.is_expired());
+        let pins = retained
+            .map(|row| self.pins.pin(row.version))
+            .collect::<Result<Option<_>, StorageError>>()?;
+        let Some(_pins) = pins else { return Ok(None) };
+        Ok(Some(History { rows, tags: self.tags_of(slot)?, _pins }))
+    }
+
+    /// Everything that says how space is used: in the file, or, while commits wait, in memory.
+    pub(super) fn accounts(&self) -> Result<Accounts, ReadError> {
+        let known = self.writer.as_ref().filter(|_| !self.pins.is_reader()).and_then(|writer| {
+            let writer = writer.lock().expect("unpoisoned");
+            writer.ledger.as_ref().map(|ledger| (ledger.map(), ledger.retired()))
+        });
+        self.with_pins(|slot| {
+            let Some(history) = self.history_of(slot)? else { return Ok(None) };
+            let (map, retired) = match &known {
+                Some(known) => known.clone(),
+                None => self.load_space(slot)?,
+            };
+            let state = space_check::state_pieces(self, slot)?;
+            Ok(Some(Accounts { slot: *slot, history, map, retired, state }))
         })
     }
 
     /// The saved rule of retention.
     pub(crate) fn retention(&self) -> Result<Retention, ReadError> {
         self.with_newest(|slot| Ok(Retention::from_fields(slot.keep_last, slot.keep_for_ns)))
+    }
+
+    /// Lets another writer in, while snapshots of this one go on. Where that cannot be, because a
+    /// version of theirs is not on the disk, the lock stays until they are gone.
+    pub(crate) fn end_writing(&self) {
+        let Some(writer) = &self.writer else { return };
+        let writer = writer.lock().expect("unpoisoned");
+        let newest = self.newest.read().expect("no holder panics").commit;
+        let is_durable = !writer.poisoned && writer.durable == newest;
+        if is_durable && self.pins.hand_over().unwrap_or(false) {
+            // If it fails, it is released with the file.
+            let _ = self.arena.storage().lock(LockRange::Writer, Hold::Nothing);
+        }
     }
 
     /// True if every commit is durable, or nothing can be done about it.
@@ -389,10 +461,10 @@ impl Database {
         })
     }
 
-    /// The time that the next commit would bear if it were made now.
-    pub(super) fn next_time_ns(&self, newest: &CommitSlot) -> Result<u64, CommitError> {
+    /// The time of a commit made now.
+    pub(super) fn moment(&self, newest: &CommitSlot) -> Result<Moment, CommitError> {
         let writer = self.writer.as_ref().ok_or(CommitError::ReadOnly)?.lock().expect("unpoisoned");
-        Ok(writer.time_ns(newest.commit + 1, newest.time_ns))
+        Ok(writer.moment(newest.commit.saturating_add(1), newest))
     }
 
     /// All tags, by name, checked.
@@ -441,11 +513,18 @@ impl Database {
 
     /// Bytes of the file that are in use, and bytes that the next commits may reuse.
     pub(crate) fn space(&self) -> Result<(u64, u64), ReadError> {
+        let known = self.writer.as_ref().filter(|_| !self.pins.is_reader()).and_then(|writer| {
+            writer.lock().expect("unpoisoned").ledger.as_ref().map(SpaceLedger::bytes)
+        });
         self.with_newest(|slot| {
-            let (space, freed) = self.load_space(slot)?;
-            let freed: u64 = freed.iter().map(|row| row.bytes).sum();
-            let used = space.used_bytes() - freed;
-            Ok((used, slot.file_bytes - used))
+            let (used, retired) = match known {
+                Some(bytes) => bytes,
+                None => {
+                    let (space, retired) = self.load_space(slot)?;
+                    (space.used_bytes(), retired.iter().map(|row| row.bytes).sum())
+                }
+            };
+            Ok((used - retired, slot.file_bytes.saturating_sub(used - retired)))
         })
     }
 
@@ -508,31 +587,48 @@ pub(super) fn cut_back(storage: &dyn Storage, file_bytes: u64) -> Result<(), Sto
     }
 }
 
-impl Writer {
-    /// Goes on from a commit that has been written.
-    pub(super) fn follow(
-        &mut self,
-        space: FreeSpace,
-        freed: Vec<FreedRow>,
-        gone: &[u64],
-        added: Vec<Brief>,
-    ) {
-        self.space = Some(space);
-        self.freed = freed;
-        if let Some(past) = &mut self.past {
-            gone.iter().for_each(|&version| past[version as usize - 1].expired = true);
-            past.extend(added);
-        }
-    }
+/// Space that is kept reserved behind the end of the file, in blocks: enough for what must work on a full disk, which is to
+/// make waiting versions durable, to let versions expire, and to delete points.
+const RESERVE_BLOCKS: u64 = 96;
 
-    /// Time stamp of the next commit: later than the last one's even if the clock is not.
-    pub(super) fn time_ns(&self, commit: u64, last_ns: u64) -> u64 {
-        time_ns(self.provenance, commit).max(last_ns + 1)
+/// When a commit is made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// What the clock says.
+    pub(super) now_ns: u64,
+    /// What the commit is stamped with: later than the one before, even if the clock is not.
+    pub(super) stamp_ns: u64,
+}
+
+impl Writer {
+    pub(super) fn moment(&self, commit: u64, last: &CommitSlot) -> Moment {
+        let now_ns = time_ns(self.provenance, commit);
+        Moment { now_ns, stamp_ns: now_ns.max(last.time_ns.saturating_add(1)) }
     }
 
     /// Lineage of the next commit.
     pub(super) fn lineage(&self, commit: u64) -> Result<[u8; 16], StorageError> {
         lineage(self.provenance, commit)
+    }
+
+    /// Makes sure that space is reserved behind a file of `file_bytes`. Asks for twice what is needed first, so as to ask
+    /// rarely.
+    pub(super) fn keep_reserve(
+        &mut self,
+        db: &Database,
+        file_bytes: u64,
+    ) -> Result<(), StorageError> {
+        let reserve = RESERVE_BLOCKS * u64::from(db.header.block_bytes);
+        if self.reserved_end >= file_bytes + reserve {
+            return Ok(());
+        }
+        let storage = db.arena.storage();
+        let enough = match storage.reserve(file_bytes, 2 * reserve) {
+            Ok(()) => 2 * reserve,
+            Err(_) => storage.reserve(file_bytes, reserve).map(|()| reserve)?,
+        };
+        self.reserved_end = file_bytes + enough;
+        Ok(())
     }
 }
 

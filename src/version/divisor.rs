@@ -37,6 +37,31 @@ impl Divisor {
 mod tests {
     use super::*;
 
+    /// Exhaustive. The quotient is never too small, because the reciprocal is not. What it is too large by grows with the
+    /// row, and the room for that is least in the last row of a segment: so for each number of rows there is, the last row
+    /// of the last whole segment and the very last row decide for all.
+    #[test]
+    fn every_divisor_divides_every_row() {
+        for per_segment in 1..=MOST_PER_SEGMENT {
+            let divisor = Divisor::new(per_segment);
+            let last = (MOST_ROWS + 1) / per_segment * per_segment - 1;
+            for row in [last, MOST_ROWS, 0, per_segment - 1, per_segment] {
+                let expected = (row / per_segment, row % per_segment);
+                assert_eq!(divisor.divide(row), expected, "{row} by {per_segment}");
+            }
+        }
+    }
+
+    #[test]
+    fn small_divisors_divide_small_rows() {
+        for per_segment in 1..=300 {
+            let divisor = Divisor::new(per_segment);
+            for row in 0..5_000 {
+                assert_eq!(divisor.divide(row), (row / per_segment, row % per_segment));
+            }
+        }
+    }
+
     #[test]
     fn multiplying_divides() {
         let sizes = [1, 2, 3, 5, 7, 85, 102, 170, 341, 1023, 65_535, 99_999, MOST_PER_SEGMENT];

@@ -9,16 +9,18 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::column::{ChangedColumn, EarlyColumn, Written};
-use super::commit::writable_space;
+use super::commit_plan::writable_space;
 use super::database::{Database, cut_back};
 use crate::arena::free_space::FreeSpace;
 use crate::arena::{Arena, Piece};
 use crate::error::{CommitError, StorageError};
-use crate::format::checksum::crc32_padded;
+use crate::format::checksum::Origin;
 
 /// The space that a transaction has taken so far.
 pub(crate) struct Early {
     arena: Arc<Arena>,
+    /// Number of the commit that the transaction will be.
+    commit: u64,
     /// As of the newest commit, less what was written since.
     space: FreeSpace,
     /// Length of the file before.
@@ -31,10 +33,18 @@ pub(crate) struct Early {
 impl Early {
     /// Nothing written yet. Until the transaction ends there must be no other commit.
     pub(crate) fn new(db: &Database) -> Result<Self, CommitError> {
-        let space = writable_space(db)?;
+        let (commit, space) = writable_space(db)?;
         let old_len = db.arena.storage().len()?;
         let arena = db.arena.clone();
-        Ok(Early { arena, space, old_len, bytes_written: 0, reserved: old_len, kept: false })
+        Ok(Early {
+            arena,
+            commit,
+            space,
+            old_len,
+            bytes_written: 0,
+            reserved: old_len,
+            kept: false,
+        })
     }
 
     /// Writes the changed segments of `columns` that are full, and drops them from memory. An error leaves memory as it
@@ -70,7 +80,8 @@ impl Early {
                 stored,
             }));
             let written = |(&(segment, address), piece): (&(u64, u64), &Piece<'_>)| {
-                let crc = crc32_padded(piece.bytes, stored);
+                let origin = Origin::segment(spec.array, segment);
+                let crc = origin.checksum(self.commit, piece.bytes, stored);
                 (segment, Written { address, crc, bytes: stored as u32 })
             };
             settled.push(places.par_iter().zip(&pieces[first..]).map(written).collect());
@@ -103,10 +114,24 @@ impl Early {
         Ok(())
     }
 
-    /// For the commit: the space as it is now, the length of the file before and now, and the bytes written since.
-    pub(super) fn hand_over(&mut self) -> (FreeSpace, u64, u64, u64) {
-        let space = std::mem::replace(&mut self.space, FreeSpace::new(4096, Vec::new(), 0));
-        (space, self.old_len, self.reserved, self.bytes_written)
+    /// Number of the commit that was announced when the first segment was written.
+    pub(super) fn commit(&self) -> u64 {
+        self.commit
+    }
+
+    /// The map of space as it is now.
+    pub(super) fn map(&self) -> FreeSpace {
+        self.space.clone()
+    }
+
+    /// Length that the file must have.
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// Bytes written so far.
+    pub(super) fn bytes_written(&self) -> u64 {
+        self.bytes_written
     }
 
     /// The file keeps its length.

@@ -1,15 +1,19 @@
 //! Expiry: choosing versions that a rule does not keep, finding what only they refer to, and giving the space back.
 //!
-//! Invariants. What a version frees is found in no retained version ([`Family`] says why its neighbours are enough). It
-//! goes the way of all freed space: listed by the commit that expires, marked free by the next, written by the one after
-//! that at the earliest. Holes are punched and the end is cut only when that next commit is durable.
+//! Invariants. What a version frees is found in no retained version ([`super::family::Family`] says why its neighbours are
+//! enough). It goes the way of all retired space, see [`super::space_ledger`]. Holes are punched and the end is cut only
+//! when the commit that makes it reusable is durable. Readers are kept out of the versions that go, and of nothing else.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::column::Column;
 use super::commit::{Draft, commit};
-use super::database::{Database, cut_back};
+use super::database::{Database, Moment, cut_back};
 use super::family::{Brief, Family};
+use super::past::{Doomed, Past};
+use super::pins::Condemned;
+use super::space_ledger::coalesce;
 use super::table::Table;
 use crate::error::{CommitError, ReadError};
 use crate::format::DATA_START;
@@ -18,11 +22,18 @@ use crate::format::rows::FreedRow;
 use crate::format::slot::CommitSlot;
 use crate::format::version_row::VersionRow;
 use crate::options::CancelToken;
-use crate::retention::Retention;
-use crate::seeded_bug::SeededBug;
+use crate::retention::{ClockLeap, Retention};
 
 /// What part of the free space goes back to the file system.
 const GIVEN_BACK: f64 = 0.95;
+
+/// What a commit is to let go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ExpireRequest {
+    pub(crate) rule: Retention,
+    /// At most so many versions, the oldest first.
+    pub(crate) at_most: usize,
+}
 
 /// Versions that are about to expire, and what that frees.
 #[derive(Default)]
@@ -33,11 +44,30 @@ pub(crate) struct Expiry {
     pub(crate) freed: Vec<FreedRow>,
     /// Versions that would expire if nobody had them open.
     pub(crate) pinned: Vec<u64>,
+    /// A step of the clock that was not believed, from and to, and keeps versions.
+    leap: Option<(u64, u64)>,
+    /// Versions that the rule does not keep and that a later commit will let go.
+    pub(crate) left: usize,
+    /// Keeps readers out until it is done.
+    pub(super) condemned: Option<Condemned>,
 }
 
 impl Expiry {
     pub(crate) fn bytes(&self) -> u64 {
         self.freed.iter().map(|row| row.bytes).sum()
+    }
+
+    /// A step of the clock that keeps versions.
+    pub(crate) fn leap(&self) -> Option<ClockLeap> {
+        let time = |ns| UNIX_EPOCH + Duration::from_nanos(ns);
+        self.leap.map(|(from, to)| ClockLeap { from: time(from), to: time(to) })
+    }
+
+    /// Adds what a later commit let go.
+    fn extend(&mut self, later: Expiry) {
+        self.rows.extend(later.rows);
+        self.freed.extend(later.freed);
+        (self.pinned, self.leap, self.left) = (later.pinned, later.leap, later.left);
     }
 }
 
@@ -63,7 +93,7 @@ impl Database {
     }
 
     /// What must be known of all versions to find who shares with whom.
-    pub(crate) fn past(&self, slot: &CommitSlot) -> Result<Vec<Brief>, ReadError> {
+    pub(super) fn past(&self, slot: &CommitSlot) -> Result<Vec<Brief>, ReadError> {
         let rows = self.rows(slot)?;
         (1..=slot.newest_version).map(|version| Ok(Brief::of(&rows.get(version)?))).collect()
     }
@@ -116,74 +146,54 @@ impl Database {
     }
 }
 
-/// Chooses the versions that `rule` does not keep, and finds what they free. The gate is closed. `added`: a version is
-/// about to be made from version `spared`, which therefore stays this time: what the new one shares with it is not yet
-/// written down.
+/// Chooses the versions that a rule does not keep, keeps readers out of them, and finds what they free. Costs in
+/// proportion to what expires. `added`: a version is about to be made from version
+/// `spared`, which therefore stays this time: what the new one shares with it is not yet written down.
 pub(super) fn plan(
     db: &Database,
     slot: &CommitSlot,
-    past: &[Brief],
-    rule: Retention,
-    time_ns: u64,
+    past: &mut Past,
+    request: ExpireRequest,
+    moment: Moment,
     added: Option<u64>,
 ) -> Result<Expiry, CommitError> {
-    let mut expiry = Expiry::default();
     let tagged: BTreeSet<u64> = db.tags_of(slot)?.iter().map(|tag| tag.version).collect();
-    let retained = past.iter().enumerate().rev().map(|(i, brief)| (i as u64 + 1, brief));
-    let mut doomed: Vec<u64> = retained
-        .filter(|(_, brief)| !brief.expired)
-        .zip(added.is_some() as u64..)
-        .filter(|((version, brief), rank)| {
-            let newest = *rank == 0 || *version == slot.newest_version;
-            let age_ns = time_ns.saturating_sub(brief.time_ns);
-            let kept = newest || added == Some(*version) || tagged.contains(version);
-            !kept && !rule.keeps(*rank, age_ns)
-        })
-        .map(|((version, _), _)| version)
-        .collect();
-    doomed.reverse();
-    if doomed.is_empty() {
+    let spared = |version| {
+        version == slot.newest_version || added == Some(version) || tagged.contains(&version)
+    };
+    let rule = request.rule;
+    let Doomed { versions, leap } =
+        past.doomed(rule, moment.now_ns, added.is_some().into(), spared);
+    let mut expiry = Expiry { leap, ..Expiry::default() };
+    if versions.is_empty() {
         return Ok(expiry);
     }
-    expiry.pinned = db.pins.pinned(&doomed)?;
-    doomed.retain(|version| expiry.pinned.binary_search(version).is_err());
+    let mut condemned = db.pins.condemn(&versions)?;
+    expiry.pinned = std::mem::take(&mut condemned.pinned);
+    expiry.left = condemned.versions.len().saturating_sub(request.at_most);
+    let doomed = &condemned.versions[..condemned.versions.len() - expiry.left];
 
     let rows = db.rows(slot)?;
-    let mut family = Family::new(past);
     let (keep_last, keep_for_ns) = rule.to_fields();
-    for &version in &doomed {
+    for &version in doomed {
         let roots = |version| Ok(rows.get(version)?.roots);
-        db.unshared(roots, &mut family, version, |range| expiry.freed.push(range))?;
-        family.expire(version);
+        db.unshared(roots, past.family(), version, |range| expiry.freed.push(range))?;
+        past.expire(version);
         let row = rows.get(version)?;
-        expiry.rows.push(row.expired(time_ns, keep_last, keep_for_ns));
+        expiry.rows.push(row.expired(moment.stamp_ns, keep_last, keep_for_ns));
     }
     coalesce(&mut expiry.freed)?;
+    expiry.condemned = Some(condemned);
     Ok(expiry)
-}
-
-/// Sorts ranges and joins those that touch. Two that overlap are damage: something would be freed twice.
-fn coalesce(ranges: &mut Vec<FreedRow>) -> Result<(), ReadError> {
-    ranges.sort_unstable_by_key(|range| range.address);
-    let mut joined: Vec<FreedRow> = Vec::with_capacity(ranges.len());
-    for range in ranges.drain(..) {
-        match joined.last_mut() {
-            Some(last) if last.address + last.bytes > range.address => {
-                return Err(ReadError::row("versions", 0, "two versions own the same block"));
-            }
-            Some(last) if last.address + last.bytes == range.address => last.bytes += range.bytes,
-            _ => joined.push(range),
-        }
-    }
-    *ranges = joined;
-    Ok(())
 }
 
 /// Applies a rule, saves it for the commits to come if `save`, and gives space back to the file system. Returns what
 /// expired, and the length of the file before.
 ///
-/// Crash outcomes: before the first commit is visible, as before; then all of it expired; space that was not given back
-/// is free in the file, and given back by the next call.
+/// On a full disk the versions go in portions, each of which makes room for the next.
+///
+/// Crash outcomes: before a commit is visible, as before; then its versions are expired; space that was not given back is
+/// free in the file, and given back by the next call.
 pub(crate) fn expire(
     db: &Database,
     rule: Retention,
@@ -193,44 +203,38 @@ pub(crate) fn expire(
     if !db.is_settled() {
         commit(db, Draft::nothing(cancel))?;
     }
-    let early = SeededBug::PinsBeforeGate.is_planted().then(|| preview_inside(db, rule));
-    let gate = db.pins.close()?;
     let before = db.newest()?.file_bytes;
-    let expiry = early.unwrap_or_else(|| preview_inside(db, rule))?;
-    let pinned = expiry.pinned.clone();
-    let done = Expiry { rows: expiry.rows.clone(), freed: expiry.freed.clone(), pinned };
-    if SeededBug::PunchBeforeCommit.is_planted() {
-        for row in &expiry.freed {
-            db.arena.storage().punch(row.address, row.bytes)?;
+    let mut all = Expiry::default();
+    let mut at_most = usize::MAX;
+    loop {
+        let request = ExpireRequest { rule, at_most };
+        let saved = save.then_some(rule);
+        let draft = Draft { expire: Some(request), saved, ..Draft::nothing(cancel) };
+        match commit(db, draft) {
+            Ok(done) => all.extend(done.expiry),
+            Err(CommitError::DiskFull { .. }) if at_most > 1 => {
+                at_most = at_most.min(db.newest()?.newest_version as usize) / 2;
+                at_most = at_most.max(1);
+                continue;
+            }
+            Err(e) => return Err(e),
+        }
+        // From here on the versions are gone, whoever asks to stop. This commit makes reusable what the one before it
+        // retired, and makes sure that it is durable.
+        let patient = CancelToken::default();
+        commit(db, Draft::nothing(&patient))?;
+        give_back(db)?;
+        if all.left == 0 {
+            return Ok((all, before));
         }
     }
-    if !expiry.rows.is_empty() || save {
-        let draft = Draft {
-            expiry: Some(expiry),
-            saved: save.then_some(rule),
-            gate: Some(&gate),
-            ..Draft::nothing(cancel)
-        };
-        commit(db, draft)?;
-    }
-    // From here on the versions are gone, whoever asks to stop. This commit marks free what the one before it freed, and
-    // makes sure that it is durable.
-    let patient = CancelToken::default();
-    commit(db, Draft { gate: Some(&gate), ..Draft::nothing(&patient) })?;
-    give_back(db)?;
-    Ok((done, before))
 }
 
 /// What [`expire`] would do.
 pub(crate) fn preview(db: &Database, rule: Retention) -> Result<Expiry, CommitError> {
-    let _gate = db.pins.close()?;
-    preview_inside(db, rule)
-}
-
-fn preview_inside(db: &Database, rule: Retention) -> Result<Expiry, CommitError> {
     let slot = db.newest()?;
-    let time_ns = db.next_time_ns(&slot)?;
-    plan(db, &slot, &db.past(&slot)?, rule, time_ns, None)
+    let request = ExpireRequest { rule, at_most: usize::MAX };
+    plan(db, &slot, &mut Past::new(db.past(&slot)?), request, db.moment(&slot)?, None)
 }
 
 /// Punches the free blocks of the newest commit, which is durable, and cuts off the file's end.

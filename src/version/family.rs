@@ -57,6 +57,22 @@ impl Family {
         family
     }
 
+    /// Adds the next version, a child of `parent`.
+    pub(crate) fn push(&mut self, parent: u64) {
+        self.parents.push(parent);
+        let version = self.parents.len() as u64;
+        self.expired.push(false);
+        self.region.push(version);
+        if parent == 0 {
+            return;
+        }
+        self.children.entry(parent).or_default().push(version);
+        if self.is_expired(parent) {
+            let region = self.region_of(parent);
+            self.borders.get_mut(&region).expect("a region has a border").insert(version);
+        }
+    }
+
     fn is_expired(&self, version: u64) -> bool {
         self.expired[version as usize - 1]
     }
@@ -157,7 +173,7 @@ mod tests {
             let mut family = Family::new(&past);
             loop {
                 let retained: Vec<u64> =
-                    (1..=count).filter(|&v| !past[v as usize - 1].expired).collect();
+                    (1..=past.len() as u64).filter(|&v| !past[v as usize - 1].expired).collect();
                 for &version in &retained {
                     assert_eq!(family.neighbours(version), by_walking(&past, version));
                 }
@@ -167,6 +183,14 @@ mod tests {
                 let gone = retained[random(retained.len() as u64) as usize];
                 family.expire(gone);
                 past[gone as usize - 1].expired = true;
+                if random(2) == 0 {
+                    let parent = random(past.len() as u64 + 1);
+                    family.push(parent);
+                    past.push(Brief { parent, time_ns: 0, expired: false });
+                    if past.len() > 60 {
+                        break;
+                    }
+                }
             }
         }
     }

@@ -6,14 +6,18 @@
 
 pub(crate) mod column;
 pub(crate) mod commit;
+mod commit_plan;
 mod confirm;
 pub(crate) mod database;
 mod divisor;
 pub(crate) mod early;
 pub(crate) mod expire;
 pub(crate) mod family;
+pub(crate) mod past;
 pub(crate) mod pins;
 mod placement;
 pub(crate) mod recovery;
+pub(crate) mod space_check;
+mod space_ledger;
 mod state_plan;
 pub(crate) mod table;

@@ -11,7 +11,7 @@ use crate::arena::Piece;
 use crate::arena::free_space::FreeSpace;
 use crate::error::{CommitError, ReadError};
 use crate::format::arrays::{ArrayRoot, Class, Entry};
-use crate::format::checksum::crc32_padded;
+use crate::format::checksum::Origin;
 
 /// A column with a place for everything of it that a commit writes.
 pub(super) struct Placement<C> {
@@ -82,10 +82,15 @@ impl<C: WrittenColumn> Placement<C> {
                 Piece { address, bytes: column.bytes(segment), stored }
             })
             .collect();
+        let numbers: Vec<u64> = segments.keys().copied().collect();
         let checksums: Vec<u32> = pieces
             .par_iter()
+            .zip(&numbers)
             .with_min_len(16)
-            .map(|piece| crc32_padded(piece.bytes, piece.stored))
+            .map(|(piece, &segment)| {
+                let origin = Origin::segment(spec.array, segment);
+                origin.checksum(commit, piece.bytes, piece.stored)
+            })
             .collect();
         let early = column.written().into_iter().flatten().map(|(&segment, place)| {
             let Written { address, crc, bytes } = *place;

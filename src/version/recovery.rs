@@ -25,7 +25,13 @@ fn read_page(storage: &dyn Storage, offset: u64) -> Result<[u8; PAGE_BYTES], Ope
 pub(crate) fn read_header(storage: &dyn Storage, writing: bool) -> Result<Header, OpenError> {
     let len = storage.len()?;
     if len < DATA_START {
-        // Too short for a store; foreign unless it begins like one.
+        // Too short for a store of this format; foreign unless it begins like one.
+        if len >= PAGE_BYTES as u64
+            && let Err(HeaderDefect::Old { format_version }) =
+                Header::decode(&read_page(storage, 0)?, writing)
+        {
+            return Err(OpenError::OldFormat { format_version });
+        }
         let mut magic = [0; 8];
         if len >= 8 {
             storage.read_at(&mut magic, 0)?;
@@ -48,7 +54,7 @@ pub(crate) fn read_header(storage: &dyn Storage, writing: bool) -> Result<Header
     }
     // Neither copy will do. What a copy that is at least ours says matters most.
     let rank = |defect: &HeaderDefect| match defect {
-        HeaderDefect::Unknown { .. } => 0,
+        HeaderDefect::Unknown { .. } | HeaderDefect::Old { .. } => 0,
         HeaderDefect::Damaged(_) => 1,
         HeaderDefect::Foreign => 2,
     };
@@ -56,6 +62,7 @@ pub(crate) fn read_header(storage: &dyn Storage, writing: bool) -> Result<Header
         defects.into_iter().min_by_key(|(_, defect)| rank(defect)).expect("there are two copies");
     Err(match defect {
         HeaderDefect::Foreign => OpenError::NotTreering,
+        HeaderDefect::Old { format_version } => OpenError::OldFormat { format_version },
         HeaderDefect::Unknown { mask, read_only_would_do } => {
             OpenError::UnknownFeatures { mask, read_only_would_do }
         }

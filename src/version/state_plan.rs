@@ -1,7 +1,4 @@
-//! Planning the store state that a commit writes: version rows, tags, the free map, and the list of freed space.
-//!
-//! Each of them occupies space that the free map describes, and takes out of use what it replaces, which the list
-//! describes. So planning goes round until nothing new is touched; every round only adds.
+//! Planning the store state that a commit writes: version rows, tags, the free map, and the list of what it retires.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +7,7 @@ use zerocopy::IntoBytes;
 use super::column::{Column, Record, WrittenColumn};
 use super::database::Database;
 use super::placement::Placement;
+use super::space_ledger::{Retired, coalesce};
 use super::table::{Table, TableUpdate};
 use crate::arena::Access;
 use crate::arena::free_space::FreeSpace;
@@ -26,21 +24,33 @@ use crate::seeded_bug::SeededBug;
 pub(super) struct StateChange {
     /// Rows of versions that expire, as they will be.
     pub(super) expired: Vec<VersionRow>,
-    /// What only those refer to, and what commits that are not durable yet took out of use.
-    pub(super) freed: Vec<FreedRow>,
     /// Rows of versions that are added. The last one is set when everything that it records is known.
     pub(super) added: Vec<VersionRow>,
     /// All tags from now on, if they change.
     pub(super) tags: Option<Vec<TagRow>>,
+    /// Retired already: what only expired versions refer to, and what is held.
+    pub(super) retired: Vec<FreedRow>,
+    /// What the commit makes reusable: it is cleared in the new map, but nothing of this commit is put there.
+    pub(super) released: Vec<FreedRow>,
+    /// The commit waits, and so do the accounts: the free map and the list are not written.
+    pub(super) waits: bool,
 }
 
 /// The store state of the next commit.
 pub(super) struct StatePlan {
-    pub(super) versions: Placement<Column<VersionRow>>,
-    pub(super) map: Placement<Words<u64>>,
-    pub(super) freed: Placement<Words<FreedRow>>,
+    versions: Placement<Column<VersionRow>>,
     /// `None`: as they were.
-    pub(super) tags: Option<Placement<Words<TagRow>>>,
+    tags: Option<Placement<Words<TagRow>>>,
+    /// `None` if the commit waits.
+    accounts: Option<Accounts>,
+    /// Pieces of the old state that the new one replaces, those of the accounts not included.
+    replaced: Vec<Entry>,
+}
+
+/// The free map and the list of what the commit retires.
+struct Accounts {
+    map: Placement<Words<u64>>,
+    freed: Placement<Words<FreedRow>>,
 }
 
 /// An array that the commit computes as a whole.
@@ -126,20 +136,17 @@ fn freed_row(entry: Entry) -> FreedRow {
 }
 
 impl StatePlan {
-    /// Plans the state that follows `old`. `released` is what `old` itself took out of use: it becomes free in the new
-    /// map, but nothing of this commit is put there.
+    /// Plans the state that follows `old`, with `space` as the data has left it.
     pub(super) fn new(
         db: &Database,
         old: &CommitSlot,
         space: &mut FreeSpace,
-        released: &[FreedRow],
         change: StateChange,
     ) -> Result<Self, ReadError> {
-        let mut out_of_use = change.freed;
-        if !out_of_use.iter().all(|row| space.is_range_used(row.address, row.bytes)) {
+        if !change.retired.iter().all(|row| space.is_range_used(row.address, row.bytes)) {
             return Err(ReadError::row("free_map", 0, "a version refers to a free block"));
         }
-
+        let mut replaced = Vec::new();
         let Table { arena, spec, root, access } = db.state_table(old, Array::Versions);
         let mut column: Column<VersionRow> = Column::new(arena, spec, root, access)?;
         for row in &change.expired {
@@ -147,37 +154,103 @@ impl StatePlan {
         }
         column.push(&change.added)?;
         let changed = column.changed_segments();
-        let versions =
-            Placement::new(column, changed, space, |entry| out_of_use.push(freed_row(entry)))?;
-
-        // The list of freed space is written anew by each commit; the old one goes out of use as a whole. So do tags, if
-        // one of them changes: there are few.
-        let mut renewed = vec![Array::Freed];
-        renewed.extend(change.tags.is_some().then_some(Array::Tags));
-        for array in renewed {
-            let mut problem = None;
-            db.state_table(old, array).walk(
-                &mut |entry, _| {
-                    out_of_use.push(freed_row(*entry));
-                    true
-                },
-                &mut |e| problem = Some(e),
-            );
-            if let Some(e) = problem {
-                return Err(e);
-            }
-        }
+        let versions = Placement::new(column, changed, space, |entry| replaced.push(entry))?;
         let tags = match change.tags {
             None => None,
             Some(words) => {
+                // Written anew as a whole: there are few.
+                replaced.extend(pieces(&db.state_table(old, Array::Tags))?);
                 let table = empty_table(db, Array::Tags);
                 let segments = (0..table.spec.segments(words.len() as u64)).collect();
                 Some(Placement::new(Words { table, words }, segments, space, |_| {})?)
             }
         };
+        let accounts = if change.waits {
+            change.released.iter().for_each(|row| space.free(row.address, row.bytes));
+            None
+        } else {
+            let old_list = pieces(&db.state_table(old, Array::Freed))?;
+            let own = replaced.iter().chain(&old_list).map(|&entry| freed_row(entry));
+            let retired = change.retired.iter().copied().chain(own).collect();
+            Some(Accounts::new(db, old, space, retired, &change.released)?)
+        };
+        Ok(StatePlan { versions, tags, accounts, replaced })
+    }
 
+    /// Bytes that writing the state will write.
+    pub(super) fn planned_bytes(&self) -> u64 {
+        let accounts =
+            self.accounts.as_ref().map(|a| a.map.planned_bytes() + a.freed.planned_bytes());
+        self.versions.planned_bytes()
+            + accounts.unwrap_or(0)
+            + self.tags.as_ref().map_or(0, Placement::planned_bytes)
+    }
+
+    /// Writes it, and returns the roots for the slot. `old` is the commit before.
+    pub(super) fn write(
+        &self,
+        db: &Database,
+        old: &CommitSlot,
+        commit: u64,
+    ) -> Result<[ArrayRoot; STATE_ARRAYS], CommitError> {
+        let mut roots = old.roots;
+        let mut set = |array: Array, root| roots[array as usize - DATA_ARRAYS] = root;
+        set(Array::Versions, self.versions.write(db, commit)?);
+        if let Some(accounts) = &self.accounts {
+            set(Array::FreeMap, accounts.map.write(db, commit)?);
+            set(Array::Freed, accounts.freed.write(db, commit)?);
+        }
+        if let Some(tags) = &self.tags {
+            set(Array::Tags, tags.write(db, commit)?);
+        }
+        Ok(roots)
+    }
+
+    /// Puts the finished version row in the place kept for it.
+    pub(super) fn set_version(&mut self, row: &VersionRow) -> Result<(), ReadError> {
+        let versions = &mut self.versions.column;
+        let last = versions.len() - 1;
+        versions.edit(last)?[0] = *row;
+        Ok(())
+    }
+
+    /// What the commit retires.
+    pub(super) fn retired(&self) -> Retired<'_> {
+        match &self.accounts {
+            Some(accounts) => {
+                let rows = accounts.freed.column.words.iter().copied();
+                Retired::Listed(rows.filter(|row| row.bytes > 0).collect())
+            }
+            None => Retired::Waiting(&self.replaced),
+        }
+    }
+}
+
+/// Every segment and table node of an array.
+fn pieces(table: &Table) -> Result<Vec<Entry>, ReadError> {
+    let (mut found, mut problem) = (Vec::new(), None);
+    table.walk(
+        &mut |entry, _| {
+            found.push(*entry);
+            true
+        },
+        &mut |e| problem = Some(e),
+    );
+    problem.map_or(Ok(found), Err)
+}
+
+impl Accounts {
+    /// Plans the accounts. They occupy space that the map describes, and replace pieces that the list describes; so
+    /// planning goes round until nothing new is touched. Every round only adds.
+    fn new(
+        db: &Database,
+        old: &CommitSlot,
+        space: &mut FreeSpace,
+        retired: Vec<FreedRow>,
+        released: &[FreedRow],
+    ) -> Result<Self, ReadError> {
         if SeededBug::ReuseAtOnce.is_planted() {
-            out_of_use.iter().for_each(|row| space.free(row.address, row.bytes));
+            retired.iter().for_each(|row| space.free(row.address, row.bytes));
         }
         let map_table = db.state_table(old, Array::FreeMap);
         let map_segment = map_table.spec.rows_per_segment;
@@ -198,7 +271,7 @@ impl StatePlan {
             let map_rows = (space.words().len() as u64).next_multiple_of(map_segment);
             let map_rows = map_rows.max(map_table.root.rows);
             touched.extend(map_table.segments()..map_table.spec.segments(map_rows));
-            let mut freed = out_of_use.clone();
+            let mut freed = retired.clone();
             let (map_places, map_update) = map_reserved.place(
                 &map_table,
                 map_rows,
@@ -206,6 +279,7 @@ impl StatePlan {
                 space,
                 |entry| freed.push(freed_row(entry)),
             )?;
+            coalesce(&mut freed)?;
             freed_rows = freed_rows.max((freed.len() as u64).next_multiple_of(freed_segment));
             let freed_segments = 0..freed_table.spec.segments(freed_rows);
             let (freed_places, freed_update) =
@@ -217,66 +291,17 @@ impl StatePlan {
                 continue;
             }
             // Nothing new was touched: the plan describes itself.
-            for row in released {
-                space.free(row.address, row.bytes);
-            }
+            released.iter().for_each(|row| space.free(row.address, row.bytes));
             space.take_changes();
             freed.resize(freed_rows as usize, FreedRow::default());
             let mut words = space.words().to_vec();
             words.resize(map_rows as usize, 0);
-            return Ok(StatePlan {
-                versions,
-                tags,
-                map: Placement {
-                    column: Words { table: map_table, words },
-                    segments: map_places,
-                    update: map_update,
-                },
-                freed: Placement {
-                    column: Words { table: freed_table, words: freed },
-                    segments: freed_places,
-                    update: freed_update,
-                },
+            let map = Words { table: map_table, words };
+            let list = Words { table: freed_table, words: freed };
+            return Ok(Accounts {
+                map: Placement { column: map, segments: map_places, update: map_update },
+                freed: Placement { column: list, segments: freed_places, update: freed_update },
             });
         }
-    }
-
-    /// Bytes that writing the state will write.
-    pub(super) fn planned_bytes(&self) -> u64 {
-        self.versions.planned_bytes()
-            + self.map.planned_bytes()
-            + self.freed.planned_bytes()
-            + self.tags.as_ref().map_or(0, Placement::planned_bytes)
-    }
-
-    /// Writes it, and returns the roots for the slot. `old` is the commit before.
-    pub(super) fn write(
-        &self,
-        db: &Database,
-        old: &CommitSlot,
-        commit: u64,
-    ) -> Result<[ArrayRoot; STATE_ARRAYS], CommitError> {
-        Ok([
-            self.versions.write(db, commit)?,
-            self.map.write(db, commit)?,
-            self.freed.write(db, commit)?,
-            match &self.tags {
-                Some(tags) => tags.write(db, commit)?,
-                None => old.roots[Array::Tags as usize - DATA_ARRAYS],
-            },
-        ])
-    }
-
-    /// Puts the finished version row in the place kept for it.
-    pub(super) fn set_version(&mut self, row: &VersionRow) -> Result<(), ReadError> {
-        let versions = &mut self.versions.column;
-        let last = versions.len() - 1;
-        versions.edit(last)?[0] = *row;
-        Ok(())
-    }
-
-    /// What the commit takes out of use.
-    pub(super) fn freed_ranges(&self) -> Vec<FreedRow> {
-        self.freed.column.words.iter().copied().filter(|row| row.bytes > 0).collect()
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use crate::arena::mapping::Bytes;
 use crate::arena::{Access, Arena};
 use crate::error::{Defect, Place, ReadError};
-use crate::format::arrays::{ArrayRoot, ArraySpec, Entry};
-use crate::format::checksum::crc32;
+use crate::format::arrays::{Array, ArrayRoot, ArraySpec, Entry};
+use crate::format::checksum::Origin;
 use crate::format::table_node::{self, fanout, height};
 
 /// The table of one array in one version.
@@ -25,8 +25,8 @@ pub(crate) struct Table {
 /// What a walk over a table meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Visit {
-    /// A table node.
-    Node,
+    /// A table node: its level, from 1 up, and its position among the nodes of that level.
+    Node(u8, u64),
     /// Segment number.
     Segment(u64),
 }
@@ -35,6 +35,14 @@ impl Visit {
     /// Segments visited count as such in reports.
     pub(crate) fn is_segment(self) -> bool {
         matches!(self, Visit::Segment(_))
+    }
+
+    /// What was met, in the table of `array`.
+    pub(crate) fn origin(self, array: Array) -> Origin {
+        match self {
+            Visit::Node(level, index) => Origin { array, level, index },
+            Visit::Segment(segment) => Origin::segment(array, segment),
+        }
     }
 }
 
@@ -84,11 +92,11 @@ impl Table {
             ));
         };
         self.check_length(segment, &entry)?;
-        self.arena.fetch(&entry, self.access, || self.segment_place(segment, &entry))
+        self.arena.fetch(&entry, Origin::segment(self.spec.array, segment), self.access)
     }
 
     fn segment_place(&self, segment: u64, entry: &Entry) -> Place {
-        Place::Segment { array: self.spec.array.name(), segment, address: entry.address }
+        Origin::segment(self.spec.array, segment).place(entry)
     }
 
     /// A segment's length follows from the rows it holds.
@@ -104,14 +112,15 @@ impl Table {
     }
 
     fn node(&self, entry: &Entry, level: u8, index: u64) -> Result<Vec<Entry>, ReadError> {
-        let place = || Place::TableNode { array: self.spec.array.name(), address: entry.address };
+        let origin = Origin { array: self.spec.array, level, index };
+        let place = || origin.place(entry);
         if entry.bytes as usize != self.spec.block_bytes {
             return Err(ReadError::corrupt(
                 place(),
                 Defect::Invalid("length of a table node is not one block"),
             ));
         }
-        let bytes = self.arena.fetch(entry, self.access, place)?;
+        let bytes = self.arena.fetch(entry, origin, self.access)?;
         table_node::decode(&bytes, self.spec.array, level, index)
             .map_err(|what| ReadError::corrupt(place(), Defect::Invalid(what)))
     }
@@ -146,7 +155,7 @@ impl Table {
             }
             return;
         }
-        if !enter(entry, Visit::Node) {
+        if !enter(entry, Visit::Node(level, index)) {
             return;
         }
         match self.node(entry, level, index) {
@@ -204,7 +213,7 @@ impl Table {
             }
             return Ok(());
         }
-        visit(entry, Visit::Node);
+        visit(entry, Visit::Node(level, index));
         let children = self.node(entry, level, index)?;
         let fanout = children.len() as u64;
         let mut nodes = Vec::with_capacity(beside.len());
@@ -241,21 +250,12 @@ impl Table {
 
     /// Checks the bytes of a segment against its entry, whether or not they have passed before.
     pub(crate) fn recheck(&self, entry: &Entry, visit: Visit) -> Result<(), ReadError> {
-        self.arena.refetch(entry, || self.place(entry, visit)).map(drop)
+        self.arena.refetch(entry, visit.origin(self.spec.array)).map(drop)
     }
 
     /// Checks the bytes of a segment against its entry, unless they have passed before.
     pub(crate) fn check_once(&self, entry: &Entry, visit: Visit) -> Result<(), ReadError> {
-        self.arena.fetch(entry, self.access, || self.place(entry, visit)).map(drop)
-    }
-
-    fn place(&self, entry: &Entry, visit: Visit) -> Place {
-        match visit {
-            Visit::Node => {
-                Place::TableNode { array: self.spec.array.name(), address: entry.address }
-            }
-            Visit::Segment(segment) => self.segment_place(segment, entry),
-        }
+        self.arena.fetch(entry, visit.origin(self.spec.array), self.access).map(drop)
     }
 }
 
@@ -343,7 +343,8 @@ impl TableUpdate {
                 }
                 let mut block = vec![0; spec.block_bytes];
                 table_node::encode(&mut block, spec.array, level, index, &entries);
-                let crc = crc32(&block);
+                let origin = Origin { array: spec.array, level, index };
+                let crc = origin.checksum(commit, &block, block.len());
                 here.insert(
                     index,
                     Entry { address, birth: commit, crc, bytes: spec.block_bytes as u32 },

@@ -11,18 +11,18 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 
 /// A folder to work in, and the command run in it.
-struct Bench {
+pub(crate) struct Bench {
     folder: tempfile::TempDir,
 }
 
 impl Bench {
-    fn new() -> Bench {
+    pub(crate) fn new() -> Bench {
         Bench { folder: tempfile::tempdir().unwrap() }
     }
 
     /// A folder with the store `s`: version 1 has `points(0..300)`, version 2 also `points(300..340)`, in version 3 ids
     /// 0, 7 and 310 are gone. The queries are in `q.csv`.
-    fn with_store() -> Bench {
+    pub(crate) fn with_store() -> Bench {
         let bench = Bench::new();
         bench.write("a.csv", points(0..300));
         bench.write("b.csv", points(300..340));
@@ -33,19 +33,19 @@ impl Bench {
         bench
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
         fs::write(self.path(name), bytes).unwrap();
     }
 
-    fn read(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).unwrap()
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.folder.path()).unwrap();
         let mut names: Vec<String> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -53,7 +53,7 @@ impl Bench {
         names
     }
 
-    fn command(&self, line: &str) -> Command {
+    pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_treering"));
         command
             .current_dir(self.folder.path())
@@ -61,12 +61,12 @@ impl Bench {
         command
     }
 
-    fn run(&self, line: &str) -> Output {
+    pub(crate) fn run(&self, line: &str) -> Output {
         self.command(line).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs a line that must succeed and returns what it printed.
-    fn ok(&self, line: &str) -> String {
+    pub(crate) fn ok(&self, line: &str) -> String {
         let output = self.run(line);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{line}: {errors}");
@@ -75,14 +75,14 @@ impl Bench {
     }
 
     /// Runs a line that must succeed with `--json`.
-    fn json(&self, line: &str) -> Value {
+    pub(crate) fn json(&self, line: &str) -> Value {
         let text = self.ok(&format!("{line} --json"));
         assert_eq!(text.lines().count(), 1, "{line}: one object on one line");
         serde_json::from_str(&text).unwrap()
     }
 
     /// Runs a line that must fail with `code`, print nothing on standard output and explain itself with all of `parts`.
-    fn fails(&self, code: i32, line: &str, parts: &[&str]) {
+    pub(crate) fn fails(&self, code: i32, line: &str, parts: &[&str]) {
         let output = self.run(line);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{line}: {errors}");
@@ -94,7 +94,7 @@ impl Bench {
     }
 
     /// Like [`Bench::fails`], and no byte of the store `s` changes.
-    fn refuses(&self, code: i32, line: &str, parts: &[&str]) {
+    pub(crate) fn refuses(&self, code: i32, line: &str, parts: &[&str]) {
         let before = self.read("s");
         let names = self.names();
         self.fails(code, line, parts);
@@ -194,10 +194,10 @@ fn the_log_is_newest_first_and_its_times_are_exact() {
 fn the_past_is_found_by_number_tag_and_time() {
     let bench = Bench::with_store();
     assert_eq!(bench.json("tag s good --at 1"), serde_json::json!({"name": "good", "version": 1}));
-    assert_eq!(bench.ok("tag s latest"), "latest: version 3\n");
+    assert_eq!(bench.ok("tag s newer"), "newer: version 3\n");
     let log = bench.json("log s");
     assert_eq!(log["versions"][2]["tags"], serde_json::json!(["good"]));
-    assert_eq!(log["versions"][0]["tags"], serde_json::json!(["latest"]));
+    assert_eq!(log["versions"][0]["tags"], serde_json::json!(["newer"]));
     let first = bench.ok("query s q.csv -k 3 --at 1");
     assert_ne!(bench.ok("query s q.csv -k 3 --at 3"), first);
     assert_eq!(bench.ok("query s q.csv -k 3 --at good"), first);
@@ -207,10 +207,10 @@ fn the_past_is_found_by_number_tag_and_time() {
         let by_time = bench.ok(&format!("query s q.csv -k 3 --at {time}"));
         assert_eq!(by_time, bench.ok(&format!("query s q.csv -k 3 --at {version}")));
     }
-    assert_eq!(bench.ok("tag s"), "tag     version\ngood          1\nlatest        3\n");
-    assert_eq!(bench.ok("tag s latest --at good"), "latest: version 1\n");
-    bench.refuses(5, "get s 1 --at best", &["no tag `best`; there are good, latest"]);
-    bench.ok("tag s latest --delete");
+    assert_eq!(bench.ok("tag s"), "tag    version\ngood         1\nnewer        3\n");
+    assert_eq!(bench.ok("tag s newer --at good"), "newer: version 1\n");
+    bench.refuses(5, "get s 1 --at best", &["no tag `best`; there are good, newer"]);
+    bench.ok("tag s newer --delete");
     assert_eq!(bench.json("tag s")["tags"], serde_json::json!([{"name": "good", "version": 1}]));
 
     let made = bench.json("restore s good --message back");
@@ -592,6 +592,8 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
         "query s q.csv --radius -1",
         "query s q.csv -k 1 --at 2026-11-25T22:00:00",
         "tag s 17",
+        "tag s latest",
+        "tag s a\u{202e}b",
         "tag s --delete",
         "restore s",
         "delete s",

@@ -1,8 +1,12 @@
 //! Versions that share their syncs: what a crash leaves is a beginning of the history, whole, and what was synced is in it.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
-use treering::{Durability, OpenOptions, Retention, Store, VersionId};
+use treering::{
+    CommitError, CreateOptions, Durability, InsertError, OpenOptions, Provenance, Retention, Store,
+    TagError, VerifyOptions, VersionId,
+};
 
 use crate::common::{Random, assert_sound, threads, tiny};
 use crate::format::{Spec, compare};
@@ -144,5 +148,123 @@ fn a_saved_rule_waits_for_the_syncs() {
         assert!(version - newest < 10 && store.versions().unwrap().len() <= 4 + 10 + 1);
     }
     store.sync().unwrap();
+    assert_sound(&store, "in the end");
+}
+
+/// Versions that wait account for nothing, so a group costs what its versions cost one by one, or less.
+#[test]
+fn a_large_group_costs_no_more_than_its_versions_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = [threads(1), deferred(10_000)].map(|open| {
+        let path = dir.path().join("s.tre");
+        let _ = std::fs::remove_file(&path);
+        let mut store = Store::create_with(&path, CreateOptions::new(2), open).unwrap();
+        let mut random = Random(3);
+        for _ in 0..1_000 {
+            store.insert(&random.points(1, 2)).unwrap();
+        }
+        store.sync().unwrap();
+        assert_eq!(store.versions().unwrap().len(), 1_000);
+        let report = store.verify(VerifyOptions::all()).unwrap();
+        assert!(report.is_ok(), "{:?}", report.problems);
+        std::fs::metadata(&path).unwrap().len()
+    });
+    println!("1,000 one-point versions: {} bytes one by one, {} in a group", sizes[0], sizes[1]);
+    assert!(sizes[1] <= sizes[0], "{sizes:?}");
+}
+
+/// A group that has written much does not wait for more.
+#[test]
+fn a_group_ends_at_a_number_of_bytes_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.tre");
+    let mut store = Store::create_with(&path, CreateOptions::new(64), deferred(10_000)).unwrap();
+    let reader = Store::open_with(&path, threads(1).read_only(true)).unwrap();
+    let mut random = Random(4);
+    let mut written = 0;
+    for version in 1..=40 {
+        written += store.insert(&random.points(20_000, 64)).unwrap().bytes_written;
+        let seen = reader.latest().unwrap().version().0;
+        if seen > 0 {
+            assert!(written > 64 << 20, "{written} bytes");
+            return;
+        }
+        assert!(version < 40, "{written} bytes and still waiting");
+    }
+}
+
+#[test]
+fn a_file_that_has_lost_its_name_gets_no_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let [path, other] = ["s.tre", "other.tre"].map(|name| dir.path().join(name));
+    let build = |path: &Path, open: OpenOptions| {
+        let mut store = Store::create_with(path, tiny(2, 4), open).unwrap();
+        store.insert(&Random(1).points(20, 2)).unwrap();
+        store
+    };
+    type Loss = fn(&Path, &Path);
+    let losses: [(&str, Loss); 3] = [
+        ("deleted", |path, _| std::fs::remove_file(path).unwrap()),
+        ("replaced", |path, other| std::fs::rename(other, path).unwrap()),
+        ("renamed", |path, other| std::fs::rename(path, other).unwrap()),
+    ];
+    for (what, lose) in losses {
+        for open in [threads(1), deferred(10)] {
+            let _ = (std::fs::remove_file(&path), std::fs::remove_file(&other));
+            drop(build(&other, threads(1)));
+            let mut store = build(&path, open);
+            lose(&path, &other);
+            let there = std::fs::read(&path).ok();
+            let refused = store.insert(&[0.5, 0.5]).map(drop).unwrap_err();
+            let is_gone = matches!(refused, InsertError::Commit(CommitError::FileGone { .. }));
+            assert!(is_gone, "{what}: {refused}");
+            let refused = store.tag("x", VersionId(1)).unwrap_err();
+            assert!(matches!(refused, TagError::Commit(CommitError::FileGone { .. })), "{what}");
+            assert_eq!(store.latest().unwrap().version().0, 1, "{what}: reading goes on");
+            if what == "replaced" {
+                // Whoever opens the name writes to the file that has it.
+                let mut second = Store::open_with(&path, threads(1)).unwrap();
+                assert_eq!(second.insert(&[0.1, 0.1]).unwrap().version.0, 2);
+                assert_sound(&second, what);
+            } else {
+                assert_eq!(std::fs::read(&path).ok(), there, "{what}");
+            }
+        }
+    }
+}
+
+/// One wrong time, with a rule that keeps by age: nothing goes, the store says so, and goes on when the clock is right.
+#[test]
+fn a_leap_of_the_clock_lets_nothing_expire() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.tre");
+    let year = |year: u64| UNIX_EPOCH + Duration::from_secs((year - 1970) * 31_556_952);
+    let at = |start| threads(1).provenance(Provenance::Fixed { start, seed: 1 });
+    let mut store = Store::create_with(&path, tiny(2, 4), at(year(2026))).unwrap();
+    store.set_retention(Retention::new().keep_for(Duration::from_secs(30 * 86_400))).unwrap();
+    let mut random = Random(5);
+    for _ in 0..5 {
+        let report = store.insert(&random.points(5, 2)).unwrap();
+        assert!(report.clock_behind.is_zero() && report.clock_leap.is_none());
+    }
+    drop(store);
+    let mut store = Store::open_with(&path, at(year(2090))).unwrap();
+    let report = store.insert(&random.points(5, 2)).unwrap();
+    let leap = report.clock_leap.expect("told of");
+    assert!(leap.from < year(2027) && leap.to >= year(2090));
+    store.insert(&random.points(5, 2)).unwrap();
+    assert_eq!(store.versions().unwrap().len(), 7);
+    let report = store.expire(Retention::new().keep_for(Duration::from_secs(600))).unwrap();
+    assert!(report.expired.is_empty() && report.clock_leap.is_some());
+    drop(store);
+    let mut store = Store::open_with(&path, at(year(2026))).unwrap();
+    let report = store.insert(&random.points(5, 2)).unwrap();
+    assert!(report.clock_behind > Duration::from_secs(60 * 31_556_952));
+    let versions = store.versions().unwrap();
+    assert_eq!(versions.len(), 8);
+    let step = versions[7].time.duration_since(versions[6].time).unwrap();
+    assert!(!step.is_zero() && step < Duration::from_secs(60), "{step:?} after the one before");
+    // By number, versions go as ever.
+    assert_eq!(store.expire(Retention::new().keep_last(2)).unwrap().expired.len(), 6);
     assert_sound(&store, "in the end");
 }

@@ -168,7 +168,7 @@ impl Spec {
         self.pages_of("hint")[0]
     }
 
-    fn data_start(&self) -> usize {
+    pub(crate) fn data_start(&self) -> usize {
         self.pages_of("segments")[0]
     }
 }
@@ -221,10 +221,23 @@ fn within(s: f32, level: i16) -> bool {
 pub(crate) struct Piece {
     pub(crate) array: usize,
     pub(crate) level: u32,
+    /// Number of the segment, or position among the nodes of the level.
+    pub(crate) index: usize,
     pub(crate) range: Range<usize>,
     birth: u64,
     /// Where the entry lies that refers to it. If several do, the first that was followed.
     pub(crate) entry_at: usize,
+}
+
+impl Piece {
+    /// Section 5: of what the piece is, then of its bytes.
+    pub(crate) fn checksum(&self, file: &[u8]) -> u32 {
+        let mut covered = vec![self.array as u8, self.level as u8, 0, 0, 0, 0, 0, 0];
+        covered.extend_from_slice(&(self.index as u64).to_le_bytes());
+        covered.extend_from_slice(&self.birth.to_le_bytes());
+        covered.extend_from_slice(&file[self.range.clone()]);
+        crc32(&covered)
+    }
 }
 
 /// A field of a file that can be given a wrong value.
@@ -315,7 +328,7 @@ impl<'a> Image<'a> {
         let h = page(pages[0]);
         assert_eq!(h, page(pages[1]), "the copies of the header are equal");
         assert_eq!(header.bytes_of("magic", h), b"TREERING");
-        assert_eq!(header.get("format_version", h), 1);
+        assert_eq!(header.get("format_version", h), 2);
         assert_eq!(header.get("header_bytes", h), header.bytes as u64);
         assert_eq!(crc32(&h[..header.field("crc").offset]), header.get_u32("crc", h));
         for mask in ["features_compatible", "features_read_only", "features_incompatible"] {
@@ -323,6 +336,9 @@ impl<'a> Image<'a> {
         }
         header.check_reserved("header", h);
         assert_zero(&h[header.bytes..], "rest of the header's page");
+        for at in (0..spec.data_start()).step_by(65_536) {
+            assert_zero(&bytes[at + 4096..at + 65_536], "hole of the preamble");
+        }
         for at in spec.pages_of("reserved") {
             assert_zero(page(at), "reserved page");
         }
@@ -419,7 +435,7 @@ impl<'a> Image<'a> {
             let mut entry_at = entry_at;
             for level in (1..=height).rev() {
                 let index = segment / fanout.pow(level);
-                let node = self.piece(array, level, entry_at, self.block);
+                let node = self.piece((array, level, index), entry_at, self.block);
                 let record = self.spec.record("table_node");
                 let bytes = &self.bytes[node.range.clone()];
                 assert_eq!(record.bytes_of("magic", bytes), b"TNOD");
@@ -435,7 +451,7 @@ impl<'a> Image<'a> {
             }
             let used = (rows - segment * per_segment).min(per_segment);
             let stored = (used * row_bytes).next_multiple_of(self.block);
-            let piece = self.piece(array, 0, entry_at, stored);
+            let piece = self.piece((array, 0, segment), entry_at, stored);
             let bytes = &self.bytes[piece.range.clone()];
             assert_zero(&bytes[used * row_bytes..], "padding of a segment");
             found.data.extend_from_slice(&bytes[..used * row_bytes]);
@@ -448,7 +464,12 @@ impl<'a> Image<'a> {
     }
 
     /// Follows an entry: checks everything that section 12 asks for.
-    fn piece(&mut self, array: usize, level: u32, entry_at: usize, stored: usize) -> Piece {
+    fn piece(
+        &mut self,
+        (array, level, index): (usize, u32, usize),
+        entry_at: usize,
+        stored: usize,
+    ) -> Piece {
         let record = self.spec.record("entry");
         let entry = &self.bytes[entry_at..entry_at + record.bytes];
         let address = record.get("address", entry) as usize;
@@ -471,9 +492,8 @@ impl<'a> Image<'a> {
             return known.clone();
         }
         let range = address..address + bytes;
-        let crc = crc32(&self.bytes[range.clone()]);
-        assert_eq!(crc, record.get_u32("crc", entry), "{name}: checksum");
-        let piece = Piece { array, level, range, birth, entry_at };
+        let piece = Piece { array, level, index, range, birth, entry_at };
+        assert_eq!(piece.checksum(self.bytes), record.get_u32("crc", entry), "{name}: checksum");
         self.pieces.insert(address, piece.clone());
         piece
     }
@@ -535,8 +555,10 @@ impl<'a> Image<'a> {
             let mut at = place.at;
             while at >= self.spec.data_start() {
                 let (_, piece) = self.pieces.range(..=at).next_back().expect("a piece");
-                let crc = crc32(&bytes[piece.range.clone()]);
                 at = piece.entry_at;
+                let birth = at + self.spec.record("entry").field("birth").offset;
+                let birth = little_endian(&bytes[birth..birth + 8]);
+                let crc = Piece { birth, ..piece.clone() }.checksum(&bytes);
                 let field = at + self.spec.record("entry").field("crc").offset;
                 bytes[field..field + 4].copy_from_slice(&crc.to_le_bytes());
             }
@@ -1046,8 +1068,8 @@ fn fields_tile_their_records() {
     let version = spec.record("version");
     assert_eq!(version.field("roots").bytes, 32 * spec.array("versions"));
     assert_eq!(version.field("counters").bytes, 8 * spec.counters.len());
-    let ends = spec.pages.windows(2).all(|pair| pair[0].0 + 4096 == pair[1].0);
-    assert!(ends && spec.data_start() == 65_536, "the pages tile the preamble");
+    let apart = spec.pages.windows(2).all(|pair| pair[0].0 + 65_536 == pair[1].0);
+    assert!(apart && spec.data_start() == 12 * 65_536, "one page to a unit, in order");
     assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
 }
 

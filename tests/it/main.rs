@@ -5,15 +5,23 @@ mod backup;
 #[cfg(feature = "cli")]
 mod cli;
 mod common;
+mod copies;
 mod data;
 mod determinism;
 mod durability;
 mod exactness;
+#[cfg(target_os = "linux")]
+mod fork;
 mod format;
+mod growth;
 mod history;
 #[cfg(feature = "cli")]
 mod limits;
 mod model;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod not_files;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod outputs;
 mod read_only;
 mod readers;
 #[cfg(feature = "cli")]

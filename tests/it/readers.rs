@@ -280,3 +280,75 @@ fn a_reader_beside_a_busy_writer_sees_no_damage() {
     let (reads, errors) = reading.join().unwrap();
     assert!(errors.is_empty(), "{} of {reads} reads, first: {}", errors.len(), errors[0]);
 }
+
+#[test]
+fn a_snapshot_that_is_dropped_keeps_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.tre");
+    let mut writer = Store::create_with(&path, tiny(2, 4), threads(1)).unwrap();
+    advance(&mut writer, 1);
+    let reader = Store::open_with(&path, threads(1).read_only(true)).unwrap();
+    // The handles remember what they have opened last, but not so that it stays.
+    drop((reader.latest().unwrap(), writer.latest().unwrap()));
+    let (kept, searcher) = (reader.latest().unwrap(), reader.latest().unwrap().searcher());
+    (2..=4).for_each(|version| advance(&mut writer, version));
+    assert_eq!(writer.expire(last(1)).unwrap().pinned, [VersionId(1)]);
+    drop(kept);
+    assert_eq!(writer.expire(last(1)).unwrap().pinned, [VersionId(1)], "a searcher has it open");
+    drop(searcher);
+    let report = writer.expire(last(1)).unwrap();
+    assert_eq!((&report.pinned[..], &report.expired[..]), (&[][..], &[VersionId(1)][..]));
+    let mut random = Random(1);
+    assert_right(&reader.latest().unwrap(), &mut random);
+    drop(writer.latest().unwrap());
+    advance(&mut writer, 5);
+    assert_eq!(writer.expire(last(1)).unwrap().pinned, []);
+    assert_right(&reader.latest().unwrap(), &mut random);
+    assert_right(&writer.latest().unwrap(), &mut random);
+}
+
+#[test]
+fn a_snapshot_outlives_its_store_and_keeps_its_version_but_not_the_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.tre");
+    let mut first = Store::create_with(&path, tiny(2, 4), threads(1)).unwrap();
+    (1..=3).for_each(|version| advance(&mut first, version));
+    let second = first.at(VersionId(2)).unwrap();
+    let third = [first.at(VersionId(3)).unwrap(), first.latest().unwrap()];
+    assert!(Store::open(&path).is_err(), "one writer at a time");
+    drop(first);
+    let mut random = Random(2);
+    let mut writer = Store::open_with(&path, threads(1)).unwrap();
+    for version in 4..=200 {
+        advance(&mut writer, version);
+        if version % 20 == 0 {
+            let report = writer.expire(last(1)).unwrap();
+            assert_eq!(report.pinned, [VersionId(2), VersionId(3)]);
+            assert_right(&second, &mut random);
+            assert_right(&third[0], &mut random);
+        }
+    }
+    drop(second);
+    let [a, b] = third;
+    drop(a);
+    assert_eq!(writer.expire(last(1)).unwrap().pinned, [VersionId(3)]);
+    assert_right(&b, &mut random);
+    drop(b);
+    assert_eq!(writer.expire(last(1)).unwrap().pinned, []);
+    assert_sound(&writer, "in the end");
+}
+
+#[test]
+fn a_store_that_is_dropped_is_durable_before_it_gives_the_lock_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.tre");
+    let open = threads(1).durability(treering::Durability::Deferred { versions: 100 });
+    let mut store = Store::create_with(&path, tiny(2, 4), open).unwrap();
+    advance(&mut store, 1);
+    let snapshot = store.latest().unwrap();
+    drop(store);
+    // Dropping made it durable, so another may write.
+    let writer = Store::open(&path).unwrap();
+    assert_right(&snapshot, &mut Random(3));
+    assert_eq!(writer.latest().unwrap().version(), VersionId(1));
+}

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::{NpyFile, Sink, beside};
 use crate::Neighbor;
 use crate::cli::failure::Failure;
+use crate::publish::Outputs;
 
 /// Takes the answers to one query after the other.
 pub(crate) trait AnswerWriter {
@@ -103,10 +104,14 @@ pub(crate) struct NpyAnswers {
 }
 
 impl NpyAnswers {
-    pub(crate) fn create(path: &Path, per_query: usize) -> Result<NpyAnswers, Failure> {
+    pub(crate) fn create(
+        outputs: &mut Outputs,
+        path: &Path,
+        per_query: usize,
+    ) -> Result<NpyAnswers, Failure> {
         Ok(NpyAnswers {
-            ids: NpyFile::create(path, "<u8")?,
-            distances: NpyFile::create(&beside(path, "distances"), "<f4")?,
+            ids: NpyFile::create(outputs, path, "<u8")?,
+            distances: NpyFile::create(outputs, &beside(path, "distances"), "<f4")?,
             per_query,
             queries: 0,
             bytes: Vec::new(),

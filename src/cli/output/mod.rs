@@ -1,4 +1,4 @@
-//! Results out: to standard output or to files that appear whole or not at all.
+//! Results out, in the formats that the command has. Where they go is for [`crate::publish`].
 
 mod answers;
 mod npy;
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::failure::Failure;
+use crate::printable::is_plain;
 pub(super) use answers::{AnswerWriter, CsvAnswers, JsonAnswers, NpyAnswers, list};
 pub(super) use npy::NpyFile;
 pub(super) use points::PointRows;
@@ -56,9 +57,22 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     sink.finish()
 }
 
-/// Prints one JSON object and a line feed.
+/// Prints one JSON object and a line feed. Text in it that a terminal would not show as it is stays
+/// the same text, because JSON can say any character by its number.
 pub(super) fn print_json(object: &Value) -> Result<(), Failure> {
-    print(&format!("{object}\n"))
+    let mut text = String::new();
+    for c in object.to_string().chars() {
+        match is_plain(c) {
+            true => text.push(c),
+            false => {
+                let mut units = [0; 2];
+                let units = c.encode_utf16(&mut units);
+                text.extend(units.iter().map(|unit| format!("\\u{unit:04x}")));
+            }
+        }
+    }
+    text.push('\n');
+    print(&text)
 }
 
 #[cfg(test)]

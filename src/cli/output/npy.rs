@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::Sink;
 use crate::cli::failure::Failure;
+use crate::publish::Outputs;
 
 /// Bytes of the header: a multiple of 64, and enough for any shape.
 const HEADER: usize = 128;
@@ -19,14 +20,12 @@ pub(crate) struct NpyFile {
 
 impl NpyFile {
     /// Begins a file of values of type `descr`, `<f4` or `<u8`.
-    pub(crate) fn create(path: &Path, descr: &'static str) -> Result<NpyFile, Failure> {
-        let mut sink = Sink::create(path)?;
-        if !sink.is_file() {
-            return Err(Failure::Usage(format!(
-                "{}: an .npy file must be a regular file",
-                path.display()
-            )));
-        }
+    pub(crate) fn create(
+        outputs: &mut Outputs,
+        path: &Path,
+        descr: &'static str,
+    ) -> Result<NpyFile, Failure> {
+        let mut sink = Sink::new(outputs.create_rewritable(path)?);
         sink.write(&[0; HEADER])?;
         Ok(NpyFile { sink, descr })
     }

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use treering::simulation::SeededBug;
 
 use super::figures::{Tally, finished, in_parallel, say};
-use super::{crashes, faults, flips, preamble, trees};
+use super::{crashes, faults, flips, preamble, schedules, trees};
 
 /// Names the bug to the process in which it is planted.
-const PLANTED: &str = "TREERING_TRUST_BUG";
+pub(super) const PLANTED: &str = "TREERING_TRUST_BUG";
 
 /// Exit code of a process in which the suite found something.
 const CAUGHT: i32 = 3;
@@ -28,6 +28,8 @@ fn suite() {
             complain(name);
         }
     }
+    let orders = Tally::telling(|what| complain(&format!("schedules: {what}")));
+    schedules::schedules(&orders, 0..150);
     let crashes = Tally::telling(|what| complain(&format!("crashes: {what}")));
     crashes::every_short_sequence(&crashes, 7);
     crashes::histories(&crashes, 12);
@@ -35,6 +37,8 @@ fn suite() {
     faults::every_operation_fails(&faults, 9);
     // Number 20 uses space again before it is durable, if there is that bug.
     crashes::histories_with_shared_syncs(&crashes, 18..21);
+    // What only rare orders show.
+    schedules::schedules(&orders, 150..1_500);
 }
 
 fn complain(what: &str) {

@@ -8,10 +8,12 @@ use super::disk::{Disk, Event};
 use super::figures::{Tally, finished, in_parallel, one_in, say, scale};
 use super::medium::{Fate, Medium, Seen};
 use super::model::{State, Wrong, check};
+use super::packed::Packed;
 use super::workload::{
     COPY, LOCAL, Operation, Planned, Source, deferred, formatted, open, seasoned,
 };
 use crate::common::Random;
+use crate::format::Spec;
 
 /// Looks at crash images, and counts.
 pub(crate) struct Crashes<'a> {
@@ -72,7 +74,7 @@ impl<'a> Crashes<'a> {
 
     /// The writer is killed, the machine goes on, and so does another writer; then power fails.
     fn kill_and_go_on(&mut self, medium: &Medium, allowed: &[State], what: &str) {
-        let disk = Disk::with(medium.everything());
+        let disk = Disk::of(medium.everything());
         let found = open(&disk)
             .map_err(Wrong::Damaged)
             .and_then(|store| check(&store, allowed).map(|found| (store, found)));
@@ -85,8 +87,8 @@ impl<'a> Crashes<'a> {
         }
     }
 
-    fn try_image(&mut self, image: Vec<u8>, allowed: &[State], crash: u32, what: &str) {
-        let disk = Disk::with(image.clone());
+    fn try_image(&mut self, image: Packed, allowed: &[State], crash: u32, what: &str) {
+        let disk = Disk::of(image.clone());
         let found = open(&disk)
             .map_err(|e| Wrong::Damaged(format!("does not open: {e}")))
             .and_then(|store| check(&store, allowed).map(|found| (store, found)));
@@ -138,7 +140,7 @@ fn run_and_crash(
     mut source: Option<Source>,
 ) {
     let mut store = open(&disk).unwrap();
-    let mut medium = Medium::new(disk.content());
+    let mut medium = Medium::new(disk.packed());
     for (number, &operation) in operations.iter().enumerate() {
         if number == from {
             disk.take_record().iter().for_each(|event| medium.follow(event));
@@ -234,7 +236,7 @@ fn shared_syncs(crashes: &mut Crashes<'_>) {
     // With holes in the file, so that space is used again at once.
     let (disk, mut state) = seasoned(&mut crashes.random, 6);
     let mut store = simulation::open(disk.handle(), deferred(4)).unwrap();
-    let (base, mut allowed) = (Medium::new(disk.content()), Vec::new());
+    let (base, mut allowed) = (Medium::new(disk.packed()), Vec::new());
     // The states since the last one that is known to be durable, that one included.
     let mut open_states = vec![state.clone()];
     let mut events = Vec::new();
@@ -288,11 +290,11 @@ fn power_fails_at_every_point() {
 #[test]
 fn confirming_a_commit_does_not_put_it_at_stake() {
     let (disk, state) = seasoned(&mut Random(1), 3);
-    let mut image = disk.content();
-    image[20_480..24_576].fill(0); // the hint
+    let mut image = disk.packed();
+    image.zero(Spec::parse().hint_page(), 4096);
     let tally = Tally::default();
     let mut crashes = Crashes::new(&tally, 2, u64::MAX, "hint lost".into());
-    let disk = Disk::with(image.clone());
+    let disk = Disk::of(image.clone());
     let mut store = open(&disk).unwrap();
     let plan = Planned::new(Operation::Insert, &state, &mut Random(3), None);
     plan.run(&mut store).unwrap();

@@ -78,7 +78,7 @@ pub(crate) fn preamble(data: &[u8]) {
     let mut bytes = bytes.clone();
     let Some((&first, data)) = data.split_first() else { return };
     for (i, chunk) in data.chunks(64).enumerate() {
-        let at = i * 4096 % 65_536;
+        let at = i * 65_536 % spec.data_start();
         bytes[at..at + chunk.len()].copy_from_slice(chunk);
     }
     for record in ["header", "slot"] {
@@ -116,7 +116,7 @@ pub(crate) fn stream(data: &[u8]) {
 }
 
 /// Frames: kind, checksum, length, payload; each checksum goes over that of the frame before.
-fn repair(stream: &mut [u8]) {
+pub(crate) fn repair(stream: &mut [u8]) {
     let (mut at, mut before) = (0, 0u32);
     while at + 16 <= stream.len() {
         let bytes = u64::from_le_bytes(stream[at + 8..at + 16].try_into().expect("eight bytes"));

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use treering::simulation;
 
+use super::packed::Packed;
+
 /// Something that changes the file. Offsets and lengths are bytes.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
@@ -26,29 +28,18 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    pub(crate) fn apply(&self, content: &mut Vec<u8>) {
+    pub(crate) fn apply(&self, content: &mut Packed) {
         match self {
-            Change::Write { offset, bytes } => write(content, *offset, bytes),
-            Change::Grow(len) => content.resize(content.len().max(*len), 0),
-            Change::Resize(len) => content.resize(*len, 0),
-            Change::Punch { offset, len } => {
-                let end = content.len().min(offset + len);
-                content[end.min(*offset)..end].fill(0);
-            }
+            Change::Write { offset, bytes } => content.write(*offset, bytes),
+            Change::Grow(len) => content.resize(content.len().max(*len)),
+            Change::Resize(len) => content.resize(*len),
+            Change::Punch { offset, len } => content.zero(*offset, *len),
         }
     }
 
     pub(crate) fn is_write(&self) -> bool {
         matches!(self, Change::Write { .. })
     }
-}
-
-pub(crate) fn write(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if content.len() < end {
-        content.resize(end, 0);
-    }
-    content[offset..end].copy_from_slice(bytes);
 }
 
 /// An entry of the record.
@@ -63,6 +54,16 @@ pub(crate) enum Event {
     Failed,
     /// From here on the test allows other outcomes: a number of its own.
     Mark(usize),
+}
+
+impl Event {
+    /// Bytes that it writes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Event::Change(Change::Write { bytes, .. }) => bytes.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// How an operation fails.
@@ -86,7 +87,7 @@ pub(crate) struct Plan {
 
 #[derive(Default)]
 struct State {
-    content: Vec<u8>,
+    content: Packed,
     record: Vec<Event>,
     plan: Option<Plan>,
     operations: u64,
@@ -101,6 +102,11 @@ pub(crate) struct Disk(Arc<Mutex<State>>);
 impl Disk {
     /// A disk that holds a file already, all of it durable.
     pub(crate) fn with(content: Vec<u8>) -> Self {
+        Disk::of(Packed::of(&content))
+    }
+
+    /// The same.
+    pub(crate) fn of(content: Packed) -> Self {
         Disk(Arc::new(Mutex::new(State { content, ..State::default() })))
     }
 
@@ -123,8 +129,18 @@ impl Disk {
         self.state().failed
     }
 
+    /// Operations so far.
+    pub(crate) fn operations(&self) -> u64 {
+        self.state().operations
+    }
+
     /// What reading shows.
     pub(crate) fn content(&self) -> Vec<u8> {
+        self.state().content.file()
+    }
+
+    /// The same, without the holes of the preamble.
+    pub(crate) fn packed(&self) -> Packed {
         self.state().content.clone()
     }
 
@@ -175,11 +191,8 @@ impl simulation::Disk for Disk {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let mut state = self.state();
         state.begin(false)?;
-        let range =
-            usize::try_from(offset).ok().and_then(|at| Some(at..at.checked_add(buffer.len())?));
-        let bytes = range.and_then(|range| state.content.get(range));
-        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+        let read = usize::try_from(offset).ok().and_then(|at| state.content.read(at, buffer));
+        read.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

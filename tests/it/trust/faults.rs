@@ -58,7 +58,7 @@ impl Run<'_> {
         let seed = self.random.next();
         fates.extend([Fate::Prefix(0), Fate::Subset(seed), Fate::Reordered(seed ^ 1)]);
         for fate in fates {
-            let image = Disk::with(self.medium.image(fate));
+            let image = Disk::of(self.medium.image(fate));
             let found = simulation::open(image.handle(), options())
                 .map_err(|e| Wrong::Damaged(format!("does not open: {e}")))
                 .and_then(|store| check(&store, allowed));
@@ -206,11 +206,11 @@ pub(crate) fn every_operation_fails(tally: &Tally, step: u64) {
             true => (formatted(), State::default()),
             false => seasoned(&mut Random(3), 3),
         };
-        let start = disk.content();
+        let start = disk.packed();
         // From the first operation on, until a run in which nothing fails. Every single one fails once with EIO.
         let step = if kind == 0 { 1 } else { step };
         for number in (kind as u64 % step..).step_by(step as usize) {
-            let disk = Disk::with(start.clone());
+            let disk = Disk::of(start.clone());
             let plan = Plan { at: number, fault, for_good };
             disk.fail(Some(plan));
             let run = Run {

@@ -15,6 +15,7 @@ use treering::{Place, Problem, Store, VerifyOptions, simulation};
 use super::disk::Disk;
 use super::figures::{Tally, finished, in_parallel, one_in, say};
 use super::model::{State, Wrong, agrees};
+use super::packed::is_hole;
 use super::preamble::PAGE;
 use super::workload::{LOCAL, Operation, Planned, formatted, open, options};
 use crate::allocation;
@@ -215,7 +216,7 @@ fn flip(victim: &Victim, tally: &Tally, step: usize) -> u64 {
     let flipped = AtomicU64::new(0);
     in_parallel(victim.image.len().div_ceil(CHUNK), |chunk| {
         let chunk = chunk * CHUNK..victim.image.len().min((chunk + 1) * CHUNK);
-        for at in chunk.filter(|at| (at + at / 64) % step == 0) {
+        for at in chunk.filter(|&at| (at + at / 64) % step == 0 && !is_hole(at)) {
             let hurt = match victim.piece_at(at) {
                 Some(piece) => Hurt::Piece(piece),
                 None if victim.copies.iter().any(|page| (*page..page + PAGE).contains(&at)) => {

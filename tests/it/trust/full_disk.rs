@@ -2,10 +2,11 @@
 //!
 //! Mounting one needs a namespace of one's own or the rights of root; where neither can be had, this says so and passes.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use treering::{CommitError, InsertError, Retention, Store};
+use treering::{CommitError, Durability, InsertError, Retention, Store, VersionId};
 
 use super::figures::{say, scale};
 use crate::common::{Random, assert_sound, threads, with_a_mount};
@@ -14,7 +15,7 @@ use treering::CreateOptions;
 const CHILD: &str = "TREERING_TRUST_TMPFS";
 const MOUNTED: &str = "rounds on a full disk: ";
 
-/// Not a test by itself: the process in which `TREERING_TRUST_TMPFS` is a mounted tmpfs of 1 MiB.
+/// Not a test by itself: the process in which `TREERING_TRUST_TMPFS` is a mounted tmpfs of 4 MiB.
 #[test]
 fn child_on_a_small_disk() {
     let Some(folder) = std::env::var_os(CHILD) else { return };
@@ -67,22 +68,83 @@ fn child_on_a_small_disk() {
     println!("{MOUNTED}{rounds}");
 }
 
+/// Not a test by itself, like the one above: a group of versions meets the full disk, and then what must work on it.
+#[test]
+fn child_on_a_disk_full_to_the_last_byte() {
+    let Some(folder) = std::env::var_os(CHILD) else { return };
+    let [path, ballast] = ["s.tre", "ballast"].map(|name| Path::new(&folder).join(name));
+    for round in 0..4u64 {
+        let what = format!("round {round}");
+        let group = Durability::Deferred { versions: 10_000 };
+        let open = || threads(1).durability(group);
+        let mut store = Store::create_with(&path, CreateOptions::new(3), open()).unwrap();
+        let mut random = Random(round);
+        let mut acknowledged = 0;
+        let e = loop {
+            match store.insert(&random.points(1 + 50 * round as usize, 3)) {
+                Ok(report) => acknowledged = report.version.0,
+                Err(e) => break e,
+            }
+        };
+        assert!(matches!(&e, InsertError::Commit(CommitError::DiskFull { .. })), "{what}: {e}");
+        fill(&ballast);
+        if round % 2 == 0 {
+            store.sync().unwrap_or_else(|e| panic!("{what}: {e}"));
+        }
+        drop(store);
+        let mut store = Store::open_with(&path, threads(1)).unwrap();
+        assert_eq!(store.latest().unwrap().version().0, acknowledged, "{what}");
+        assert_sound(&store, &what);
+        // Every operation that must work. The first to give space back is expiry.
+        store.tag("here", VersionId(acknowledged)).unwrap_or_else(|e| panic!("{what}: {e}"));
+        store.delete(&[0, 1, 2]).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let report = store.expire(Retention::new().keep_last(1));
+        let report = report.unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(report.expired.len() as u64, acknowledged - 1, "{what}");
+        assert_sound(&store, &what);
+        store.insert(&random.points(10, 3)).unwrap_or_else(|e| panic!("{what}: {e}"));
+        drop(store);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(&ballast).unwrap();
+    }
+    println!("{MOUNTED}4");
+}
+
+/// Leaves not a byte.
+fn fill(path: &Path) {
+    let mut file = std::fs::File::create(path).unwrap();
+    for size in [1 << 16, 4096, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+}
+
 #[test]
 fn a_full_disk_loses_nothing() {
+    let rounds = on_a_small_disk("trust::full_disk::child_on_a_small_disk");
+    rounds.into_iter().for_each(|rounds| say("rounds on a full disk", rounds));
+}
+
+#[test]
+fn on_a_disk_full_to_the_last_byte_sync_delete_and_expire_work() {
+    on_a_small_disk("trust::full_disk::child_on_a_disk_full_to_the_last_byte");
+}
+
+/// Runs a test in a process of its own, with a small disk; how many rounds it made.
+fn on_a_small_disk(name: &str) -> Option<String> {
     let dir = tempfile::tempdir().unwrap();
     let test = std::env::current_exe().unwrap();
-    let script = "mount -t tmpfs -o size=1m tmpfs \"$1\" || exit 77; shift; exec \"$@\"";
+    let script = "mount -t tmpfs -o size=4m tmpfs \"$1\" || exit 77; shift; exec \"$@\"";
     let mut unshare = Command::new("unshare");
     unshare
         .args(["--mount", "--map-root-user", "sh", "-c", script, "sh"])
         .arg(dir.path())
         .arg(test)
-        .args(["trust::full_disk::child_on_a_small_disk", "--exact", "--nocapture"])
+        .args([name, "--exact", "--nocapture"])
         .env(CHILD, dir.path());
-    let Some(output) = with_a_mount(&mut unshare) else { return };
+    let output = with_a_mount(&mut unshare)?;
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{errors}");
     let rounds = text.lines().find_map(|line| line.split(MOUNTED).nth(1)).expect("a figure");
-    say("rounds on a full disk", rounds);
+    Some(rounds.to_string())
 }

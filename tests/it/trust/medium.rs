@@ -6,7 +6,8 @@
 
 use std::collections::HashSet;
 
-use super::disk::{Change, Event, write};
+use super::disk::{Change, Event};
+use super::packed::Packed;
 use crate::common::Random;
 
 /// A sector: writes are torn at multiples of it, and sometimes anywhere.
@@ -25,7 +26,7 @@ struct Entry {
 #[derive(Clone)]
 pub(crate) struct Medium {
     /// What is certain.
-    base: Vec<u8>,
+    base: Packed,
     /// What came after, in order; all certain changes among them lie behind one that is in doubt.
     entries: Vec<Entry>,
 }
@@ -63,7 +64,7 @@ pub(crate) enum Fate {
 
 impl Medium {
     /// A medium that holds `base`, all of it certain.
-    pub(crate) fn new(base: Vec<u8>) -> Self {
+    pub(crate) fn new(base: Packed) -> Self {
         Medium { base, entries: Vec::new() }
     }
 
@@ -84,7 +85,7 @@ impl Medium {
                 self.entries.drain(..certain).for_each(|entry| entry.change.apply(&mut base));
                 if !length && base.len() > old_len {
                     let len = base.len();
-                    base.truncate(old_len);
+                    base.resize(old_len);
                     let grown = Change::Grow(len);
                     self.entries.insert(0, Entry { change: grown, synced: false, doubtful: true });
                 }
@@ -104,14 +105,14 @@ impl Medium {
     }
 
     /// What reading shows: every change.
-    pub(crate) fn everything(&self) -> Vec<u8> {
+    pub(crate) fn everything(&self) -> Packed {
         self.image(Fate::Prefix(self.entries.len()))
     }
 
     /// True if the last change is a write to the preamble.
     pub(crate) fn is_slot_on_its_way(&self) -> bool {
         self.entries.last().is_some_and(|entry| {
-            matches!(entry.change, Change::Write { offset, .. } if !entry.synced && offset < 65_536)
+            matches!(entry.change, Change::Write { offset, .. } if !entry.synced && offset < 786_432)
         })
     }
 
@@ -155,7 +156,7 @@ impl Medium {
     }
 
     /// What is on the medium after a crash.
-    pub(crate) fn image(&self, fate: Fate) -> Vec<u8> {
+    pub(crate) fn image(&self, fate: Fate) -> Packed {
         let open = self.open();
         let tail = self.tail();
         let mut content = self.base.clone();
@@ -180,7 +181,7 @@ impl Medium {
             }
             Fate::LengthMissing => {
                 chosen(&mut |_, _| true);
-                content.truncate(self.certain_len());
+                content.resize(content.len().min(self.certain_len()));
             }
             Fate::LengthOnly => chosen(&mut |_, i| !self.entries[i].change.is_write()),
             Fate::HolesOnly => chosen(&mut |_, i| is_hole(i)),
@@ -217,13 +218,13 @@ impl Medium {
 }
 
 /// A write that did not come through whole.
-fn hurt(content: &mut Vec<u8>, offset: usize, bytes: &[u8], fate: Fate, seed: u64) {
+fn hurt(content: &mut Packed, offset: usize, bytes: &[u8], fate: Fate, seed: u64) {
     let mut random = Random(seed);
     let len = bytes.len() as u64;
     match fate {
         Fate::Garbage(..) => {
             let garbage: Vec<u8> = bytes.iter().map(|_| random.next() as u8).collect();
-            write(content, offset, &garbage);
+            content.write(offset, &garbage);
         }
         _ => {
             let cut = match fate {
@@ -233,8 +234,8 @@ fn hurt(content: &mut Vec<u8>, offset: usize, bytes: &[u8], fate: Fate, seed: u6
             };
             let cut = cut.min(len) as usize;
             match random.below(2) {
-                0 => write(content, offset, &bytes[..cut]),
-                _ => write(content, offset + cut, &bytes[cut..]),
+                0 => content.write(offset, &bytes[..cut]),
+                _ => content.write(offset + cut, &bytes[cut..]),
             }
         }
     }
@@ -246,13 +247,13 @@ pub(crate) struct Seen(HashSet<u64>);
 
 impl Seen {
     /// True the first time.
-    pub(crate) fn is_new(&mut self, image: &[u8], salt: u64) -> bool {
+    pub(crate) fn is_new(&mut self, image: &Packed, salt: u64) -> bool {
         let mut hash = salt ^ image.len() as u64;
         let mut add = |word: [u8; 8]| {
             let mixed = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             hash = mixed ^ mixed >> 29;
         };
-        let words = image.chunks_exact(8);
+        let words = image.bytes().chunks_exact(8);
         let mut rest = [0; 8];
         rest[..words.remainder().len()].copy_from_slice(words.remainder());
         words.for_each(|word| add(word.try_into().expect("eight bytes")));

@@ -282,11 +282,14 @@ fn with_header(story: &Story, field: &str, value: u64) -> Vec<u8> {
 fn features_of_the_future() {
     let story = Story::new(2);
     story.assert_whole(&with_header(&story, "features_compatible", 1 << 63), 2, "compatible");
-    for (field, value) in [("features_incompatible", 4), ("format_version", 2)] {
+    for (field, value) in [("features_incompatible", 4), ("format_version", 3)] {
         story.assert_refused(&with_header(&story, field, value), field, |e| {
             matches!(e, OpenError::UnknownFeatures { read_only_would_do: false, .. })
         });
     }
+    story.assert_refused(&with_header(&story, "format_version", 1), "an older format", |e| {
+        matches!(e, OpenError::OldFormat { format_version: 1 })
+    });
     let image = with_header(&story, "features_read_only", 2);
     let path = story.write(&image);
     let refused = Store::open_with(&path, threads(1));
@@ -341,11 +344,11 @@ fn foreign_files() {
 fn a_file_that_is_too_short_is_truncated() {
     let story = Story::new(4);
     let needed = story.file_bytes();
-    for len in [needed - 1, needed - 128, 70_000, 65_536, 65_535, 40_000, 4096, 100, 8] {
+    for len in [needed - 1, needed - 128, 786_432, 786_431, 65_536, 40_000, 4096, 100, 8] {
         let what = format!("cut to {len} of {needed} bytes");
         story.assert_refused(&story.image()[..len], &what, |e| match e {
             OpenError::Truncated { found, needed: asked } => {
-                *found == len as u64 && (*asked == needed as u64 || len < 65_536)
+                *found == len as u64 && (*asked == needed as u64 || len < 786_432)
             }
             _ => false,
         });

@@ -160,6 +160,6 @@ fn what_cannot_be_recovered_is_an_error() {
     assert!(recover(&none).is_err());
     // Everything behind the preamble is noise.
     let mut noise = whole;
-    noise[65_536..].iter_mut().for_each(|byte| *byte ^= 0x5A);
+    noise[786_432..].iter_mut().for_each(|byte| *byte ^= 0x5A);
     assert!(recover(&noise).is_err());
 }

@@ -18,6 +18,7 @@ use super::disk::Disk;
 use super::figures::{Tally, finished, in_parallel, say, scale};
 use super::medium::{Fate, Medium};
 use super::model::{Content, State, Wrong, check};
+use super::packed::Packed;
 use super::workload::{formatted, open, seasoned};
 use crate::common::Random;
 use ledger::{Ledger, Possible};
@@ -31,10 +32,13 @@ const LENGTH: u64 = 6_000;
 /// Crash images that are looked at for each power failure.
 const FATES: u64 = 3;
 
+/// Steps of all schedules so far.
+static STEPS: AtomicU64 = AtomicU64::new(0);
+
 /// A store and its state, before a schedule begins.
 #[derive(Clone)]
 struct Start {
-    image: Vec<u8>,
+    image: Packed,
     possible: Possible,
 }
 
@@ -48,7 +52,7 @@ fn start(random: &mut Random) -> Start {
                 _ => seasoned(&mut Random(i), i as usize),
             };
             let possible = Possible { state, ..Possible::default() };
-            Start { image: disk.content(), possible }
+            Start { image: Packed::of(&disk.content()), possible }
         };
         (0..6).map(make).collect()
     });
@@ -57,7 +61,7 @@ fn start(random: &mut Random) -> Start {
 
 /// A copy that has received nothing yet.
 fn empty_copy() -> Start {
-    Start { image: formatted().content(), possible: Possible::default() }
+    Start { image: Packed::of(&formatted().content()), possible: Possible::default() }
 }
 
 /// Plays a schedule; what it has decided, in short.
@@ -104,15 +108,10 @@ fn play_round(
     let sides = (side(original, random.next()), side(copy, random.next()));
     let budgets = vec![14, 4, 14, 14, 4, 12];
     let world = World::new(scheduler.clone(), sides, random.next(), budgets);
-    let lives: Vec<Box<dyn Fn(&Process) + Sync>> = bodies
-        .into_iter()
-        .map(|body| {
-            let world = &world;
-            Box::new(move |process: &Process| world.play(process, body))
-                as Box<dyn Fn(&Process) + Sync>
-        })
-        .collect();
-    scheduler.run(&lives.iter().map(|life| &**life).collect::<Vec<_>>());
+    let world = &world;
+    let lives = bodies.map(|body| move |process: &Process| world.play(process, body));
+    let lives: Vec<&(dyn Fn(&Process) + Sync)> = lives.iter().map(|life| life as _).collect();
+    scheduler.run(&lives);
     STEPS.fetch_add(scheduler.steps(), Ordering::Relaxed);
     if let Some(wrong) = scheduler.failure() {
         return Err(wrong);
@@ -127,8 +126,7 @@ fn play_round(
     }
     for side in [&world.original, &world.copy] {
         let image = side.machine.content();
-        let (store, _) = find(image, &side.ledger.now(), &mut random)?;
-        let mut store = store;
+        let (mut store, _) = find(image, &side.ledger.now(), &mut random)?;
         let report = store.expire(Retention::new().keep_last(1));
         let report = report.map_err(|e| Wrong::Damaged(format!("expire in the end: {e}")))?;
         let problems = store.verify(treering::VerifyOptions::all().deep(true));
@@ -139,8 +137,6 @@ fn play_round(
     }
     Ok((None, digest))
 }
-
-static STEPS: AtomicU64 = AtomicU64::new(0);
 
 /// A copy that has got what the original has lost can receive no more; then there is a new one.
 fn fitting(copy: Start, original: &Start) -> Start {
@@ -185,11 +181,11 @@ fn after_crash(side: &Side, mut medium: Medium, random: &mut Random) -> Result<S
 
 /// Opens a store and looks at all of it; which of those possible it is.
 fn find(
-    image: Vec<u8>,
+    image: Packed,
     possible: &[Possible],
     random: &mut Random,
 ) -> Result<(Store, Possible), Wrong> {
-    let store = open(&Disk::with(image)).map_err(Wrong::Damaged)?;
+    let store = open(&Disk::of(image)).map_err(Wrong::Damaged)?;
     let found = resolve(&store, possible, random)?;
     check(&store, &states_of(std::slice::from_ref(&found)))?;
     Ok((store, found))
@@ -204,7 +200,6 @@ pub(crate) fn schedules(tally: &Tally, seeds: std::ops::Range<u64>) {
         let seed = seeds.start + unit as u64;
         Tally::count(&tally.schedules);
         if let Err(wrong) = play(seed, only.is_some()) {
-            if std::env::var("N").is_ok() { use std::io::Write; let _ = writeln!(std::io::stderr(), "TREERING_TRUST_SCHEDULE={seed} {wrong:?}"); }
             tally.failed(&wrong, || format!("TREERING_TRUST_SCHEDULE={seed}"));
         }
     });
@@ -214,8 +209,7 @@ pub(crate) fn schedules(tally: &Tally, seeds: std::ops::Range<u64>) {
 fn processes_in_many_orders() {
     let tally = Tally::default();
     let start = std::time::Instant::now();
-    let first = std::env::var("F").map_or(0, |n| n.parse().unwrap());
-    schedules(&tally, first..first+std::env::var("N").map_or(scale(2_000, 20_000) as u64, |n| n.parse().unwrap()));
+    schedules(&tally, 0..scale(1_500, 20_000) as u64);
     say("schedules", tally.schedules.load(Ordering::Relaxed));
     say("steps of schedules", STEPS.load(Ordering::Relaxed));
     say("seconds for them", start.elapsed().as_secs());

@@ -16,6 +16,7 @@ use treering::simulation::{self, Hold, Mapped};
 
 use super::super::disk::{Change, Event};
 use super::super::model::Wrong;
+use super::super::packed::Packed;
 use super::scheduler::{Dead, Process, Scheduler, Step};
 use crate::common::Random;
 
@@ -23,7 +24,7 @@ use crate::common::Random;
 const WRITER_BYTE: u64 = 1 << 62;
 
 /// Where the preamble ends: format-spec.md, section 3.
-const PREAMBLE_BYTES: u64 = 65_536;
+const PREAMBLE_BYTES: u64 = 12 * 65_536;
 
 /// A part of the lock bytes that a handle holds.
 struct Held {
@@ -41,7 +42,7 @@ struct Map {
 }
 
 struct State {
-    content: Vec<u8>,
+    content: Packed,
     record: Vec<Event>,
     locks: Vec<Held>,
     /// By offset.
@@ -63,7 +64,7 @@ pub(crate) struct Machine(Arc<Shared>);
 
 impl Machine {
     /// With a file on it that is durable as it is.
-    pub(crate) fn new(scheduler: &Scheduler, content: Vec<u8>, seed: u64) -> Self {
+    pub(crate) fn new(scheduler: &Scheduler, content: Packed, seed: u64) -> Self {
         let state = State {
             content,
             record: Vec::new(),
@@ -76,17 +77,17 @@ impl Machine {
         Machine(Arc::new(Shared { scheduler: scheduler.clone(), state: Mutex::new(state) }))
     }
 
-    /// What `process` gets by opening the file.
-    pub(crate) fn open(&self, process: &Process) -> (Arc<Handle>, Syncs) {
+    /// What `process` gets by opening the file. `kept`: it keeps nothing mapped that is not pinned, so M1 holds.
+    pub(crate) fn open(&self, process: &Process, kept: bool) -> (Arc<Handle>, Syncs) {
         let mut state = self.state();
         state.handles += 1;
         let (number, machine, syncs) = (state.handles, self.clone(), Syncs::default());
         let process = process.clone();
-        (Arc::new(Handle { machine, process, number, syncs: syncs.clone() }), syncs)
+        (Arc::new(Handle { machine, process, number, kept, syncs: syncs.clone() }), syncs)
     }
 
     /// What reading shows.
-    pub(crate) fn content(&self) -> Vec<u8> {
+    pub(crate) fn content(&self) -> Packed {
         self.state().content.clone()
     }
 
@@ -105,6 +106,7 @@ pub(crate) struct Handle {
     machine: Machine,
     process: Process,
     number: u64,
+    kept: bool,
     syncs: Syncs,
 }
 
@@ -220,11 +222,8 @@ impl simulation::Disk for Handle {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let state = self.step(Step::Read(offset, buffer.len()))?;
-        let range =
-            usize::try_from(offset).ok().and_then(|at| Some(at..at.checked_add(buffer.len())?));
-        let bytes = range.and_then(|range| state.content.get(range));
-        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+        let found = usize::try_from(offset).ok().and_then(|at| state.content.read(at, buffer));
+        Ok(found.ok_or(io::ErrorKind::UnexpectedEof)?)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -272,7 +271,7 @@ impl simulation::Disk for Handle {
     }
 
     fn lock(&self, first: u64, len: u64, hold: Hold) -> io::Result<bool> {
-        let mut state = self.step(Step::Lock(first, len, Some(hold)))?;
+        let mut state = self.step(Step::Lock(first, len, hold))?;
         let end = first + len;
         if hold != Hold::Nothing && state.is_in_the_way(self.number, first, end, hold) {
             return Ok(false);
@@ -299,11 +298,6 @@ impl simulation::Disk for Handle {
         Ok(true)
     }
 
-    fn is_held_elsewhere(&self, first: u64, len: u64) -> io::Result<bool> {
-        let state = self.step(Step::Lock(first, len, None))?;
-        Ok(state.is_in_the_way(self.number, first, first + len, Hold::Exclusive))
-    }
-
     fn clock(&self) -> Duration {
         Duration::from_nanos(self.machine.0.scheduler.clock())
     }
@@ -314,6 +308,9 @@ impl simulation::Disk for Handle {
     }
 
     fn mapped(&self, mapped: Mapped) {
+        if !self.kept {
+            return;
+        }
         let mut state = self.machine.state();
         state.longest_map = state.longest_map.max(mapped.len() as u64);
         let map = Map { process: self.process.clone(), mapped };

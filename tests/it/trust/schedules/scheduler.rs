@@ -28,8 +28,8 @@ pub(crate) enum Step {
     /// To grow, to cut, or to punch a hole.
     Resize(u64, u64),
     Sync,
-    /// A range, and how it is to be held; `None` asks who holds it.
-    Lock(u64, u64, Option<Hold>),
+    /// A range, and how it is to be held.
+    Lock(u64, u64, Hold),
     /// Nothing: the process waits so many nanoseconds.
     Wait(u64),
 }
@@ -61,10 +61,6 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn is_alive(&self) -> bool {
         self.alive.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn is(&self, other: &Process) -> bool {
-        Arc::ptr_eq(&self.alive, &other.alive)
     }
 }
 

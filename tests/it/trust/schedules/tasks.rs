@@ -92,7 +92,7 @@ impl World {
     }
 
     fn pause(&self, side: &Side, process: &Process, time: Duration) {
-        side.machine.open(process).0.pause(time);
+        side.machine.open(process, true).0.pause(time);
     }
 }
 
@@ -184,7 +184,7 @@ struct Writing<'a> {
 impl<'a> Writing<'a> {
     /// Opens a store; `None` if another process has it open for writing.
     fn open(side: &'a Side, process: &'a Process, life: &mut Life) -> Result<Option<Self>, Wrong> {
-        let (handle, syncs) = side.machine.open(process);
+        let (handle, syncs) = side.machine.open(process, true);
         let group = life.random.below(3);
         let durability = match group {
             0 => Durability::Deferred { versions: 3 },
@@ -409,15 +409,16 @@ impl Open {
 pub(crate) fn reader(world: &World, process: &Process, mut life: Life) -> Done {
     let side = if life.random.below(4) == 0 { &world.copy } else { &world.original };
     while world.may_go_on(process) {
-        let (handle, _) = side.machine.open(process);
+        let forgets = life.random.below(4) > 0;
+        let (handle, _) = side.machine.open(process, forgets);
         let store = simulation::open(handle, life.options().read_only(true));
         let store = store.map_err(|e| damaged("opening for reading", e))?;
         let mut open: Vec<Open> = Vec::new();
-        for _ in 0..1 + life.random.below(8) {
+        for _ in 0..life.random.below(8) {
             if !world.may_go_on(process) {
                 break;
             }
-            read(&store, side, &mut open, &mut life.random)?;
+            read((&store, forgets), side, &mut open, &mut life.random)?;
             if life.random.below(2) == 0 {
                 open.iter_mut().try_for_each(Open::check)?;
             }
@@ -426,12 +427,20 @@ pub(crate) fn reader(world: &World, process: &Process, mut life: Life) -> Done {
     Ok(())
 }
 
-/// One thing that a reader does.
-fn read(store: &Store, side: &Side, open: &mut Vec<Open>, random: &mut Random) -> Done {
+/// One thing that a reader does. `forgets`: it keeps nothing open by itself.
+fn read(
+    (store, forgets): (&Store, bool),
+    side: &Side,
+    open: &mut Vec<Open>,
+    random: &mut Random,
+) -> Done {
     let moment = side.ledger.moment();
     match random.below(12) {
         0..4 => {
             let snapshot = store.latest().map_err(|e| damaged("latest", e))?;
+            if forgets {
+                simulation::forget_latest(store);
+            }
             let version = snapshot.version().0;
             let possible = side.ledger.since(moment);
             let contents = possible.iter().filter(|p| p.state.newest() == version);
@@ -512,7 +521,7 @@ fn open_at(store: &Store, side: &Side, version: u64) -> Result<Option<Open>, Wro
 pub(crate) fn sender(world: &World, process: &Process, mut life: Life) -> Done {
     let side = &world.original;
     while world.may_go_on(process) {
-        let (handle, _) = side.machine.open(process);
+        let (handle, _) = side.machine.open(process, true);
         let store = simulation::open(handle, life.options().read_only(true));
         let store = store.map_err(|e| damaged("opening to send", e))?;
         let there = world.copy.ledger.now()[0].state.newest();
