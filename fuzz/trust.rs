@@ -4,6 +4,10 @@
 pub(crate) mod decoders;
 #[path = "../tests/it/trust/disk.rs"]
 mod disk;
+#[path = "../tests/it/trust/forge.rs"]
+mod forge;
+#[path = "../tests/it/trust/hostile.rs"]
+pub(crate) mod hostile;
 #[path = "../tests/it/trust/inputs.rs"]
 pub(crate) mod inputs;
 #[path = "../tests/it/trust/model.rs"]

@@ -24,6 +24,8 @@ pub enum Place {
     },
     /// The commit slots as a whole.
     Slots,
+    /// The hint, without which the next writer does a little more, and which is written anew by every commit.
+    Hint,
     /// A segment of a logical array.
     Segment {
         /// The array's name in `format-spec.md`.
@@ -56,6 +58,7 @@ impl fmt::Display for Place {
         match self {
             Place::Header { copy } => write!(f, "header copy {copy}"),
             Place::Slots => write!(f, "commit slots"),
+            Place::Hint => write!(f, "hint"),
             Place::Segment { array, segment, address } => {
                 write!(f, "segment {segment} of array `{array}` at byte {address}")
             }
@@ -90,6 +93,11 @@ pub enum Defect {
     Invalid(&'static str),
     /// An invariant of the tree does not hold.
     Invariant(String),
+    /// The device does not give the bytes, asked twice.
+    Unreadable {
+        /// What the system said.
+        why: String,
+    },
 }
 
 impl fmt::Display for Defect {
@@ -103,6 +111,7 @@ impl fmt::Display for Defect {
             }
             Defect::Invalid(what) => f.write_str(what),
             Defect::Invariant(what) => f.write_str(what),
+            Defect::Unreadable { why } => write!(f, "the device cannot read it: {why}"),
         }
     }
 }
@@ -138,7 +147,24 @@ impl StorageError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
         )
     }
+
+    /// True if the device failed to read bytes that should be there. They count as damaged, like bytes that are there and
+    /// wrong. Whatever else keeps one from reading (a lock, a signal, too little memory) passes, and says nothing of
+    /// the bytes.
+    pub fn is_unreadable(&self) -> bool {
+        self.operation == "read"
+            && self.source.raw_os_error().is_some_and(|errno| UNREADABLE.contains(&errno))
+    }
 }
+
+/// EIO, and what some file systems say in its place: their own checksums or structures do not hold.
+#[cfg(target_os = "linux")]
+const UNREADABLE: [i32; 4] = {
+    use nix::libc::{EBADMSG, EIO, ENODATA, EUCLEAN};
+    [EIO, ENODATA, EBADMSG, EUCLEAN]
+};
+#[cfg(not(target_os = "linux"))]
+const UNREADABLE: [i32; 1] = [nix::libc::EIO];
 
 /// A temporary file of work that is larger than memory could not be made, written or read.
 #[derive(Debug, thiserror::Error)]
@@ -185,6 +211,16 @@ pub enum ReadError {
         "the store was opened before this process was forked, and belongs to the process that opened it; open it again here; nothing was read"
     )]
     OtherProcess,
+    /// There is not enough memory for what the file has, or says that it has.
+    #[error(
+        "there is no room for {bytes} bytes of {what} in memory; allow the process more, or look at the file with `treering verify`"
+    )]
+    OutOfMemory {
+        /// Bytes that were asked for.
+        bytes: u64,
+        /// What they were to hold.
+        what: &'static str,
+    },
     /// The bytes could not be had.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -37,6 +37,7 @@ mod ids;
 mod ingest;
 mod insert;
 mod maintain;
+mod memory;
 mod metric;
 mod new_file;
 mod opening;
@@ -87,6 +88,7 @@ pub use maintain::backup::BackupReport;
 pub use maintain::diff::Diff;
 pub use maintain::receive::ReceiveReport;
 pub use maintain::recover::RecoverReport;
+pub use maintain::scrub::{ScrubOptions, ScrubReport};
 pub use maintain::stats::Stats;
 pub use maintain::verify::{Problem, VerifyOptions, VerifyReport};
 pub use options::{

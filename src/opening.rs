@@ -13,6 +13,7 @@ use crate::error::{CreateError, InsertError, OpenError, OptionsError};
 use crate::ids::PointId;
 use crate::insert::report::Report;
 use crate::insert::scratch::ScratchPool;
+use crate::maintain::scrub::Background;
 use crate::new_file::NewFile;
 use crate::options::{CreateOptions, OpenOptions};
 use crate::pool::Pool;
@@ -284,6 +285,8 @@ impl Store {
         let folder = folder.to_path_buf();
         let pool = Pool::new(pool);
         let core = Arc::new(Core { db, pool, options, scratch, folder });
-        Ok(Store { core, latest: Mutex::new(None) })
+        let _scrub = Background::begin(&core)
+            .map_err(|e| OptionsError { option: "scrub", why: e.to_string() })?;
+        Ok(Store { _scrub, core, latest: Mutex::new(None) })
     }
 }

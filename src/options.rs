@@ -221,10 +221,11 @@ pub enum Verify {
     /// All of a version when it is opened: costs reading it, once per [`crate::Store`] for what versions share. No query
     /// meets damage afterwards.
     OnOpen,
-    /// Each segment when it is first read. Costs nothing later.
+    /// Each segment when it is first read. Costs nothing later. See [`OpenOptions::scrub`] for damage that comes later.
     #[default]
     FirstTouch,
-    /// Never, for files that are known to be whole. Damage then shows as wrong answers, or as errors where numbers make
+    /// Never but by [`crate::Store::verify`], and where a commit copies or moves what is there; for files that are known
+    /// to be whole and do not move (as those below an overlay do). Damage then shows as wrong answers, or as errors where numbers make
     /// no sense; and a read that the device refuses ends the process, unless [`OpenOptions::catch_faults`] is on.
     Never,
 }
@@ -243,6 +244,7 @@ pub struct OpenOptions {
     pub(crate) verify: Verify,
     pub(crate) patience: Option<Duration>,
     pub(crate) catch_faults: bool,
+    pub(crate) scrub: Option<u64>,
     pub(crate) memory_limit: Option<u64>,
     pub(crate) temporary_folder: Option<PathBuf>,
     /// Shares of memory other than those that the limit gives, for tests: so small that little data does not fit.
@@ -261,6 +263,7 @@ impl Default for OpenOptions {
             verify: Verify::FirstTouch,
             patience: None,
             catch_faults: false,
+            scrub: None,
             memory_limit: None,
             temporary_folder: None,
             shares: None,
@@ -396,6 +399,31 @@ impl OpenOptions {
     /// ```
     pub fn catch_faults(mut self, catch: bool) -> Self {
         self.catch_faults = catch;
+        self
+    }
+
+    /// Compares all that the file holds with its checksums, over and over, in a thread of its own that reads no faster than
+    /// this, for as long as the [`crate::Store`] exists. Each opening begins somewhere else in the file.
+    ///
+    /// Without it bytes are compared when they are first read and not again, so a device that loses them later may give
+    /// wrong answers until somebody calls [`crate::Store::verify`] or [`crate::Store::scrub`]. With it that can be for as
+    /// long as a round takes, the bytes in use divided by the rate: a day for 100 GB at 1.2 MB a second. After that the
+    /// queries that would rest on what is bad fail with [`crate::ReadError::Corrupt`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("s.tre");
+    /// use treering::{CreateOptions, OpenOptions, Store};
+    /// # Store::create(&path, CreateOptions::new(1))?.insert(&[1.0])?;
+    /// let store = Store::open_with(&path, OpenOptions::new().read_only(true).scrub(4 << 20))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn scrub(mut self, bytes_per_second: u64) -> Self {
+        self.scrub = Some(bytes_per_second.max(1));
         self
     }
 

@@ -60,11 +60,17 @@ pub enum SeededBug {
     UnlockWriterAtGate,
     /// What a reader finds in the middle of a commit counts as damage.
     BelieveFirstGlance,
+    /// A place of the ring that the device cannot read counts as if no commit lay there.
+    TrustUnreadablePlaces,
+    /// The next writer puts the only good copy of the newest slot at stake to mend the other.
+    RewriteTheGoodCopyFirst,
+    /// What a commit copies gets a fresh checksum, whatever has become of it since it was first read.
+    SealWithoutLooking,
 }
 
 impl SeededBug {
     /// Every bug there is.
-    pub const ALL: [SeededBug; 26] = [
+    pub const ALL: [SeededBug; 29] = [
         SeededBug::SkipFirstSync,
         SeededBug::SkipSecondSync,
         SeededBug::SlotBeforeFirstSync,
@@ -91,6 +97,9 @@ impl SeededBug {
         SeededBug::SlotOutsideGate,
         SeededBug::UnlockWriterAtGate,
         SeededBug::BelieveFirstGlance,
+        SeededBug::TrustUnreadablePlaces,
+        SeededBug::RewriteTheGoodCopyFirst,
+        SeededBug::SealWithoutLooking,
     ];
 
     /// Plants the bug in this process, for good.

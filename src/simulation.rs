@@ -3,6 +3,7 @@
 //! feature `simulation`, which exists for this crate's own tests and fuzz targets; no part of the public interface.
 
 use std::io::{self, Read, Seek};
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,10 +12,11 @@ use crate::arena::mapping::Bytes;
 use crate::arena::storage::Storage;
 #[cfg(feature = "cli")]
 use crate::error::SourceError;
-use crate::error::{CreateError, OpenError, ReceiveError, StorageError};
+use crate::error::{CreateError, OpenError, ReceiveError, RecoverError, StorageError};
 #[cfg(feature = "cli")]
 use crate::ingest::{self, Format};
 use crate::maintain::receive::{self, ReceiveReport};
+use crate::maintain::recover::{self, RecoverReport};
 use crate::options::{CreateOptions, OpenOptions};
 use crate::store::Store;
 use crate::version::database::Database;
@@ -53,7 +55,15 @@ pub trait Disk: Send + Sync {
     /// Waits.
     fn pause(&self, _time: Duration) {}
     /// Is told of bytes that were mapped. As long as they exist, the file must hold the same.
-    fn mapped(&self, _bytes: Mapped) {}
+    fn has_mapped(&self, _bytes: Mapped) {}
+    /// Fills `buffer` with what a map shows from `offset` on.
+    fn mapped(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_at(buffer, offset)
+    }
+    /// Makes maps show what reading shows; false if nothing can be done about it.
+    fn map_anew(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes that a store has mapped. A simulated map is a copy, made when it was asked for; that the file goes on holding
@@ -107,6 +117,20 @@ pub fn format(
 /// As for [`Store::open`].
 pub fn open(disk: Arc<dyn Disk>, open: OpenOptions) -> Result<Store, OpenError> {
     Store::from_storage(Box::new(Simulated(disk)), open, &std::env::temp_dir())
+}
+
+/// [`Store::recover`].
+///
+/// # Errors
+///
+/// As for [`Store::recover`].
+pub fn recover(
+    disk: &Arc<dyn Disk>,
+    write: Option<&Path>,
+    open: &OpenOptions,
+) -> Result<RecoverReport, RecoverError> {
+    let again = || -> Result<Box<dyn Storage>, _> { Ok(Box::new(Simulated(disk.clone()))) };
+    recover::recover(&Simulated(disk.clone()), &again, write, open)
 }
 
 /// [`Store::receive`] into a store that exists.
@@ -202,12 +226,18 @@ impl Storage for Simulated {
 
     fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         let mut copy = Bytes::zeroed(len);
-        self.read_at(copy.bytes_mut(), offset)?;
+        // What a page fault would do: the kernel, too, tries again.
+        let again = self.0.mapped(copy.bytes_mut(), offset);
+        failed("read", again.or_else(|_| self.0.mapped(copy.bytes_mut(), offset)))?;
         let bytes = copy.freeze();
         if let Some(words) = bytes.buffer() {
-            self.0.mapped(Mapped { offset, len, words });
+            self.0.has_mapped(Mapped { offset, len, words });
         }
         Ok(bytes)
+    }
+
+    fn map_anew(&self) -> Result<bool, StorageError> {
+        Ok(self.0.map_anew())
     }
 
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {

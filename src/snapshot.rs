@@ -40,7 +40,7 @@ use crate::version_info::VersionInfo;
 #[derive(Clone)]
 pub struct Snapshot {
     inner: Arc<Opened>,
-    /// Keeps the version from expiring.
+    /// Keeps the version from expiring. Dropped after what is mapped, whose bytes may change from then on.
     _pin: Arc<Pin>,
 }
 

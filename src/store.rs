@@ -12,8 +12,10 @@ use crate::insert::batch::Batch;
 use crate::insert::report::{Report, Work};
 use crate::insert::scratch::ScratchPool;
 use crate::insert::{self, Context};
+use crate::maintain::scrub::Background;
 use crate::maintain::stats::{self, Stats};
 use crate::maintain::verify::{self, VerifyOptions, VerifyReport};
+use crate::memory;
 use crate::options::{Metric, OpenOptions};
 use crate::pool::Pool;
 use crate::snapshot::{Opened, Snapshot};
@@ -68,10 +70,14 @@ impl Core {
     /// The live points of a tree in a tree of their own.
     pub(crate) fn pack(&self, tree: &Tree, work: &mut Work) -> Result<Tree, InsertError> {
         let (mut points, mut ids) = (Vec::new(), Vec::new());
+        let live = usize::try_from(tree.live()?).unwrap_or(usize::MAX);
+        memory::reserve(&mut ids, live, "ids")?;
+        memory::reserve(&mut points, live.saturating_mul(tree.dim), "points")?;
         tree.for_each_live(|id, row| {
             ids.push(id);
             points.extend_from_slice(row);
         })?;
+        tree.check_copied(0, tree.slots() as u64)?;
         let batch = Batch { points: &points, ids };
         let mut packed = Tree::open(&self.db, &[ArrayRoot::default(); DATA_ARRAYS])?;
         insert::insert(&mut packed, &self.context(), &batch, work)?;
@@ -110,6 +116,8 @@ impl Core {
 /// # }
 /// ```
 pub struct Store {
+    /// Before the core, so that it has ended when that may be the last to have the file.
+    pub(crate) _scrub: Option<Background>,
     pub(crate) core: Arc<Core>,
     /// What the newest version was opened as, kept so that asking again is cheap. It pins nothing.
     pub(crate) latest: Mutex<Option<Arc<Opened>>>,

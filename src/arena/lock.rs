@@ -12,7 +12,7 @@ use std::io;
 /// What can be locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockRange {
-    /// Held exclusively by the one writer, as long as it has the store open.
+    /// Held exclusively by the one writer, as long as it has the store open; shared by who rescues what is left of it.
     Writer,
     /// Held for a moment by whoever comes to the gate, and by a writer as long as it waits there: so readers who come
     /// and go cannot keep a writer out.
@@ -123,8 +123,9 @@ fn explained(errno: nix::errno::Errno) -> io::Error {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn try_lock(file: &File, range: LockRange, hold: Hold) -> io::Result<bool> {
     let _ = (WRITER_BYTE, VERSION_BYTES);
-    match (range, hold) {
-        (LockRange::Writer, Hold::Exclusive) => {}
+    let locked = match (range, hold) {
+        (LockRange::Writer, Hold::Exclusive) => file.try_lock(),
+        (LockRange::Writer, Hold::Shared) => file.try_lock_shared(),
         (LockRange::Versions { .. }, Hold::Exclusive) => {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -132,8 +133,8 @@ pub(crate) fn try_lock(file: &File, range: LockRange, hold: Hold) -> io::Result<
             ));
         }
         _ => return Ok(true),
-    }
-    match file.try_lock() {
+    };
+    match locked {
         Ok(()) => Ok(true),
         Err(std::fs::TryLockError::WouldBlock) => Ok(false),
         Err(std::fs::TryLockError::Error(e)) => Err(e),

@@ -12,7 +12,9 @@
 
 #![expect(unsafe_code, reason = "a map is memory that only the operating system knows of")]
 
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::ops::Deref;
 #[cfg(target_os = "linux")]
 use std::ptr::NonNull;
@@ -40,8 +42,16 @@ struct Window {
 
 /// The windows of one file, mapped as they are needed, and unmapped when this is dropped at the earliest.
 pub(crate) struct Windows {
-    mapped: Mutex<Vec<Option<Arc<Window>>>>,
+    mapped: Mutex<Mapped>,
     guarded: bool,
+}
+
+#[derive(Default)]
+struct Mapped {
+    /// By number. Not a list: the file can have windows that nothing lies in, and say that it has any number of them.
+    windows: BTreeMap<u64, Arc<Window>>,
+    /// Those of before the file was opened again, still in use, and the file since.
+    anew: Option<(Vec<Arc<Window>>, File)>,
 }
 
 impl Windows {
@@ -53,32 +63,47 @@ impl Windows {
     /// True once zeros have taken the place of a window.
     pub(crate) fn are_damaged(&self) -> bool {
         let damaged = |window: &Arc<Window>| window.guard.as_ref().is_some_and(Guard::is_damaged);
-        fault::any() && self.mapped.lock().expect("no holder panics").iter().flatten().any(damaged)
+        if !fault::any() {
+            return false;
+        }
+        let mapped = self.mapped.lock().expect("no holder panics");
+        let before = mapped.anew.iter().flat_map(|(windows, _)| windows);
+        mapped.windows.values().chain(before).any(damaged)
+    }
+
+    /// Makes new windows from now on, of the file that `open` opens. What is mapped already stays as it is. Done once:
+    /// a file moves once.
+    pub(crate) fn renew(&self, open: impl FnOnce() -> io::Result<File>) -> io::Result<()> {
+        let mut mapped = self.mapped.lock().expect("no holder panics");
+        // Another thread may have met the same: what it has opened will do.
+        if mapped.anew.is_none() {
+            let file = open()?;
+            let windows = std::mem::take(&mut mapped.windows).into_values().collect();
+            mapped.anew = Some((windows, file));
+        }
+        Ok(())
     }
 
     /// The bytes from `offset` on. The caller has made sure that the file is that long.
     pub(crate) fn get(&self, file: &File, offset: u64, len: usize) -> Result<Bytes, StorageError> {
-        let number = (offset / WINDOW_BYTES) as usize;
+        let number = offset / WINDOW_BYTES;
         let start = (offset % WINDOW_BYTES) as usize;
         assert!(start + len <= WINDOW_BYTES as usize, "a segment straddles two windows");
         let mut mapped = self.mapped.lock().expect("no holder panics");
-        if mapped.len() <= number {
-            mapped.resize(number + 1, None);
-        }
-        let window = match &mapped[number] {
+        let window = match mapped.windows.get(&number) {
             Some(window) => window.clone(),
             None => {
-                let offset = number as u64 * WINDOW_BYTES;
+                let offset = number * WINDOW_BYTES;
                 let map = MmapOptions::new()
                     .offset(offset)
                     .len(WINDOW_BYTES as usize)
-                    .map_raw_read_only(file)
+                    .map_raw_read_only(mapped.anew.as_ref().map_or(file, |(_, file)| file))
                     .map_err(|source| StorageError { operation: "map", source })?;
                 // A k-NN query jumps; read-ahead would fetch what it skips. Only advice: failure costs nothing.
                 let _ = map.advise(Advice::Random);
                 let guard = if self.guarded { Guard::new(map.as_ptr()) } else { None };
                 let window = Arc::new(Window { guard, map, offset });
-                mapped[number] = Some(window.clone());
+                mapped.windows.insert(number, window.clone());
                 window
             }
         };
@@ -145,6 +170,19 @@ impl Bytes {
             // Only advice.
             let _ = window.map.advise_range(Advice::WillNeed, self.start + from, len);
         }
+    }
+
+    /// False if touching them would be a fault. Brings them into the page tables, so that the next touch costs none.
+    pub(crate) fn are_present(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Owner::Window(window) = &self.owner {
+            use nix::libc::{EFAULT, EHWPOISON};
+            let populated = window.map.advise_range(Advice::PopulateRead, self.start, self.len);
+            let errno = populated.err().and_then(|e| e.raw_os_error());
+            // A kernel before 5.14 does not know of it, and cannot be asked.
+            return !matches!(errno, Some(EFAULT | EHWPOISON));
+        }
+        true
     }
 
     /// Where the bytes begin in the file, if a fault of theirs would be caught.

@@ -4,6 +4,7 @@
 //! what its checksum must be, and hands out bytes that match.
 
 pub(crate) mod cast;
+mod checked;
 mod fault;
 pub(crate) mod free_space;
 pub(crate) mod lock;
@@ -13,19 +14,21 @@ pub(crate) mod process;
 pub(crate) mod storage;
 pub(crate) mod watch;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Defect, ReadError, StorageError};
+use crate::error::{Corruption, Defect, Place, ReadError, StorageError};
 use crate::format::DATA_START;
 use crate::format::arrays::Entry;
-use crate::format::checksum::Origin;
+use crate::format::checksum::{Origin, crc32};
 use crate::options::Verify;
 use crate::seeded_bug::SeededBug;
+use checked::Checked;
+pub(crate) use checked::{Name, name};
 use mapping::{Bytes, WINDOW_BYTES};
 use process::Owner;
-use storage::Storage;
+use storage::{Storage, read_twice};
 
 /// How bytes are brought in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +45,26 @@ pub(crate) struct Arena {
     block_bytes: u64,
     /// Length of the file as far as the newest known commit needs it. Nothing beyond is ever read.
     limit: AtomicU64,
-    /// What has passed its checksum already: address to birth. Birth is part of it because space is reused.
-    verified: Mutex<HashMap<u64, u64>>,
+    /// So many bytes of the file are known not to be holes.
+    stored: AtomicU64,
+    checked: Checked,
     policy: Verify,
     owner: Owner,
+    zeros: Zeros,
+}
+
+/// The checksum of as many zeros as were last asked for. A store has segments of two lengths.
+#[derive(Default)]
+struct Zeros(Mutex<(u32, u32)>);
+
+impl Zeros {
+    fn checksum(&self, bytes: u32) -> u32 {
+        let mut known = self.0.lock().expect("no holder panics");
+        if known.0 != bytes {
+            *known = (bytes, crc32(&vec![0; bytes as usize]));
+        }
+        known.1
+    }
 }
 
 impl Arena {
@@ -54,9 +73,11 @@ impl Arena {
             storage,
             block_bytes: block_bytes as u64,
             limit: AtomicU64::new(0),
-            verified: Mutex::new(HashMap::new()),
+            stored: AtomicU64::new(0),
+            checked: Checked::default(),
             policy,
             owner: Owner::here(),
+            zeros: Zeros::default(),
         }
     }
 
@@ -97,6 +118,18 @@ impl Arena {
         }
     }
 
+    /// Whether at least half of `bytes` can be in the file and no hole; if it is little, it is not asked. For what claims to
+    /// have so many bytes of which hardly any are zero.
+    pub(crate) fn has_stored(&self, bytes: u64) -> Result<bool, StorageError> {
+        let needed = bytes / 2;
+        if bytes <= FEW_BYTES || needed <= self.stored.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let stored = self.storage.stored(needed)?;
+        self.stored.fetch_max(stored, Ordering::Relaxed);
+        Ok(stored >= needed)
+    }
+
     /// True if a fault has turned mapped bytes into zeros.
     pub(crate) fn is_damaged(&self) -> bool {
         self.storage.lost().is_some()
@@ -126,6 +159,26 @@ impl Arena {
         self.fetch_with(entry, origin, Access::Copied, true)
     }
 
+    /// Like [`Arena::fetch`] of mapped bytes, for those that this process has written and no commit refers to yet. They
+    /// are checked each time: their space may have held others before.
+    pub(crate) fn fetch_early(&self, entry: &Entry, origin: Origin) -> Result<Bytes, ReadError> {
+        self.first_touch(entry, origin).map_err(|unfit| unfit.at(origin.place(entry)))
+    }
+
+    /// What is wrong with the place that an entry names, if anything is.
+    pub(crate) fn outside(&self, entry: &Entry) -> Option<Defect> {
+        let Entry { address, bytes, .. } = *entry;
+        let limit = self.limit();
+        let end = address.checked_add(bytes as u64);
+        let is_outside = address < DATA_START
+            || address % self.block_bytes != 0
+            || bytes == 0
+            || end.is_none_or(|end| {
+                end > limit || (end - 1) / WINDOW_BYTES != address / WINDOW_BYTES
+            });
+        is_outside.then_some(Defect::OutOfBounds { value: address, limit })
+    }
+
     fn fetch_with(
         &self,
         entry: &Entry,
@@ -133,46 +186,111 @@ impl Arena {
         access: Access,
         again: bool,
     ) -> Result<Bytes, ReadError> {
-        let Entry { address, birth, crc, bytes } = *entry;
-        let limit = self.limit();
-        let end = address.checked_add(bytes as u64);
-        if address < DATA_START
-            || address % self.block_bytes != 0
-            || bytes == 0
-            || end
-                .is_none_or(|end| end > limit || (end - 1) / WINDOW_BYTES != address / WINDOW_BYTES)
-        {
-            let what = Defect::OutOfBounds { value: address, limit };
-            return Err(ReadError::corrupt(origin.place(entry), what));
+        let Entry { address, bytes, .. } = *entry;
+        if let Some(outside) = self.outside(entry) {
+            return Err(ReadError::corrupt(origin.place(entry), outside));
         }
-        let passed = access == Access::Mapped && !again && self.has_passed(address, birth);
-        if passed {
+        if access == Access::Mapped && !again && self.has_passed(entry) {
             return Ok(self.storage.map(address, bytes as usize)?);
         }
-        // Read, not mapped: a device that fails, or a file that has been cut, is then an error and no signal.
-        let mut copy = Bytes::zeroed(bytes as usize);
-        self.storage.read_at(copy.bytes_mut(), address)?;
-        let content = copy.freeze();
-        let found = origin.checksum(birth, &content, content.len());
-        if found != crc && !SeededBug::SkipChecksums.is_planted() {
-            let what = Defect::Checksum { expected: crc, found };
-            return Err(ReadError::corrupt(origin.place(entry), what));
-        }
-        if access == Access::Copied {
-            return Ok(content);
-        }
-        self.verified.lock().expect("no holder panics").insert(address, birth);
-        Ok(self.storage.map(address, bytes as usize)?)
+        let found = match access {
+            Access::Mapped => self.first_touch(entry, origin).inspect(|_| self.checked.pass(entry)),
+            Access::Copied => self.checked_copy(entry, origin).inspect(|_| {
+                self.checked.absolve(entry);
+            }),
+        };
+        found.map_err(|unfit| {
+            let e = unfit.at(origin.place(entry));
+            // Of store state beside a writer this says nothing: its space may be in use again.
+            if let ReadError::Corrupt(what) = &e
+                && (again || access == Access::Mapped)
+            {
+                self.checked.fail(entry, Corruption::clone(what));
+            }
+            e
+        })
     }
 
-    fn has_passed(&self, address: u64, birth: u64) -> bool {
-        let verified = || self.verified.lock().expect("no holder panics");
-        self.policy == Verify::Never || verified().get(&address) == Some(&birth)
+    fn checked_copy(&self, entry: &Entry, origin: Origin) -> Result<Bytes, Unfit> {
+        if self.is_hole(entry)? {
+            self.compare_zeros(entry, origin)?;
+            return Ok(Bytes::zeroed(entry.bytes as usize).freeze());
+        }
+        let bytes = self.copy(entry)?;
+        compare(entry, origin, &bytes)?;
+        Ok(bytes)
     }
 
-    /// Bytes that this process has written and no commit refers to yet; the file is long enough for them.
-    pub(crate) fn unchecked(&self, address: u64, bytes: u32) -> Result<Bytes, StorageError> {
-        self.storage.map(address, bytes as usize)
+    /// True if all of a long segment is a hole, which need not be read to be known: a file of holes could have any number of
+    /// them. To ask for a short one costs as much as to read it.
+    fn is_hole(&self, entry: &Entry) -> Result<bool, StorageError> {
+        Ok(entry.bytes >= LONG_BYTES && self.storage.is_hole(entry.address, entry.bytes.into())?)
+    }
+
+    fn compare_zeros(&self, entry: &Entry, origin: Origin) -> Result<(), Unfit> {
+        let zeros = self.zeros.checksum(entry.bytes);
+        matches(entry, origin.checksum_of(entry.birth, zeros, entry.bytes))
+    }
+
+    /// A private copy of bytes, unchecked.
+    fn copy(&self, entry: &Entry) -> Result<Bytes, Unfit> {
+        let mut copy = Bytes::zeroed(entry.bytes as usize);
+        read_twice(&*self.storage, copy.bytes_mut(), entry.address)?;
+        Ok(copy.freeze())
+    }
+
+    /// Mapped bytes, checked where they are used: in the map.
+    fn first_touch(&self, entry: &Entry, origin: Origin) -> Result<Bytes, Unfit> {
+        if self.is_hole(entry)? {
+            self.compare_zeros(entry, origin)?;
+            return Ok(self.storage.map(entry.address, entry.bytes as usize)?);
+        }
+        // Read before it is touched: a device that fails, or a file that has been cut, is then an error and no signal.
+        let copy = self.copy(entry)?;
+        let mapped = self.storage.map(entry.address, entry.bytes as usize)?;
+        if mapped.are_present() && compare(entry, origin, &mapped).is_ok() {
+            return Ok(mapped);
+        }
+        compare(entry, origin, &copy)?;
+        // What is read is right and what is mapped is not. On overlay file systems a file that is written to for the first
+        // time moves, and maps made before go on showing the old place.
+        if self.storage.map_anew()? {
+            let mapped = self.storage.map(entry.address, entry.bytes as usize)?;
+            if mapped.are_present() && compare(entry, origin, &mapped).is_ok() {
+                return Ok(mapped);
+            }
+        }
+        let what = "the file that is mapped is not the one that is read; open the store again";
+        Err(Unfit::Defect(Defect::Invalid(what)))
+    }
+
+    /// An error if a copy of mapped bytes, the zeros behind it left out, is not what was written. For bytes that passed
+    /// before and are to become part of something that gets a checksum of its own.
+    pub(crate) fn check_copy(
+        &self,
+        entry: &Entry,
+        origin: Origin,
+        content: &[u8],
+    ) -> Result<(), ReadError> {
+        compare(entry, origin, content).map_err(|unfit| unfit.at(origin.place(entry)))
+    }
+
+    fn has_passed(&self, entry: &Entry) -> bool {
+        match self.policy {
+            Verify::Never => !self.checked.has_failed(entry),
+            _ => self.checked.has_passed(entry),
+        }
+    }
+
+    /// Changes whenever bytes fail a later check than their first, or no longer do. 0: none ever did.
+    #[inline]
+    pub(crate) fn failures(&self) -> u64 {
+        self.checked.failures()
+    }
+
+    /// What is wrong with one of `names`, if a later check has found something.
+    pub(crate) fn failure_of(&self, names: &HashSet<Name>) -> Option<Corruption> {
+        self.checked.failure_of(names)
     }
 
     /// Writes `pieces` (address, bytes, stored length) in large writes; pieces that lie side by side go out together,
@@ -209,6 +327,48 @@ impl Arena {
         )
     }
 }
+
+/// Why bytes cannot be used.
+enum Unfit {
+    Defect(Defect),
+    Storage(StorageError),
+}
+
+impl From<StorageError> for Unfit {
+    fn from(e: StorageError) -> Self {
+        match e.is_unreadable() {
+            true => Unfit::Defect(Defect::Unreadable { why: e.source.to_string() }),
+            false => Unfit::Storage(e),
+        }
+    }
+}
+
+impl Unfit {
+    fn at(self, place: Place) -> ReadError {
+        match self {
+            Unfit::Defect(what) => ReadError::corrupt(place, what),
+            Unfit::Storage(e) => e.into(),
+        }
+    }
+}
+
+/// Compares bytes with their checksum. `content` may leave out zeros at the end.
+fn compare(entry: &Entry, origin: Origin, content: &[u8]) -> Result<(), Unfit> {
+    matches(entry, origin.checksum(entry.birth, content, entry.bytes as usize))
+}
+
+fn matches(entry: &Entry, found: u32) -> Result<(), Unfit> {
+    match found == entry.crc || SeededBug::SkipChecksums.is_planted() {
+        true => Ok(()),
+        false => Err(Unfit::Defect(Defect::Checksum { expected: entry.crc, found })),
+    }
+}
+
+/// What claims no more is not held against what is stored.
+const FEW_BYTES: u64 = 16 << 20;
+
+/// Segments from this length on are looked at for being holes.
+const LONG_BYTES: u32 = 1 << 15;
 
 /// Largest single write.
 const WRITE_BYTES: usize = 1 << 20;

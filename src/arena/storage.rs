@@ -1,5 +1,5 @@
-//! The one seam between the store and the disk: operations on a file, its locks, and waiting for them;
-//! a real file, and memory for tests.
+//! The one seam between the store and the disk: operations on a file, its locks, and waiting for them; a real file, and
+//! memory for tests.
 
 use std::fs::File;
 use std::io;
@@ -19,6 +19,16 @@ use crate::error::StorageError;
 pub(crate) trait Storage: Send + Sync {
     /// Length of the file.
     fn len(&self) -> Result<u64, StorageError>;
+    /// Bytes of the file that are not holes, or at least `enough` of them. What cannot tell holes from data has none.
+    fn stored(&self, enough: u64) -> Result<u64, StorageError> {
+        let _ = enough;
+        self.len()
+    }
+    /// True if a range of the file is a hole, and so reads as zeros. What cannot tell says no.
+    fn is_hole(&self, offset: u64, len: u64) -> Result<bool, StorageError> {
+        let _ = (offset, len);
+        Ok(false)
+    }
     /// Fills `buffer` from `offset` on; a file that ends too early is an error.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError>;
     /// Writes all of `bytes` at `offset`.
@@ -41,6 +51,10 @@ pub(crate) trait Storage: Send + Sync {
     fn sync(&self) -> Result<(), StorageError>;
     /// Bytes that will not change while the result exists.
     fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError>;
+    /// Makes sure that what is mapped from now on is what is read now. False if it is so already, as far as can be done.
+    fn map_anew(&self) -> Result<bool, StorageError> {
+        Ok(false)
+    }
     /// The file, if bytes of it that were mapped have been lost since: they may have been read as zeros.
     fn lost(&self) -> Option<&Path> {
         None
@@ -57,6 +71,18 @@ pub(crate) trait Storage: Send + Sync {
     /// Waits for what another handle may do meanwhile. The only way to wait, so that a test decides who goes on.
     fn pause(&self, time: Duration) {
         std::thread::sleep(time);
+    }
+}
+
+/// Reads, and once more if the device fails: a moment's failure is no damage.
+pub(crate) fn read_twice(
+    storage: &dyn Storage,
+    buffer: &mut [u8],
+    offset: u64,
+) -> Result<(), StorageError> {
+    match storage.read_at(buffer, offset) {
+        Err(e) if e.is_unreadable() => storage.read_at(buffer, offset),
+        done => done,
     }
 }
 
@@ -107,6 +133,42 @@ impl FileStorage {
 impl Storage for FileStorage {
     fn len(&self) -> Result<u64, StorageError> {
         self.file.metadata().map(|m| m.len()).map_err(failed("inspect"))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn stored(&self, enough: u64) -> Result<u64, StorageError> {
+        use nix::errno::Errno;
+        use nix::unistd::{Whence, lseek};
+        let (mut stored, mut at) = (0, 0);
+        while stored < enough {
+            // The position of the file is nothing that anybody reads from.
+            let data = match lseek(&self.file, at, Whence::SeekData) {
+                Ok(data) => data,
+                // Nothing but a hole follows.
+                Err(Errno::ENXIO) => break,
+                Err(_) => return self.len(),
+            };
+            let Ok(hole) = lseek(&self.file, data, Whence::SeekHole) else { return self.len() };
+            if hole <= at {
+                return self.len();
+            }
+            stored += (hole - data) as u64;
+            at = hole;
+        }
+        Ok(stored)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_hole(&self, offset: u64, len: u64) -> Result<bool, StorageError> {
+        use nix::errno::Errno;
+        use nix::unistd::{Whence, lseek};
+        let end = offset + len;
+        Ok(match lseek(&self.file, offset as i64, Whence::SeekData) {
+            Ok(data) => data as u64 >= end,
+            // Nothing but a hole follows, or the file ends before.
+            Err(Errno::ENXIO) => self.len()? >= end,
+            Err(_) => false,
+        })
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError> {
@@ -190,6 +252,19 @@ impl Storage for FileStorage {
             return Err(failed("map")(io::ErrorKind::UnexpectedEof.into()));
         }
         self.windows.get(&self.file, offset, len)
+    }
+
+    fn map_anew(&self) -> Result<bool, StorageError> {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            // The file itself, wherever it has moved and whatever its name is by now.
+            let again = || File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+            self.windows.renew(again).map_err(failed("open"))?;
+            Ok(true)
+        }
+        #[cfg(not(target_os = "linux"))]
+        Ok(false)
     }
 
     fn lost(&self) -> Option<&Path> {

@@ -3,37 +3,56 @@
 //! A cut of the file takes pages away, which [`super::fault`] catches, and turns the rest of the page in which it lies
 //! into zeros, which nobody tells. But a cut takes all that follows it: so as long as the last byte of all that was
 //! mapped here, other than zeros, is there, everything before it is, and what follows it is zero anyway.
+//!
+//! And whether it is still good as far as anybody knows: what passed when it was first read may have failed a later check.
 
 #![expect(unsafe_code, reason = "the byte is read without a lock")]
 
+use std::collections::HashSet;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering, fence};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex};
 
 use super::mapping::Bytes;
-use super::{Arena, fault};
+use super::{Arena, Name, fault, name};
 use crate::error::ReadError;
+use crate::format::arrays::Entry;
 
 /// Watches over what one reader has mapped.
 pub(crate) struct Watch {
     /// Has the windows, and keeps them mapped.
     arena: Arc<Arena>,
-    /// Offset in the file of the last byte that is not zero.
-    last: Mutex<u64>,
-    /// The same in memory; null if there is none.
+    included: Mutex<Included>,
+    /// The last byte in memory; null if there is none.
     byte: AtomicPtr<u8>,
+    /// [`Arena::failures`] when none of what is included had failed.
+    judged: AtomicU64,
+}
+
+#[derive(Default)]
+struct Included {
+    /// Offset in the file of the last byte that is not zero.
+    last: u64,
+    names: HashSet<Name>,
 }
 
 impl Watch {
     pub(crate) fn new(arena: Arc<Arena>) -> Self {
-        Watch { arena, last: Mutex::new(0), byte: AtomicPtr::new(ptr::null_mut()) }
+        let (included, judged) = Default::default();
+        Watch { arena, included, byte: AtomicPtr::new(ptr::null_mut()), judged }
     }
 
     /// Includes bytes of the arena, before they are used. They must not change from now on, and the file must not be cut
     /// before them by who may do so, for as long as this is asked.
-    pub(crate) fn include(&self, bytes: &Bytes) -> Result<(), ReadError> {
+    pub(crate) fn include(&self, entry: &Entry, bytes: &Bytes) -> Result<(), ReadError> {
+        let mut included = self.included.lock().expect("no holder panics");
+        let Included { last, names } = &mut *included;
+        names.insert(name(entry));
+        if self.arena.failures() > 0 {
+            // It may have failed just now.
+            self.judged.store(0, Ordering::Relaxed);
+        }
         let Some(offset) = bytes.guarded_offset() else { return Ok(()) };
-        let mut last = self.last.lock().expect("no holder panics");
         if let Some(i) = bytes.iter().rposition(|&byte| byte != 0)
             && offset + i as u64 > *last
         {
@@ -44,11 +63,28 @@ impl Watch {
         self.arena.check_reach(offset + bytes.len() as u64)
     }
 
-    /// An error if anything of what was included has been lost up to now, or in another process.
-    /// Costs three loads.
+    /// An error if anything of what was included has been lost up to now, is known to be bad, or belongs to another process.
+    /// Costs a few loads.
     #[inline]
     pub(crate) fn check(&self) -> Result<(), ReadError> {
-        if self.is_whole() { Ok(()) } else { Err(self.loss()) }
+        if !self.is_whole() {
+            return Err(self.loss());
+        }
+        let failures = self.arena.failures();
+        if failures == self.judged.load(Ordering::Relaxed) { Ok(()) } else { self.judge(failures) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn judge(&self, failures: u64) -> Result<(), ReadError> {
+        let included = self.included.lock().expect("no holder panics");
+        match self.arena.failure_of(&included.names) {
+            Some(what) => Err(ReadError::Corrupt(Box::new(what))),
+            None => {
+                self.judged.store(failures, Ordering::Relaxed);
+                Ok(())
+            }
+        }
     }
 
     #[cold]
@@ -58,7 +94,7 @@ impl Watch {
         if let Err(e) = self.arena.check_process() {
             return e;
         }
-        let found = *self.last.lock().expect("no holder panics");
+        let found = self.included.lock().expect("no holder panics").last;
         let told = self.arena.check_maps().and_then(|()| self.arena.check_length());
         // It is as long as it was: somebody has made it longer again, after it was cut before the last byte.
         let needed = self.arena.limit().max(found + 1);

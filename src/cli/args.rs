@@ -308,6 +308,25 @@ pub(super) struct Verify {
     /// Check every invariant of the tree as well
     #[arg(long)]
     pub(super) deep: bool,
+    /// Compare the whole file with its checksums, in the order in which it lies there, keeping no version from expiring;
+    /// says where to go on if it is interrupted
+    #[arg(long, conflicts_with_all = ["at", "all", "deep"])]
+    pub(super) scrub: bool,
+    /// Read no more than this a second
+    #[arg(long, value_name = "SIZE", requires = "scrub", value_parser = super::human::parse_bytes)]
+    pub(super) rate: Option<u64>,
+    /// Go on where an earlier scrub stopped
+    #[arg(
+        long,
+        value_name = "BYTE",
+        requires = "scrub",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub(super) from: u64,
+    /// Stop after so much
+    #[arg(long, value_name = "SIZE", requires = "scrub", value_parser = super::human::parse_bytes)]
+    pub(super) at_most: Option<u64>,
 }
 
 #[derive(Args, Debug)]

@@ -178,6 +178,7 @@ fn read(source: &ReadError) -> u8 {
     match source {
         ReadError::Corrupt(_) | ReadError::Truncated { .. } | ReadError::Lost { .. } => CORRUPT,
         ReadError::OtherProcess => FAILURE,
+        ReadError::OutOfMemory { .. } => FULL,
         ReadError::Storage(source) => storage(source),
     }
 }

@@ -40,9 +40,9 @@ pub(super) enum Failure {
     /// Nothing could be recovered.
     #[error("{}: {source}", .store.display())]
     Recover { store: PathBuf, source: RecoverError },
-    /// `recover` found that versions are lost; they have been printed.
-    #[error("{}: {versions} versions are lost", .store.display())]
-    Lost { store: PathBuf, versions: usize },
+    /// `recover` found that something is lost; it has been printed.
+    #[error("{}: {what}", .store.display())]
+    Lost { store: PathBuf, what: String },
     /// The batch was refused or could not be written.
     #[error("{}", insert_message(.input, .source))]
     Insert { input: String, source: InsertError },

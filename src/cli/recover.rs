@@ -18,6 +18,7 @@ pub(super) fn run(context: &Context, args: &Recover) -> Result<(), Failure> {
         output::print_json(&json!({
             "commit": report.commit,
             "newest_commit": report.newest_commit,
+            "in_doubt": report.in_doubt,
             "file_bytes": report.file_bytes.0,
             "needed_bytes": report.file_bytes.1,
             "intact": numbers(&report.intact),
@@ -25,12 +26,23 @@ pub(super) fn run(context: &Context, args: &Recover) -> Result<(), Failure> {
             "problems": report.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "written": report.written.is_some(),
         }))?;
-    } else if !context.quiet || !report.lost.is_empty() {
+    } else if !context.quiet || !report.is_complete() {
         output::print(&text(&report))?;
     }
-    match report.written.is_none() && !report.lost.is_empty() {
-        true => Err(Failure::Lost { store: args.store.clone(), versions: report.lost.len() }),
-        false => Ok(()),
+    match report.is_complete() {
+        true => Ok(()),
+        false => Err(Failure::Lost { store: args.store.clone(), what: loss(&report) }),
+    }
+}
+
+/// What is lost, in a line.
+fn loss(report: &RecoverReport) -> String {
+    match report.lost.len() {
+        0 if report.commit < report.newest_commit => {
+            "the newest commit is lost, and what it changed".into()
+        }
+        0 => "a newer commit may be lost".into(),
+        versions => format!("{versions} versions are lost"),
     }
 }
 
@@ -47,6 +59,9 @@ fn text(report: &RecoverReport) -> String {
     if report.commit < report.newest_commit {
         let (commit, newest) = (report.commit, report.newest_commit);
         text += &format!("commit {newest} cannot be read; commit {commit} can\n");
+    }
+    if report.in_doubt {
+        text += "the device cannot read a place where a newer commit may have been\n";
     }
     text += &format!("intact: {}\n", ranges(&report.intact));
     text += &format!("lost: {}\n", ranges(&report.lost));

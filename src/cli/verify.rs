@@ -10,9 +10,12 @@ use super::context::Context;
 use super::failure::{About, Failure};
 use super::progress::Bar;
 use super::{exit, human, output};
-use crate::{Corruption, OpenError, Problem, ReadError, VerifyOptions, VerifyReport};
+use crate::{Corruption, OpenError, Problem, ReadError, ScrubOptions, VerifyOptions, VerifyReport};
 
 pub(super) fn run(context: &Context, args: &Verify) -> Result<(), Failure> {
+    if args.scrub {
+        return scrub(context, args);
+    }
     let bar = Bar::new(context.quiet);
     let outcome = check(context, args, &bar);
     drop(bar);
@@ -42,6 +45,47 @@ pub(super) fn run(context: &Context, args: &Verify) -> Result<(), Failure> {
     }
     if report.is_ok() {
         return Ok(());
+    }
+    Err(Failure::NotOk { store: args.store.clone(), problems: problems.len() })
+}
+
+/// Part or all of a scrub. Interrupted, it still says how far it came.
+fn scrub(context: &Context, args: &Verify) -> Result<(), Failure> {
+    let bar = Bar::new(context.quiet);
+    let store = context.open_reader(&args.store, &bar)?;
+    let mut options = ScrubOptions::new().from(args.from);
+    if let Some(rate) = args.rate {
+        options = options.bytes_per_second(rate);
+    }
+    if let Some(bytes) = args.at_most {
+        options = options.at_most(bytes);
+    }
+    let report = store.scrub(options);
+    drop(bar);
+    let report = report.about(&args.store)?;
+    let problems = &report.problems;
+    if context.json {
+        output::print_json(&json!({
+            "ok": problems.is_empty(),
+            "bytes_checked": report.bytes,
+            "next": report.next,
+            "problems": problems.iter().map(problem).collect::<Vec<_>>(),
+        }))?;
+    } else if !context.quiet || !problems.is_empty() || report.next.is_some() {
+        let mut text: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
+        text += &format!(
+            "{}: {} checked, {} problems\n",
+            if problems.is_empty() { "ok" } else { "NOT OK" },
+            human::bytes(report.bytes),
+            problems.len(),
+        );
+        if let Some(next) = report.next {
+            text += &format!("not at the end; to go on: --scrub --from {next}\n");
+        }
+        output::print(&text)?;
+    }
+    if problems.is_empty() {
+        return context.check_interrupt();
     }
     Err(Failure::NotOk { store: args.store.clone(), problems: problems.len() })
 }

@@ -220,8 +220,8 @@ pub enum RecoverError {
     /// No version is whole.
     #[error("no version is whole, so there is nothing to write")]
     NothingLeft,
-    /// No room for the copy on its way, in the folder for temporary files.
-    #[error("cannot make a temporary copy: {source}")]
+    /// No room for the copy on its way, in the folder of the new store.
+    #[error("cannot make a temporary copy beside the new store: {source}")]
     Copy {
         /// What the system said.
         source: io::Error,

@@ -141,6 +141,8 @@ pub(crate) fn append_live(
     means: &Means<'_>,
     spooled: &mut Spooled,
 ) -> Result<(), InsertError> {
+    /// Slots after which what was copied is checked, while it is still in memory.
+    const CHECKED: u64 = 1 << 16;
     let total = tree.slots() as u64;
     for slot in 0..tree.slots() {
         if tree.is_live(slot)? {
@@ -149,11 +151,14 @@ pub(crate) fn append_live(
             spooled.chains.push(spooled.chain, id, row)?;
             spooled.points += 1;
         }
-        if slot.is_multiple_of(1 << 16) {
+        let slot = slot as u64;
+        if slot.is_multiple_of(CHECKED) {
+            tree.check_copied(slot.saturating_sub(CHECKED), CHECKED)?;
             means.context.check()?;
-            means.context.options.report("1/3 read", slot as u64, total);
+            means.context.options.report("1/3 read", slot, total);
         }
     }
+    tree.check_copied(total.saturating_sub(CHECKED), CHECKED)?;
     Ok(())
 }
 

@@ -1,6 +1,13 @@
 //! Trees built in far too little memory: they must keep every invariant, and answer as a full scan does.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::Budget;
+use crate::arena::lock::{Hold, LockRange};
+use crate::arena::mapping::Bytes;
+use crate::arena::storage::{MemoryStorage, Storage};
+use crate::error::StorageError;
 use crate::insert::Context;
 use crate::insert::batch::Batch;
 use crate::insert::credit::Credit;
@@ -10,6 +17,7 @@ use crate::insert::scratch::ScratchPool;
 use crate::options::{CreateOptions, OpenOptions};
 use crate::store::Store;
 use crate::tree::check;
+use crate::version::database::Database;
 use crate::{InsertError, PointId, Snapshot, VerifyOptions};
 
 /// Shares so small that a few thousand points are far too many.
@@ -215,4 +223,97 @@ fn several_operations_of_one_transaction_share_what_was_written_early() {
     let stats = store.stats(&store.latest().unwrap()).unwrap();
     assert_eq!(stats.pinned_bytes, 0, "{stats:?}");
     assert!(store.verify(VerifyOptions::all().deep(true)).unwrap().is_ok());
+}
+
+/// A disk in memory that changes a byte of one write, as soon as it is done.
+struct Decaying {
+    memory: MemoryStorage,
+    writes: Arc<AtomicU64>,
+    /// Number of the write that decays, and which sixteenth of it.
+    at: (u64, usize),
+}
+
+impl Storage for Decaying {
+    fn len(&self) -> Result<u64, StorageError> {
+        self.memory.len()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError> {
+        self.memory.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
+        self.memory.write_at(bytes, offset)?;
+        if self.writes.fetch_add(1, Ordering::Relaxed) == self.at.0 {
+            let place = bytes.len() * (2 * self.at.1 + 1) / 32;
+            self.memory.write_at(&[bytes[place] ^ 8], offset + place as u64)?;
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.memory.allocate(offset, len)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), StorageError> {
+        self.memory.set_len(len)
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.memory.sync()
+    }
+
+    fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
+        self.memory.map(offset, len)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.memory.punch(offset, len)
+    }
+
+    fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError> {
+        self.memory.lock(range, hold)
+    }
+}
+
+/// A segment written early goes bad before it is read again: no checksum is made over what it is by then.
+#[test]
+fn what_was_written_early_and_goes_bad_is_not_sealed_anew() {
+    let (_, dim, points) = shapes(2500).swap_remove(0);
+    let options = CreateOptions::new(dim).leaf_capacity(8);
+    let (mut told, mut whole) = (0, 0);
+    'all: for at in 0.. {
+        for part in [1, 6, 9, 14] {
+            let memory = MemoryStorage::default();
+            let open = tiny().threads(1);
+            Database::format(&memory, &options, open.provenance).unwrap();
+            let writes = Arc::new(AtomicU64::new(0));
+            let disk = Decaying { memory, writes: writes.clone(), at: (at, part) };
+            let folder = std::env::temp_dir();
+            let mut store = Store::from_storage(Box::new(disk), open, &folder).unwrap();
+            let mut transaction = store.begin();
+            let half = points.len() / dim / 2 * dim;
+            // Built, and then changed again by batches that do not fit.
+            let done = transaction
+                .insert(&points[..half])
+                .and_then(|t| t.insert(&points[half..]))
+                .map(drop)
+                .and_then(|()| Ok(transaction.commit()?));
+            if writes.load(Ordering::Relaxed) <= at {
+                break 'all;
+            }
+            // Refused, or damaged where it was written; never wrong behind a good checksum.
+            let report = done.ok().and_then(|_| store.verify(VerifyOptions::all()).ok());
+            if report.is_none_or(|report| !report.is_ok()) {
+                told += 1;
+                continue;
+            }
+            let ids: Vec<PointId> = (0..(points.len() / dim) as u64).collect();
+            check_all("decaying", &store.latest().unwrap(), &points, &ids);
+            let deep = store.verify(VerifyOptions::all().deep(true)).unwrap();
+            assert!(deep.is_ok(), "write {at}: {:?}", deep.problems);
+            whole += 1;
+        }
+    }
+    assert!(told > 20, "{told} told, {whole} whole");
 }

@@ -48,10 +48,15 @@ impl Origin {
     /// Checksum of the stored bytes alone, from that of the piece: the same for the same bytes, whatever commit wrote them.
     pub(crate) fn content_checksum(&self, entry: &Entry) -> u32 {
         // The checksum of A and B is that of A, carried over as many zeros as B is long, plus that of B.
-        let seed = crc32(&self.seed(entry.birth));
-        let mut carried = crc32fast::Hasher::new_with_initial_len(seed, SEED_BYTES as u64);
-        carried.combine(&crc32fast::Hasher::new_with_initial_len(0, entry.bytes.into()));
-        carried.finalize() ^ entry.crc
+        self.checksum_of(entry.birth, 0, entry.bytes) ^ entry.crc
+    }
+
+    /// Checksum of a piece whose `stored` bytes have a checksum that is known.
+    pub(crate) fn checksum_of(&self, birth: u64, content: u32, stored: u32) -> u32 {
+        let seed = crc32(&self.seed(birth));
+        let mut whole = crc32fast::Hasher::new_with_initial_len(seed, SEED_BYTES as u64);
+        whole.combine(&crc32fast::Hasher::new_with_initial_len(content, stored.into()));
+        whole.finalize()
     }
 
     fn seed(&self, birth: u64) -> [u8; SEED_BYTES] {
@@ -93,6 +98,7 @@ mod tests {
         let entry = Entry { address: 1, birth: 9, crc: sum, bytes: 9000 };
         let alone = [&b"ab"[..], &[0; 8998]].concat();
         assert_eq!(origin.content_checksum(&entry), crc32(&alone));
+        assert_eq!(origin.checksum_of(9, crc32(&alone), 9000), sum);
         for other in [
             Origin { array: Array::Counts, ..origin },
             Origin { level: 1, ..origin },

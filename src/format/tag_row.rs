@@ -65,6 +65,7 @@ const RESERVED: &str = "latest";
 /// store unreadable.
 pub(crate) fn check_stored_name(name: &str) -> Result<(), &'static str> {
     match name.len() {
+        _ if name.contains('\0') => Err("it has a zero byte"),
         0 => Err("it is empty"),
         1..=TAG_BYTES => Ok(()),
         _ => Err("it has more than 112 bytes"),

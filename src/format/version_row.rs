@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::arrays::{ArrayRoot, DATA_ARRAYS};
+use super::rows::NONE;
 
 /// Bytes kept of a version's message.
 pub(crate) const MESSAGE_BYTES: usize = 256;
@@ -107,6 +108,9 @@ impl VersionRow {
             false if rule != (0, 0) => return Err("a retained version has a rule of its end"),
             _ => {}
         }
+        if self.points > self.held || self.held >= u64::from(NONE) {
+            return Err("a version has more points than slots, or more than there can be");
+        }
         let bytes = self.message_bytes as usize;
         if self.message.iter().skip(bytes).any(|&b| b != 0) {
             return Err("length of a version's message does not fit the message");
@@ -192,6 +196,8 @@ mod tests {
             |row: &mut VersionRow| row.parent = 3,
             |row: &mut VersionRow| row.kind = 0,
             |row: &mut VersionRow| row.kind = 9,
+            |row: &mut VersionRow| row.points = row.held + 1,
+            |row: &mut VersionRow| row.held = u64::from(NONE),
             |row: &mut VersionRow| row.reserved[0] = 1,
             |row: &mut VersionRow| row.reserved_tail[7] = 1,
             |row: &mut VersionRow| row.expired_keep_last = 3,

@@ -178,7 +178,12 @@ fn apply_change(
         // Without earlier children this was a build of the whole subtree.
         let live = match change.keep {
             Keep::Nothing => points,
-            _ => tree.counts.get(node as u64)?.live + change.added,
+            _ => {
+                let live = tree.counts.get(node as u64)?.live.checked_add(change.added);
+                live.ok_or_else(|| {
+                    ReadError::row("counts", node as u64, "live count out of range")
+                })?
+            }
         };
         let row = journal.node(tree, node)?;
         row.flat_capacity = flat_capacity;

@@ -15,6 +15,7 @@ use crate::error::ReadError;
 use crate::metric::{self, Level};
 use crate::tree::columns::{ROOT, Tree};
 use crate::tree::extent::Extent;
+use crate::tree::met::Met;
 use crate::tree::root_level;
 
 /// Where each point of a batch goes.
@@ -106,6 +107,7 @@ impl Part {
             return Err(ReadError::row("centers", ROOT as u64, "a center that is no point"));
         }
         self.root_sum = self.root_sum.max(sum);
+        let mut met = Met::default();
         loop {
             let distance = metric::distance(sum);
             if tree.has_boxes() && !tree.extent(node)?.covers(point) {
@@ -116,7 +118,11 @@ impl Part {
                 *radius = radius.max(distance);
             }
             // Nothing is nearer than a center that the point coincides with.
-            let next = if sum > 0.0 { self.nearest_child(tree, node, point, sum)? } else { None };
+            let next = if sum > 0.0 {
+                self.nearest_child(tree, node, point, sum, &mut met)?
+            } else {
+                None
+            };
             match next {
                 Some((child, nearer)) => (node, sum) = (child, nearer),
                 None => break,
@@ -133,11 +139,14 @@ impl Part {
         node: u32,
         point: &[f32],
         sum: f32,
+        met: &mut Met,
     ) -> Result<Option<(u32, f32)>, ReadError> {
         let mut best = None;
         let mut best_sum = sum;
         let link = tree.link(node)?;
+        met.runs(tree, node, &link)?;
         tree.for_children(node, &link, |block| {
+            met.children(tree, node, block)?;
             tree.sums(&tree.centers, block, point, &mut self.sums)?;
             self.evaluations += block.count as u64;
             let mut i = 0;

@@ -22,8 +22,10 @@ use crate::error::ReadError;
 use crate::format::rows::{
     COUNT_UNEQUAL_TWINS, LinkRow, RUN_BUCKET, RUN_CHILDREN, RUN_TWINS, RunRow,
 };
+use crate::memory;
 use crate::metric::{self, Level};
-use crate::tree::columns::{Links, ROOT, Range, Tree, too_many_nodes};
+use crate::tree::columns::{Links, ROOT, Range, Tree};
+use crate::tree::met::Met;
 use crate::tree::root_level;
 
 /// What becomes of a node's present rows.
@@ -198,6 +200,8 @@ impl Planner<'_> {
         } else {
             absorb(&mut runs, RUN_BUCKET, far.len(), &mut retired);
         }
+        let mut met = Met::default();
+        retired.iter().try_for_each(|&range| met.slots(tree, range))?;
         let mut moved = Moved::default();
         for &range in &retired[..twin_ranges] {
             gather_live(tree, range, &mut moved)?;
@@ -262,19 +266,22 @@ impl Planner<'_> {
         let mut retired = Vec::new();
         let mut dropped = Vec::new();
         let mut pending = vec![group.node];
-        let mut budget = tree.node_rows();
+        let mut met = Met::default();
         while let Some(node) = pending.pop() {
-            budget = budget.checked_sub(1).ok_or_else(|| too_many_nodes(node))?;
             let link = tree.link(node)?;
+            met.runs(tree, node, &link)?;
             tree.for_twins(node, &link, |range| {
+                met.slots(tree, range)?;
                 retired.push(range);
                 Ok(())
             })?;
             tree.for_bucket(node, &link, |range| {
+                met.slots(tree, range)?;
                 retired.push(range);
                 Ok(())
             })?;
             tree.for_children(node, &link, |block| {
+                met.children(tree, node, block)?;
                 for child in block.start..block.start + block.count {
                     dropped.push(tree.nodes.get(child as u64)?.level);
                     pending.push(child);
@@ -351,13 +358,16 @@ fn gather_live(tree: &Tree, range: Range, moved: &mut Moved) -> Result<(), ReadE
     for slot in range.start..range.start.saturating_add(range.count) {
         live.push(tree.is_live(slot)?);
     }
-    tree.ids.for_chunks(first, range.count as u64, |row, chunk| {
+    let count = live.iter().filter(|&&live| live).count();
+    memory::reserve(&mut moved.ids, count, "ids")?;
+    memory::reserve(&mut moved.rows, count.saturating_mul(tree.dim), "points")?;
+    tree.ids.copy_chunks(first, range.count as u64, |row, chunk| {
         let at = (row - first) as usize;
         moved
             .ids
             .extend(chunk.iter().zip(&live[at..]).filter(|(_, live)| **live).map(|(id, _)| id));
     })?;
-    tree.coordinates.for_chunks(first, range.count as u64, |row, chunk| {
+    tree.coordinates.copy_chunks(first, range.count as u64, |row, chunk| {
         let at = (row - first) as usize;
         for (point, _) in chunk.chunks_exact(tree.dim).zip(&live[at..]).filter(|(_, live)| **live) {
             moved.rows.extend_from_slice(point);

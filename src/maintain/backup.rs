@@ -127,7 +127,8 @@ pub(crate) fn write(
                 }
             })?;
             for segment in segments {
-                let bytes = table.segment(segment)?;
+                // A copy of its own, checked: the stream has checksums of its own.
+                let bytes = table.reread(segment)?;
                 let rows = table.spec.rows_in(segment, table.root.rows) as usize;
                 let head = SegmentHead { array: array as u64, segment };
                 let used = &bytes[..rows * table.spec.row_bytes];

@@ -11,7 +11,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::error::{AtError, ReadError, ReceiveError};
+use crate::error::{AtError, CommitError, ReadError, ReceiveError};
 use crate::format::arrays::{self, Array, ArrayRoot, ArraySpec, DATA_ARRAYS};
 use crate::format::header::Header;
 use crate::format::page;
@@ -22,10 +22,12 @@ use crate::format::stream::{
 use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
 use crate::ids::VersionId;
+use crate::memory;
 use crate::options::CancelToken;
-use crate::version::column::{ChangedColumn, WrittenColumn};
+use crate::version::column::{ChangedColumn, EarlyColumn, Written, WrittenColumn};
 use crate::version::commit::{Draft, NewVersion, commit};
 use crate::version::database::Database;
+use crate::version::early::Early;
 use crate::version::family::{Brief, Family};
 use crate::version::pins::Pin;
 use crate::version::table::Table;
@@ -51,6 +53,8 @@ struct Frames<R> {
     count: u64,
     /// Bytes that are left.
     left: u64,
+    /// Bytes of the longest segment that the store of the stream can have.
+    longest_segment: usize,
 }
 
 impl<R: Read + Seek> Frames<R> {
@@ -58,18 +62,38 @@ impl<R: Read + Seek> Frames<R> {
     fn new(mut input: R) -> Result<Self, ReceiveError> {
         let left = input.seek(SeekFrom::End(0))?;
         input.seek(SeekFrom::Start(0))?;
-        Ok(Frames { input, before: 0, count: 0, left })
+        Ok(Frames { input, before: 0, count: 0, left, longest_segment: 0 })
     }
 
-    /// The next frame. No more is read, or allocated, than the stream has.
+    /// The next frame. A frame is as long as what it can hold, and tags are read one by one: the length of a stream, much
+    /// of which may be a hole, says nothing of what it stores.
     fn next(&mut self) -> Result<(u32, Vec<u8>), ReceiveError> {
         let mut head = [0; size_of::<FrameHead>()];
         self.left = self.left.checked_sub(head.len() as u64).ok_or(ReceiveError::Truncated)?;
         self.input.read_exact(&mut head)?;
         let head = FrameHead::read_from_bytes(&head).expect("as long as a head");
         self.left = self.left.checked_sub(head.bytes).ok_or(ReceiveError::Truncated)?;
-        let mut payload = vec![0; head.bytes as usize];
-        self.input.read_exact(&mut payload)?;
+        let longest = match head.kind {
+            FRAME_BEGIN => size_of::<Begin>(),
+            FRAME_VERSION => size_of::<VersionRow>() + size_of::<u64>(),
+            FRAME_SEGMENT => size_of::<SegmentHead>() + self.longest_segment,
+            FRAME_TAGS => usize::MAX,
+            _ => size_of::<u64>(),
+        };
+        if head.bytes > longest as u64 {
+            return Err(match self.count {
+                0 => ReceiveError::Foreign,
+                frame => ReceiveError::Damaged { frame, what: "length of a frame" },
+            });
+        }
+        let payload = match head.kind {
+            FRAME_TAGS => self.tags(head.bytes)?,
+            _ => {
+                let mut payload = vec![0; head.bytes as usize];
+                self.input.read_exact(&mut payload)?;
+                payload
+            }
+        };
         if head.checksum(&[&payload], self.before) != head.crc {
             return Err(match self.count {
                 0 => ReceiveError::Foreign,
@@ -79,6 +103,29 @@ impl<R: Read + Seek> Frames<R> {
         self.before = head.crc;
         self.count += 1;
         Ok((head.kind, payload))
+    }
+
+    /// The rows of tags, which ascend by name: so what is read is stored.
+    fn tags(&mut self, bytes: u64) -> Result<Vec<u8>, ReceiveError> {
+        const ROW: usize = size_of::<TagRow>();
+        let damaged = ReceiveError::Damaged { frame: self.count, what: "tags" };
+        let (mut payload, mut last) = (Vec::new(), None);
+        if !bytes.is_multiple_of(ROW as u64) {
+            return Err(damaged);
+        }
+        for _ in 0..bytes / ROW as u64 {
+            let mut row = [0; ROW];
+            self.input.read_exact(&mut row)?;
+            let tag = TagRow::read_from_bytes(&row).expect("as long as a row");
+            let ascends = last.is_none_or(|last: TagRow| last.name() < tag.name());
+            if !ascends || tag.check(u64::MAX).is_err() {
+                return Err(damaged);
+            }
+            memory::reserve(&mut payload, ROW, "tags").map_err(AtError::from)?;
+            payload.extend_from_slice(&row);
+            last = Some(tag);
+        }
+        Ok(payload)
     }
 
     fn damaged(&self, what: &'static str) -> ReceiveError {
@@ -97,9 +144,12 @@ impl<R: Read + Seek> Frames<R> {
         if begin.stream_version != STREAM_VERSION {
             return Err(ReceiveError::StreamVersion { found: begin.stream_version });
         }
-        if Header::decode(&page(begin.header.as_bytes()), true).is_err() {
+        let Ok(header) = Header::decode(&page(begin.header.as_bytes()), true) else {
             return Err(self.damaged("header of the store"));
-        }
+        };
+        let specs = Array::ALL[..DATA_ARRAYS].iter().map(|&array| header.geometry().spec(array));
+        let longest = specs.map(|spec| spec.rows_per_segment as usize * spec.row_bytes).max();
+        self.longest_segment = longest.expect("there are arrays");
         Ok(begin)
     }
 
@@ -188,6 +238,8 @@ struct Received {
     table: Table,
     rows: u64,
     segments: BTreeMap<u64, Vec<u8>>,
+    /// Those that are in the file by now.
+    written: BTreeMap<u64, Written>,
 }
 
 impl WrittenColumn for Received {
@@ -202,6 +254,10 @@ impl WrittenColumn for Received {
     fn bytes(&self, segment: u64) -> &[u8] {
         &self.segments[&segment]
     }
+
+    fn written(&self) -> Option<&BTreeMap<u64, Written>> {
+        Some(&self.written)
+    }
 }
 
 impl ChangedColumn for Received {
@@ -210,13 +266,28 @@ impl ChangedColumn for Received {
     }
 }
 
+impl EarlyColumn for Received {
+    fn changed_bytes(&self) -> u64 {
+        self.segments.values().map(|rows| rows.len() as u64).sum()
+    }
+
+    fn settle(&mut self, written: Vec<(u64, Written)>) {
+        for (segment, place) in written {
+            self.segments.remove(&segment);
+            self.written.insert(segment, place);
+        }
+    }
+}
+
 impl Received {
     /// Takes everything that the stream did not bring out of the base, and shares nothing with it.
     fn copy_base(&mut self) -> Result<(), ReadError> {
         let spec = self.table.spec;
         for segment in 0..spec.segments(self.rows) {
-            if let Entry::Vacant(place) = self.segments.entry(segment) {
-                let bytes = self.table.segment(segment)?;
+            if let Entry::Vacant(place) = self.segments.entry(segment)
+                && !self.written.contains_key(&segment)
+            {
+                let bytes = self.table.reread(segment)?;
                 let used = spec.rows_in(segment, self.rows) as usize * spec.row_bytes;
                 place.insert(bytes[..used].to_vec());
             }
@@ -230,24 +301,29 @@ impl Received {
         if table.root.rows > rows {
             table.root = ArrayRoot::default();
         }
-        Received { table, rows, segments: BTreeMap::new() }
+        Received { table, rows, segments: BTreeMap::new(), written: BTreeMap::new() }
     }
 
-    /// Every segment has come, or is in the base at the same length; none has another length.
+    /// Takes a segment that has come. False if it is none of the array, or has come before.
+    fn take(&mut self, segment: u64, rows: &[u8]) -> bool {
+        let spec = &self.table.spec;
+        let bytes = spec.rows_in(segment, self.rows) * spec.row_bytes as u64;
+        segment < spec.segments(self.rows)
+            && rows.len() as u64 == bytes
+            && !self.written.contains_key(&segment)
+            && self.segments.insert(segment, rows.to_vec()).is_none()
+    }
+
+    /// Every segment has come, or is in the base at the same length.
     fn is_whole(&self) -> bool {
         let spec: &ArraySpec = &self.table.spec;
-        let fits = |(&segment, bytes): (&u64, &Vec<u8>)| {
-            segment < spec.segments(self.rows)
-                && bytes.len() as u64 == spec.rows_in(segment, self.rows) * spec.row_bytes as u64
-        };
         // Only the last segment of the base may be shorter than it must be, and those behind it are not there.
         let shared = match self.table.root.rows {
             rows if rows == self.rows => spec.segments(rows),
             rows => rows / spec.rows_per_segment,
         };
-        let mut missing =
-            (shared..spec.segments(self.rows)).filter(|s| !self.segments.contains_key(s));
-        self.segments.iter().all(fits) && missing.next().is_none()
+        (shared..spec.segments(self.rows))
+            .all(|s| self.segments.contains_key(&s) || self.written.contains_key(&s))
     }
 }
 
@@ -298,18 +374,18 @@ pub(crate) fn receive(
     let mut frames = Frames::new(input)?;
     frames.begin()?;
     let mut gone: Vec<VersionRow> = Vec::new();
-    let mut pending: Option<(VersionRow, u64, Vec<Received>)> = None;
+    let mut pending: Option<Pending> = None;
     let mut version = survey.base;
     loop {
         let (kind, payload) = frames.next()?;
         match kind {
             FRAME_VERSION => {
-                if let Some((row, base, columns)) = pending.take() {
-                    report.segments +=
-                        commit_version(db, &mut family, row, base, columns, &mut gone, cancel)?;
+                if let Some(pending) = pending.take() {
+                    let version = pending.row.version;
+                    report.segments += pending.commit(db, &mut family, &mut gone, cancel)?;
                     report.versions += 1;
-                    if needed(&row.version) {
-                        pins.push(db.version(VersionId(row.version))?.1);
+                    if needed(&version) {
+                        pins.push(db.version(VersionId(version))?.1);
                     }
                 }
                 version += 1;
@@ -325,26 +401,21 @@ pub(crate) fn receive(
                     gone.push(row);
                     continue;
                 }
-                let base = db.version(VersionId(relative))?.0.roots;
-                let arrays = Array::ALL[..DATA_ARRAYS].iter().zip(&row.roots);
-                let columns = arrays
-                    .map(|(&array, root)| Received::new(db, array, &base, root.rows))
-                    .collect();
-                pending = Some((row, relative, columns));
+                pending = Some(Pending::new(db, row, relative)?);
             }
             FRAME_SEGMENT if version <= newest => {}
             FRAME_SEGMENT => {
                 let parts = SegmentHead::read_from_prefix(&payload).ok();
-                let place = parts.and_then(|(head, rows)| {
-                    let column = pending.as_mut()?.2.get_mut(usize::try_from(head.array).ok()?)?;
-                    column.segments.insert(head.segment, rows.to_vec()).is_none().then_some(())
-                });
-                place.ok_or_else(|| frames.damaged("a segment of nothing"))?;
+                let (Some((head, rows)), Some(pending)) = (parts, pending.as_mut()) else {
+                    return Err(frames.damaged("a segment of nothing"));
+                };
+                if !pending.take(db, head, rows)? {
+                    return Err(frames.damaged("a segment of nothing"));
+                }
             }
             FRAME_TAGS => {
-                if let Some((row, base, columns)) = pending.take() {
-                    report.segments +=
-                        commit_version(db, &mut family, row, base, columns, &mut gone, cancel)?;
+                if let Some(pending) = pending.take() {
+                    report.segments += pending.commit(db, &mut family, &mut gone, cancel)?;
                     report.versions += 1;
                 }
                 set_tags(db, &survey.tags, cancel)?;
@@ -355,35 +426,80 @@ pub(crate) fn receive(
     }
 }
 
-fn commit_version(
-    db: &Database,
-    family: &mut Family,
+/// Bytes of segments that are held back before they are written.
+const HELD_BYTES: u64 = 16 << 20;
+
+/// A version that is coming in.
+struct Pending {
     row: VersionRow,
-    mut base: u64,
-    mut columns: Vec<Received>,
-    gone: &mut Vec<VersionRow>,
-    cancel: &CancelToken,
-) -> Result<u64, ReceiveError> {
-    if !columns.iter().all(Received::is_whole) {
-        return Err(ReceiveError::Incomplete { version: VersionId(row.version) });
+    /// The version that its segments are relative to.
+    base: u64,
+    columns: Vec<Received>,
+    segments: u64,
+    held_bytes: u64,
+    early: Option<Early>,
+}
+
+impl Pending {
+    fn new(db: &Database, row: VersionRow, base: u64) -> Result<Self, AtError> {
+        let roots = db.version(VersionId(base))?.0.roots;
+        let arrays = Array::ALL[..DATA_ARRAYS].iter().zip(&row.roots);
+        let columns =
+            arrays.map(|(&array, root)| Received::new(db, array, &roots, root.rows)).collect();
+        Ok(Pending { row, base, columns, segments: 0, held_bytes: 0, early: None })
     }
-    for row in gone.iter() {
+
+    /// Takes a segment; false if the version has none there. When many have come they are written, so that a version may
+    /// be larger than memory.
+    fn take(&mut self, db: &Database, head: SegmentHead, rows: &[u8]) -> Result<bool, CommitError> {
+        let column = usize::try_from(head.array).ok().and_then(|array| self.columns.get_mut(array));
+        if !column.is_some_and(|column| column.take(head.segment, rows)) {
+            return Ok(false);
+        }
+        self.segments += 1;
+        self.held_bytes += rows.len() as u64;
+        if self.held_bytes > HELD_BYTES {
+            let early = match &mut self.early {
+                Some(early) => early,
+                none => none.insert(Early::new(db)?),
+            };
+            let mut columns: Vec<&mut dyn EarlyColumn> =
+                self.columns.iter_mut().map(|column| column as &mut dyn EarlyColumn).collect();
+            early.flush(&mut columns)?;
+            self.held_bytes = columns.iter().map(|column| column.changed_bytes()).sum();
+        }
+        Ok(true)
+    }
+
+    /// Makes it a version, after those of `gone`. Returns how many segments came.
+    fn commit(
+        self,
+        db: &Database,
+        family: &mut Family,
+        gone: &mut Vec<VersionRow>,
+        cancel: &CancelToken,
+    ) -> Result<u64, ReceiveError> {
+        let Pending { row, mut base, mut columns, segments, early, .. } = self;
+        if !columns.iter().all(Received::is_whole) {
+            return Err(ReceiveError::Incomplete { version: VersionId(row.version) });
+        }
+        for row in gone.iter() {
+            family.push(row.parent);
+            family.expire(row.version);
+        }
         family.push(row.parent);
-        family.expire(row.version);
+        if base > 0 && !family.neighbours(row.version).contains(&base) {
+            columns.iter_mut().try_for_each(Received::copy_base)?;
+            base = 0;
+        }
+        let columns: Vec<&dyn ChangedColumn> =
+            columns.iter().map(|column| column as &dyn ChangedColumn).collect();
+        let columns = columns.try_into().ok().expect("one for each data array");
+        let received = Some(std::mem::take(gone));
+        let version = NewVersion { columns, row, base, received, early, watch: None };
+        commit(db, Draft { version: Some(version), ..Draft::nothing(cancel) })?;
+        Ok(segments)
     }
-    family.push(row.parent);
-    if base > 0 && !family.neighbours(row.version).contains(&base) {
-        columns.iter_mut().try_for_each(Received::copy_base)?;
-        base = 0;
-    }
-    let segments = columns.iter().map(|column| column.segments.len() as u64).sum();
-    let columns: Vec<&dyn ChangedColumn> =
-        columns.iter().map(|column| column as &dyn ChangedColumn).collect();
-    let columns = columns.try_into().ok().expect("one for each data array");
-    let received = Some(std::mem::take(gone));
-    let version = NewVersion { columns, row, base, received, early: None, watch: None };
-    commit(db, Draft { version: Some(version), ..Draft::nothing(cancel) })?;
-    Ok(segments)
 }
 
 /// A pin on a version, unless it has expired.

@@ -5,12 +5,14 @@
 //! has asked.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::arena::lock::{Hold, LockRange};
 use crate::arena::storage::{FileStorage, Storage};
-use crate::error::{OpenError, ReadError, RecoverError, StorageError};
+use crate::error::{CreateError, OpenError, ReadError, RecoverError, StorageError};
 use crate::format::slot::CommitSlot;
 use crate::ids::VersionId;
 use crate::maintain::backup;
@@ -19,9 +21,10 @@ use crate::maintain::verify::{Problem, VerifyOptions, verify};
 use crate::new_file::NewFile;
 use crate::opening::open_file;
 use crate::options::OpenOptions;
+use crate::publish::folder;
 use crate::store::Store;
 use crate::version::database::Database;
-use crate::version::recovery;
+use crate::version::recovery::{self, Candidates};
 
 /// What a damaged store still holds.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct RecoverReport {
     pub commit: u64,
     /// The newest commit that the file knows of; larger than `commit` if that one cannot be read.
     pub newest_commit: u64,
+    /// True if the device cannot read a place where a newer commit may have been, of which nothing else is known.
+    pub in_doubt: bool,
     /// Bytes of the file, and bytes that the commit needs: fewer of the former mean that the file was truncated.
     pub file_bytes: (u64, u64),
     /// Versions that are whole, oldest first.
@@ -43,17 +48,26 @@ pub struct RecoverReport {
     pub written: Option<ReceiveReport>,
 }
 
+impl RecoverReport {
+    /// True if nothing is lost: every version that the store had is whole, and the commit is the newest there was.
+    pub fn is_complete(&self) -> bool {
+        self.lost.is_empty() && self.commit == self.newest_commit && !self.in_doubt
+    }
+}
+
 impl Store {
     /// Looks for what is left of a damaged or truncated store: takes the newest commit whose list of versions can be read,
     /// and reads every version of it. Nothing is written, unless `write` names a new file: that becomes a store of the
     /// versions that are whole, under their numbers, with their tags. The damaged file is never changed.
     ///
-    /// Costs reading the file once, and with `write` room for a second copy of what is rescued.
+    /// Costs reading the file once, and with `write` room for a second copy of what is rescued, in the new file's folder.
+    /// No writer can open the store meanwhile.
     ///
     /// # Errors
     ///
-    /// The header is gone, or no commit can be read; with `write`, no version is whole, something exists at that path, or it
-    /// cannot be written.
+    /// A writer has the store open ([`OpenError::Locked`]), or whether one has cannot be told; the header is gone, or no
+    /// commit can be read; with `write`, no version is whole, something exists at that path, or it cannot be written. What
+    /// only failed for a moment is an error too, never taken for a loss.
     ///
     /// # Examples
     ///
@@ -83,29 +97,53 @@ impl Store {
     ) -> Result<RecoverReport, RecoverError> {
         let path = path.as_ref();
         let file = open_file(path, false)?;
+        let open_storage = |file| -> Result<Box<dyn Storage>, StorageError> {
+            Ok(Box::new(FileStorage::new(file, path, open.catch_faults)?))
+        };
         let storage = FileStorage::new(file, path, open.catch_faults)?;
-        let header = recovery::read_header(&storage, false)?;
-        let (slots, known) = recovery::intact_slots(&storage, header.lineage)?;
-        let len = storage.len()?;
-        let mut first: Option<OpenError> = None;
-        for slot in &slots {
-            let again = FileStorage::new(storage.handle()?, path, open.catch_faults)?;
-            let db = Database::as_of(Box::new(again), header, *slot, len);
-            match db.history() {
-                Ok(_) => {
-                    let mut report = db.confirm(survey(&db, slot, &slots, &open))?;
-                    report.newest_commit = known.max(slot.commit);
-                    report.file_bytes = (len, slot.file_bytes);
-                    if let Some(new) = write {
-                        report.written = Some(rescue(&db, &report, new, open)?);
-                    }
-                    return Ok(report);
-                }
-                Err(e) => first = first.or(Some(e.into())),
-            }
-        }
-        Err(first.unwrap_or_else(recovery::no_slot).into())
+        let again = || open_storage(storage.handle()?);
+        recover(&storage, &again, write, &open)
     }
+}
+
+/// [`Store::recover`] of a store on any disk; `again` gives another handle of the same.
+pub(crate) fn recover(
+    storage: &dyn Storage,
+    again: &dyn Fn() -> Result<Box<dyn Storage>, StorageError>,
+    write: Option<&Path>,
+    open: &OpenOptions,
+) -> Result<RecoverReport, RecoverError> {
+    let header = recovery::read_header(storage, false)?;
+    // What a writer is about to change is not damage, and none may begin. Released when the file is closed.
+    if !storage.lock(LockRange::Writer, Hold::Shared)? {
+        return Err(OpenError::Locked.into());
+    }
+    // Told before the file is read for hours.
+    let stage = write.map(|new| Stage::new(new)).transpose()?;
+    let Candidates { slots, known, doubt } = recovery::candidates(storage, header.lineage)?;
+    let len = storage.len()?;
+    let mut first: Option<ReadError> = None;
+    for slot in &slots {
+        let db = Database::as_of(again()?, header, *slot, len);
+        match db.history() {
+            Ok(_) => {
+                let mut report = db.confirm(survey(&db, slot, &slots, open))?;
+                report.newest_commit = known.max(slot.commit);
+                report.file_bytes = (len, slot.file_bytes);
+                report.in_doubt = doubt.is_some();
+                if let Some(stage) = stage {
+                    report.written = Some(rescue(&db, &report, stage, open)?);
+                }
+                return Ok(report);
+            }
+            // Only damage is a reason to go back; anything else may be over in a moment.
+            Err(e @ (ReadError::Corrupt(_) | ReadError::Truncated { .. })) => {
+                first = first.or(Some(e));
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(first.map_or_else(recovery::no_slot, OpenError::from).into())
 }
 
 /// Reads every version of a commit.
@@ -132,6 +170,7 @@ fn survey(
     Ok(RecoverReport {
         commit: slot.commit,
         newest_commit: slot.commit,
+        in_doubt: false,
         file_bytes: (0, 0),
         intact: intact.into_iter().map(VersionId).collect(),
         lost: lost.into_iter().chain(later).map(VersionId).collect(),
@@ -140,12 +179,30 @@ fn survey(
     })
 }
 
+/// Where what is rescued goes: beside its target, where there is room for that as well.
+struct Stage<'a> {
+    new: &'a Path,
+    /// Without a name.
+    stream: File,
+}
+
+impl<'a> Stage<'a> {
+    fn new(new: &'a Path) -> Result<Self, RecoverError> {
+        if new.symlink_metadata().is_ok() {
+            return Err(receive_error(CreateError::Exists { path: new.to_path_buf() }));
+        }
+        let stream =
+            tempfile::tempfile_in(folder(new)).map_err(|source| RecoverError::Copy { source })?;
+        Ok(Stage { new, stream })
+    }
+}
+
 /// Makes a new store of the versions that are whole. The others become expired ones there.
 fn rescue(
     db: &Database,
     report: &RecoverReport,
-    new: &Path,
-    open: OpenOptions,
+    stage: Stage<'_>,
+    open: &OpenOptions,
 ) -> Result<ReceiveReport, RecoverError> {
     let Some(newest) = report.intact.last() else {
         return Err(RecoverError::NothingLeft);
@@ -159,12 +216,11 @@ fn rescue(
     }
     history.tags.retain(|tag| tag.version <= newest.0 && !is_lost(tag.version));
 
-    let failed = |source| RecoverError::Copy { source };
-    let mut stream = tempfile::tempfile().map_err(failed)?;
+    let Stage { new, mut stream } = stage;
     backup::write(db, &history, 0, BufWriter::new(&stream), &open.cancel)?;
     let survey = receive::survey(BufReader::new(&mut stream))?;
     let target = NewFile::with_header(new, &db.header).map_err(receive_error)?;
-    let store = Store::from_new(&target, open).map_err(receive_error)?;
+    let store = Store::from_new(&target, open.clone()).map_err(receive_error)?;
     let core = &store.core;
     let written =
         receive::receive(&core.db, &survey, BufReader::new(&stream), &core.options.cancel)?;
@@ -172,7 +228,7 @@ fn rescue(
     Ok(written)
 }
 
-fn receive_error(e: crate::CreateError) -> RecoverError {
+fn receive_error(e: CreateError) -> RecoverError {
     RecoverError::Receive(e.into())
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn stats(db: &Database, row: &VersionRow, tree: &Tree) -> Result<Stat
     let mut height = 0;
     for level in 0..tree.level_counts.len() {
         let count = tree.level_counts.get(level)?;
-        nodes += count;
+        nodes = u64::saturating_add(nodes, count);
         height += (count > 0) as u64;
     }
     let data = Array::ALL[..DATA_ARRAYS].iter().map(|&array| db.data_table(array, &row.roots));

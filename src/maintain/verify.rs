@@ -14,9 +14,10 @@ use crate::format::version_row::VersionRow;
 use crate::ids::VersionId;
 use crate::options::OpenOptions;
 use crate::query::{brute, knn};
-use crate::tree::check;
+use crate::tree::check::{self, Checked, Sound};
 use crate::tree::columns::Tree;
 use crate::version::database::Database;
+use crate::version::pins::Pin;
 use crate::version::space_check::check_space;
 use crate::version::table::{Table, Visit};
 
@@ -101,8 +102,10 @@ impl VerifyReport {
     }
 }
 
-/// Queries compared per version by a deep verification, and neighbours of each.
+/// Queries compared per version by a deep verification, those of a version that shares most with one that was checked, and
+/// neighbours of each.
 const SAMPLE_QUERIES: u64 = 16;
+const SAMPLE_QUERIES_SHARED: u64 = 1;
 const SAMPLE_K: usize = 10;
 
 pub(crate) fn verify(
@@ -136,7 +139,7 @@ pub(crate) fn verify(
             break;
         }
         match db.version(VersionId(version)) {
-            Ok((row, _pin)) => verifier.version(&row, options.deep)?,
+            Ok((row, pin)) => verifier.version(&row, pin, options.deep)?,
             Err(AtError::Read(e)) => verifier.problem(e, Some(version))?,
             // A writer has let it go since it was listed.
             Err(AtError::Expired { .. }) if matches!(options.scope, Scope::All) => continue,
@@ -219,10 +222,13 @@ struct Verifier<'a> {
     db: &'a Database,
     meter: Meter<'a>,
     report: VerifyReport,
-    /// Address to birth of what was compared with its checksum.
+    /// Address to birth of what was compared with its checksum. One place bears one birth, whatever leads to it: so each
+    /// is read once.
     checked: HashMap<u64, u64>,
     /// Address of something bad to its problem.
     bad: BTreeMap<u64, usize>,
+    /// The last version whose tree was found sound, with what it refers to.
+    sound: Option<(Sound, Pin)>,
 }
 
 impl<'a> Verifier<'a> {
@@ -239,6 +245,7 @@ impl<'a> Verifier<'a> {
             report: VerifyReport::default(),
             checked: HashMap::new(),
             bad: BTreeMap::new(),
+            sound: None,
         };
         for what in db.damaged_copies(slot)? {
             verifier.report.problems.push(Problem { what, versions: Vec::new() });
@@ -251,6 +258,8 @@ impl<'a> Verifier<'a> {
         {
             verifier.problem(e, None)?;
         }
+        // Beside a writer its place may belong to a later version by now.
+        verifier.checked.clear();
         Ok(verifier)
     }
 
@@ -277,7 +286,7 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    fn version(&mut self, row: &VersionRow, deep: bool) -> Result<(), ReadError> {
+    fn version(&mut self, row: &VersionRow, pin: Pin, deep: bool) -> Result<(), ReadError> {
         let problems = self.report.problems.len();
         for &array in &Array::ALL[..DATA_ARRAYS] {
             self.table(&self.db.data_table(array, &row.roots), Some(row.version))?;
@@ -285,8 +294,12 @@ impl<'a> Verifier<'a> {
         if !deep || self.report.problems.len() > problems {
             return Ok(());
         }
-        match self.db.confirm(deep_check(self.db, row)) {
-            Ok(violations) => {
+        let before = self.sound.take();
+        let (before, _old_pin) =
+            before.map_or((None, None), |(sound, pin)| (Some(sound), Some(pin)));
+        match self.db.confirm(deep_check(self.db, row, before)) {
+            Ok((violations, sound)) => {
+                self.sound = sound.map(|sound| (sound, pin));
                 let versions = vec![VersionId(row.version)];
                 self.report.problems.extend(
                     violations.into_iter().map(|what| Problem { what, versions: versions.clone() }),
@@ -301,17 +314,27 @@ impl<'a> Verifier<'a> {
     fn table(&mut self, table: &Table, version: Option<u64>) -> Result<(), ReadError> {
         let mut new: Vec<(Entry, Visit)> = Vec::new();
         let mut problems = Vec::new();
+        let mut disagree = Vec::new();
         let (checked, meter) = (&mut self.checked, &self.meter);
         table.walk(
             &mut |entry, visit| {
-                let fresh = checked.insert(entry.address, entry.birth) != Some(entry.birth);
-                if fresh {
-                    new.push((*entry, visit));
+                let birth = checked.get(&entry.address).copied();
+                match birth {
+                    None => {
+                        checked.insert(entry.address, entry.birth);
+                        new.push((*entry, visit));
+                    }
+                    Some(birth) if birth != entry.birth => disagree.push((*entry, visit)),
+                    Some(_) => {}
                 }
-                fresh
+                birth.is_none()
             },
             &mut |e| problems.push(e),
         );
+        problems.extend(disagree.iter().map(|(entry, visit)| {
+            let what = Defect::Invalid("entries that lead here name different commits");
+            ReadError::corrupt(table.place(entry, *visit), what)
+        }));
         self.report.segments_checked += new.iter().filter(|(_, v)| v.is_segment()).count() as u64;
         problems.extend(
             new.par_iter()
@@ -356,10 +379,17 @@ impl<'a> Verifier<'a> {
     }
 }
 
-/// The tree's invariants, its row's counts, and a sample of answers against a full scan.
-fn deep_check(db: &Database, row: &VersionRow) -> Result<Vec<Corruption>, ReadError> {
+/// The tree's invariants, its row's counts, and a sample of answers against a full scan. What the tree shares with a sound
+/// one is not walked again. Returns what is wrong, or the tree, if nothing is.
+fn deep_check(
+    db: &Database,
+    row: &VersionRow,
+    before: Option<Sound>,
+) -> Result<(Vec<Corruption>, Option<Sound>), ReadError> {
+    let Checked { mut violations, whole, sound } =
+        check::check_after(before, Tree::open(db, &row.roots)?)?;
     let tree = Tree::open(db, &row.roots)?;
-    let mut violations = check::check(&tree)?;
+    let queries = if whole { SAMPLE_QUERIES } else { SAMPLE_QUERIES_SHARED };
     let mut expect = |holds: bool, what: &str| {
         if !holds {
             violations.push(Corruption {
@@ -371,8 +401,10 @@ fn deep_check(db: &Database, row: &VersionRow) -> Result<Vec<Corruption>, ReadEr
     expect(tree.live()? == row.points, "live count of the row differs from the tree's");
     let slots = tree.slots() as u64;
     let mut scratch = knn::Scratch::default();
-    for i in 0..SAMPLE_QUERIES.min(slots) {
-        let query = tree.coordinates.row(i * slots / SAMPLE_QUERIES.min(slots))?;
+    for i in 0..queries.min(slots) {
+        // From one version to the next another row, where there is one only.
+        let place = i * slots / queries.min(slots) + row.version % slots.div_ceil(queries);
+        let query = tree.coordinates.row(place % slots)?;
         knn::knn(&tree, query, SAMPLE_K, &mut scratch)?;
         let answer = scratch.best.sorted(&tree)?;
         expect(
@@ -380,5 +412,5 @@ fn deep_check(db: &Database, row: &VersionRow) -> Result<Vec<Corruption>, ReadEr
             "an answer differs from that of a full scan",
         );
     }
-    Ok(violations)
+    Ok((violations, sound))
 }

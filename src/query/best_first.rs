@@ -159,6 +159,7 @@ fn nearest_child(
     let Scratch { best_first, found, evaluations, met, .. } = scratch;
     let Buffers { path_children, .. } = best_first;
     let first = path_children.len();
+    met.runs(tree, node, links)?;
     tree.for_children(node, links, |block| {
         met.children(tree, node, block)?;
         *evaluations += u64::from(block.count);
@@ -243,6 +244,7 @@ fn visit(
     let Scratch { best_first, found, evaluations, pressure, met, .. } = scratch;
     let Buffers { flat_rows, frontier, swept, .. } = best_first;
     swept.clear();
+    met.runs(tree, at.node, links)?;
     tree.for_children(at.node, links, |block| {
         met.children(tree, at.node, block)?;
         *evaluations += u64::from(block.count);

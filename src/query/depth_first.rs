@@ -119,6 +119,7 @@ fn push_children(
     let Scratch { depth_first, evaluations, pressure, met, .. } = scratch;
     let Buffers { near, pending, .. } = depth_first;
     near.clear();
+    met.runs(tree, node, links)?;
     tree.for_children(node, links, |block| {
         met.children(tree, node, block)?;
         *evaluations += u64::from(block.count);

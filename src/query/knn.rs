@@ -2,13 +2,13 @@
 
 use super::auto::History;
 use super::heap::KBest;
-use super::met::Met;
 use super::scan::scan;
 use super::{best_first, depth_first};
 use crate::arena::pressure::Pressure;
 use crate::error::ReadError;
 use crate::metric::{self, Near};
 use crate::tree::columns::{Links, ROOT, Range, Tree};
+use crate::tree::met::Met;
 
 /// Queries are sorted by subtrees of about this many points.
 const SORTING_POINTS: u32 = 16_384;
@@ -105,6 +105,7 @@ pub(super) fn nearest_child(
     scratch: &mut Scratch,
 ) -> Result<Option<Near>, ReadError> {
     let mut nearest = Near::NONE;
+    scratch.met.runs(tree, node, links)?;
     tree.for_children(node, links, |block| {
         scratch.met.children(tree, node, block)?;
         scratch.evaluations += u64::from(block.count);

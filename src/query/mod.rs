@@ -11,7 +11,6 @@ mod depth_first;
 mod frontier;
 pub(crate) mod heap;
 pub(crate) mod knn;
-mod met;
 pub(crate) mod range;
 mod refine;
 pub(crate) mod scan;

@@ -1,10 +1,10 @@
 //! All points within a radius, or their number.
 
 use super::Neighbor;
-use super::met::Met;
 use crate::error::ReadError;
 use crate::metric;
 use crate::tree::columns::{ROOT, Range, Tree};
+use crate::tree::met::Met;
 
 /// Buffers of a query, reused from one to the next.
 #[derive(Default)]
@@ -114,6 +114,7 @@ fn search(
             continue;
         }
         let link = tree.link(node)?;
+        met.runs(tree, node, &link)?;
         let mut scan = |range: Range| -> Result<(), ReadError> {
             met.slots(tree, range)?;
             tree.sums(&tree.coordinates, range, query, sums)?;

@@ -1,13 +1,13 @@
 //! Many growing lists of rows in one temporary file.
 //!
-//! A chain's newest rows are in memory. When these come to too much in all, every chain's are written side by side: one
-//! long write, an *extent* for each chain. Rows come out in the order in which they went in.
+//! A chain's newest rows are in memory. When these come to too much in all, every chain's are written side by side, as
+//! one or more blocks for each chain. Rows come out in the order in which they went in.
 
 use std::path::Path;
 
 use zerocopy::IntoBytes;
 
-use super::SpillFile;
+use super::{BLOCK_BYTES, Done, SpillFile};
 use crate::error::TemporaryError;
 use crate::ids::PointId;
 
@@ -15,7 +15,7 @@ use crate::ids::PointId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChainId(usize);
 
-/// Rows in the file: ids, then coordinates.
+/// A block of rows in the file: ids, then coordinates.
 #[derive(Clone, Copy, Debug)]
 struct Extent {
     offset: u64,
@@ -46,7 +46,10 @@ pub(crate) struct Taken {
     next_extent: usize,
     /// Rows of that extent, or else of what was in memory, that are out already.
     done: usize,
-    keep: bool,
+    /// That extent as it was read, once any of it is out.
+    block: Vec<u8>,
+    /// What need not be kept any more; `None` if all is kept.
+    read: Option<Done>,
 }
 
 impl Taken {
@@ -95,12 +98,14 @@ impl Chains {
 
     /// Writes what is in memory.
     fn flush(&mut self) -> Result<(), TemporaryError> {
+        let rows = (BLOCK_BYTES / (8 + 4 * self.dim)).max(1);
         for chain in self.chains.iter_mut().filter(|chain| !chain.ids.is_empty()) {
             // Their memory goes as well: other chains may need it next.
             let (ids, points) = (std::mem::take(&mut chain.ids), std::mem::take(&mut chain.points));
-            let offset = self.file.append(ids.as_bytes())?;
-            self.file.append(points.as_bytes())?;
-            chain.extents.push(Extent { offset, rows: ids.len() });
+            for (ids, points) in ids.chunks(rows).zip(points.chunks(rows * self.dim)) {
+                let offset = self.file.append(&[ids.as_bytes(), points.as_bytes()])?;
+                chain.extents.push(Extent { offset, rows: ids.len() });
+            }
         }
         self.buffered = 0;
         Ok(())
@@ -110,7 +115,7 @@ impl Chains {
     pub(crate) fn take(&mut self, chain: ChainId) -> Taken {
         let chain = std::mem::take(&mut self.chains[chain.0]);
         self.buffered -= 8 * chain.ids.capacity() + 4 * chain.points.capacity();
-        Taken { chain, next_extent: 0, done: 0, keep: false }
+        Taken { chain, next_extent: 0, done: 0, block: Vec::new(), read: Some(Done::default()) }
     }
 
     /// The rows of a chain, which keeps them.
@@ -118,7 +123,7 @@ impl Chains {
         self.flush()?;
         let Chain { extents, rows, .. } = &self.chains[chain.0];
         let chain = Chain { extents: extents.clone(), rows: *rows, ..Chain::default() };
-        Ok(Taken { chain, next_extent: 0, done: 0, keep: true })
+        Ok(Taken { chain, next_extent: 0, done: 0, block: Vec::new(), read: None })
     }
 
     /// Appends at least one and at most `at_most` rows to `ids` and `points`, and says how many; 0 at the end.
@@ -129,7 +134,7 @@ impl Chains {
         ids: &mut Vec<PointId>,
         points: &mut Vec<f32>,
     ) -> Result<usize, TemporaryError> {
-        let Taken { chain, next_extent, done, keep } = taken;
+        let Taken { chain, next_extent, done, block, read } = taken;
         let Some(&Extent { offset, rows }) = chain.extents.get(*next_extent) else {
             let now = at_most.min(chain.ids.len() - *done);
             ids.extend_from_slice(&chain.ids[*done..*done + now]);
@@ -138,22 +143,29 @@ impl Chains {
             chain.rows -= now as u64;
             return Ok(now);
         };
+        let (row_bytes, len) = (4 * self.dim, (8 + 4 * self.dim) * rows);
+        if *done == 0 {
+            self.file.read(offset, len, block)?;
+        }
         let now = at_most.min(rows - *done);
         let (first_id, first_value) = (ids.len(), points.len());
         ids.resize(first_id + now, 0);
         points.resize(first_value + now * self.dim, 0.0);
-        self.file.read(offset + 8 * *done as u64, ids[first_id..].as_mut_bytes())?;
-        let row_bytes = 4 * self.dim as u64;
-        let first_point = offset + 8 * rows as u64;
-        let at = first_point + row_bytes * *done as u64;
-        self.file.read(at, points[first_value..].as_mut_bytes())?;
+        let (block_ids, block_points) = block.split_at(8 * rows);
+        ids[first_id..].as_mut_bytes().copy_from_slice(&block_ids[8 * *done..8 * (*done + now)]);
+        points[first_value..]
+            .as_mut_bytes()
+            .copy_from_slice(&block_points[row_bytes * *done..row_bytes * (*done + now)]);
         *done += now;
         if *done == rows {
-            if !*keep {
-                self.file.release(offset, (8 + row_bytes) * rows as u64);
+            if let Some(read) = read {
+                read.add(&self.file, offset, len);
             }
             *next_extent += 1;
             *done = 0;
+            if *next_extent == chain.extents.len() {
+                *block = Vec::new();
+            }
         }
         chain.rows -= now as u64;
         Ok(now)
@@ -163,6 +175,43 @@ impl Chains {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_flipped_byte_is_an_error() {
+        use std::os::unix::fs::FileExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mut chains = Chains::new(folder.path(), 2, 500).unwrap();
+        let names = [chains.add(), chains.add()];
+        for i in 0..100u64 {
+            chains.push(names[i as usize % 2], i, &[i as f32, 0.5]).unwrap();
+        }
+        let len = chains.file.end;
+        assert!(len > 1000, "{len} bytes in the file");
+        for at in 0..len {
+            let flip = || {
+                let mut byte = [0];
+                chains.file.file.read_exact_at(&mut byte, at).unwrap();
+                chains.file.file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+            };
+            flip();
+            let failed = names.iter().any(|name| {
+                let Chain { extents, rows, .. } = &chains.chains[name.0];
+                let chain = Chain { extents: extents.clone(), rows: *rows, ..Chain::default() };
+                let mut taken =
+                    Taken { chain, next_extent: 0, done: 0, block: Vec::new(), read: None };
+                let (mut ids, mut points) = (Vec::new(), Vec::new());
+                loop {
+                    match chains.next(&mut taken, 7, &mut ids, &mut points) {
+                        Ok(0) => break false,
+                        Ok(_) => {}
+                        Err(_) => break true,
+                    }
+                }
+            });
+            assert!(failed, "byte {at}");
+            flip();
+        }
+    }
 
     #[test]
     fn rows_come_out_as_they_went_in() {

@@ -7,8 +7,9 @@ use std::collections::BinaryHeap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use zerocopy::IntoBytes;
 
-use super::SpillFile;
+use super::{BLOCK_BYTES, Done, SEAL, SpillFile};
 use crate::error::TemporaryError;
 
 /// What records are sorted by.
@@ -70,11 +71,17 @@ pub(crate) struct Sorter {
     count: u64,
 }
 
-/// A sorted stretch of the file.
+/// A sorted stretch of the file: blocks of equally many records, the last of which may have fewer.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     offset: u64,
     records: u64,
+}
+
+/// Records of a block: so few that as many blocks as runs that are merged at once fit into the budget.
+fn records_of_block(payload: usize, budget: usize) -> usize {
+    let record = Key::BYTES + 4 * payload;
+    (BLOCK_BYTES.min(budget / FAN_IN) / record).max(1)
 }
 
 impl Sorter {
@@ -117,12 +124,12 @@ impl Sorter {
             self.file = Some(SpillFile::new(&self.folder)?);
         }
         let file = self.file.as_mut().expect("made above");
-        let mut writer = RunWriter::new(file);
+        let mut run = RunBuffer::new(records_of_block(self.payload, self.budget));
         for &(key, at) in &self.keys {
             let first = at as usize * self.payload;
-            writer.push(key, &self.values[first..first + self.payload])?;
+            run.push(file, key, self.values[first..first + self.payload].as_bytes())?;
         }
-        self.runs.push(writer.finish()?);
+        self.runs.push(run.finish(file)?);
         self.keys.clear();
         self.values.clear();
         Ok(())
@@ -140,104 +147,96 @@ impl Sorter {
         }
         let Sorter { budget, payload, file, mut runs, .. } = self;
         let mut file = file.expect("there are runs");
+        let block = records_of_block(payload, budget);
         while runs.len() > FAN_IN {
             let some = runs.drain(..FAN_IN).collect();
-            let mut merge = Merge::new(some, payload, budget / 2);
-            let mut merged = Vec::new();
-            let mut written: Option<Run> = None;
+            let mut merge = Merge::new(some, payload, block);
             // Read and write turn by turn, because both are of one file.
-            loop {
-                let more = merge.next(&file)?;
-                if let Some(key) = more {
-                    key.encode(&mut merged);
-                    merged.extend_from_slice(&merge.payload);
-                }
-                let is_full = merged.len() > budget / 4;
-                if is_full || (more.is_none() && !merged.is_empty()) {
-                    let offset = file.append(&merged)?;
-                    let records = (merged.len() / (Key::BYTES + 4 * payload)) as u64;
-                    match &mut written {
-                        None => written = Some(Run { offset, records }),
-                        Some(run) => run.records += records,
-                    }
-                    merged.clear();
-                }
-                if more.is_none() {
-                    break;
-                }
+            let mut merged = RunBuffer::new(block);
+            while let Some(key) = merge.next(&file)? {
+                merged.push(&mut file, key, &merge.payload)?;
             }
-            runs.extend(written);
+            runs.push(merged.finish(&mut file)?);
         }
-        let merge = Merge::new(runs, payload, budget);
+        let merge = Merge::new(runs, payload, block);
         Ok(Sorted::Runs { file, merge, values: Vec::new() })
     }
 }
 
-/// Appends records to the file.
-struct RunWriter<'a> {
-    file: &'a mut SpillFile,
-    buffer: Vec<u8>,
+/// A run on its way out.
+struct RunBuffer {
+    /// Records of a block.
+    block: usize,
+    bytes: Vec<u8>,
     offset: Option<u64>,
     records: u64,
 }
 
-impl<'a> RunWriter<'a> {
-    const BUFFER: usize = 1 << 18;
-
-    fn new(file: &'a mut SpillFile) -> Self {
-        RunWriter { file, buffer: Vec::new(), offset: None, records: 0 }
+impl RunBuffer {
+    fn new(block: usize) -> Self {
+        RunBuffer { block, bytes: Vec::new(), offset: None, records: 0 }
     }
 
-    fn push(&mut self, key: Key, payload: &[f32]) -> Result<(), TemporaryError> {
-        key.encode(&mut self.buffer);
-        self.buffer.extend(payload.iter().flat_map(|value| value.to_le_bytes()));
+    /// Appends a record. Nothing else is written to the file between the blocks of a run.
+    fn push(
+        &mut self,
+        file: &mut SpillFile,
+        key: Key,
+        payload: &[u8],
+    ) -> Result<(), TemporaryError> {
+        key.encode(&mut self.bytes);
+        self.bytes.extend_from_slice(payload);
         self.records += 1;
-        match self.buffer.len() >= Self::BUFFER {
-            true => self.flush(),
+        match self.records.is_multiple_of(self.block as u64) {
+            true => self.flush(file),
             false => Ok(()),
         }
     }
 
-    fn flush(&mut self) -> Result<(), TemporaryError> {
-        let offset = self.file.append(&self.buffer)?;
+    fn flush(&mut self, file: &mut SpillFile) -> Result<(), TemporaryError> {
+        let offset = file.append(&[&self.bytes])?;
         self.offset.get_or_insert(offset);
-        self.buffer.clear();
+        self.bytes.clear();
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Run, TemporaryError> {
-        self.flush()?;
-        Ok(Run { offset: self.offset.expect("written above"), records: self.records })
+    fn finish(mut self, file: &mut SpillFile) -> Result<Run, TemporaryError> {
+        if !self.bytes.is_empty() {
+            self.flush(file)?;
+        }
+        Ok(Run { offset: self.offset.expect("a run has records"), records: self.records })
     }
 }
 
 /// A run on its way in.
 struct Reader {
     run: Run,
+    /// A block.
     buffer: Vec<u8>,
     at: usize,
+    read: Done,
 }
 
 /// Several runs as one.
 pub(crate) struct Merge {
     readers: Vec<Reader>,
     heap: BinaryHeap<Reverse<(Key, usize)>>,
-    /// Bytes of a record, and of a reader's buffer.
+    /// Bytes of a record.
     record: usize,
-    buffer: usize,
+    /// Records of a block.
+    block: usize,
     started: bool,
     /// Of the record that came last.
     payload: Vec<u8>,
 }
 
 impl Merge {
-    fn new(runs: Vec<Run>, payload: usize, budget: usize) -> Self {
+    fn new(runs: Vec<Run>, payload: usize, block: usize) -> Self {
         let record = Key::BYTES + 4 * payload;
-        let buffer = (budget / runs.len() / record).max(1) * record;
-        let reader = |run| Reader { run, buffer: Vec::new(), at: 0 };
+        let reader = |run| Reader { run, buffer: Vec::new(), at: 0, read: Done::default() };
         let readers = runs.into_iter().map(reader).collect();
         let heap = BinaryHeap::new();
-        Merge { readers, heap, record, buffer, started: false, payload: Vec::new() }
+        Merge { readers, heap, record, block, started: false, payload: Vec::new() }
     }
 
     /// The next key; its payload is in `payload`.
@@ -263,14 +262,16 @@ impl Merge {
     fn refill(&mut self, file: &SpillFile, i: usize) -> Result<(), TemporaryError> {
         let reader = &mut self.readers[i];
         if reader.at == reader.buffer.len() {
-            let records = reader.run.records.min((self.buffer / self.record) as u64);
-            let bytes = records * self.record as u64;
-            reader.buffer.resize(bytes as usize, 0);
+            let records = reader.run.records.min(self.block as u64);
+            let bytes = records as usize * self.record;
             reader.at = 0;
-            file.read(reader.run.offset, &mut reader.buffer)?;
-            file.release(reader.run.offset, bytes);
-            reader.run.offset += bytes;
-            reader.run.records -= records;
+            reader.buffer.clear();
+            if records > 0 {
+                file.read(reader.run.offset, bytes, &mut reader.buffer)?;
+                reader.read.add(file, reader.run.offset, bytes);
+                reader.run.offset += (bytes + SEAL) as u64;
+                reader.run.records -= records;
+            }
         }
         if reader.at < reader.buffer.len() {
             self.heap.push(Reverse((Key::decode(&reader.buffer[reader.at..]), i)));
@@ -348,6 +349,37 @@ mod tests {
                 assert_eq!((found.as_wide_last(), payload), (key, &values[..]));
             }
             assert!(sorted.next().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn every_flipped_byte_is_an_error() {
+        use std::os::unix::fs::FileExt;
+        let folder = tempfile::tempdir().unwrap();
+        let sorted = || {
+            let mut sorter = Sorter::new(folder.path(), 1, 1500);
+            (0..150u64).for_each(|i| sorter.push(Key::wide_first(i * 7 % 150, 0), &[0.5]).unwrap());
+            sorter.finish().unwrap()
+        };
+        let end = match sorted() {
+            Sorted::Runs { file, .. } => file.end,
+            Sorted::Memory { .. } => panic!("there are runs"),
+        };
+        for at in 0..end {
+            let mut sorted = sorted();
+            if let Sorted::Runs { file, .. } = &sorted {
+                let mut byte = [0];
+                file.file.read_exact_at(&mut byte, at).unwrap();
+                file.file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+            }
+            let failed = loop {
+                match sorted.next() {
+                    Ok(None) => break false,
+                    Ok(Some(_)) => {}
+                    Err(_) => break true,
+                }
+            };
+            assert!(failed, "byte {at} of {end}");
         }
     }
 

@@ -13,11 +13,13 @@ pub(crate) use crate::format::rows::Range;
 use crate::format::rows::{
     self, CountRow, IndexPieceRow, IndexRunRow, LinkRow, NodeRow, OwnerRow, RunRow,
 };
+use crate::memory;
 use crate::metric::{BOX_GROUP, Kernel, MAX_BOX_DIM, Slack};
 use crate::version::column::{ChangedColumn, Column, EarlyColumn, Record};
 use crate::version::database::Database;
 use crate::version::table::Table;
 
+use super::LEVELS;
 use super::extent::{self, Extent};
 
 /// A tree as it lies in the arrays of one version, or of a transaction.
@@ -88,6 +90,12 @@ pub(crate) fn too_many_nodes(node: u32) -> ReadError {
     ReadError::row("links", node as u64, "a node is reached twice")
 }
 
+/// The error for a tree in which two nodes have a later range.
+#[cold]
+pub(crate) fn too_many_runs(node: u32) -> ReadError {
+    ReadError::row("counts", node.into(), "later ranges are reached twice")
+}
+
 /// The error for a tree in which two nodes have a slot.
 pub(crate) fn too_many_slots(slot: u32) -> ReadError {
     ReadError::row("links", u64::from(slot), "a slot is reached twice")
@@ -141,10 +149,18 @@ impl Tree {
             && tree.coordinates.len() == slots
             && tree.tombstones.len() == slots.div_ceil(64)
             && tree.boxes.len() == tree.box_groups(nodes)
+            && [0, LEVELS.count() as u64].contains(&tree.level_counts.len())
             && (nodes == 0) == (slots == 0);
-        match consistent {
+        if !consistent {
+            return Err(ReadError::row("links", nodes, "arrays of one tree differ in length"));
+        }
+        // Ids differ, and so do parents and slots: none of these arrays can be holes of the file. So whatever is done row
+        // by row is in proportion to what is stored.
+        let rows = [8 * slots, 16 * nodes, 4 * tree.index_slots.len(), 8 * tree.index_keys.len()];
+        let bytes = rows.into_iter().fold(0, u64::saturating_add);
+        match db.arena.has_stored(bytes)? {
             true => Ok(tree),
-            false => Err(ReadError::row("links", nodes, "arrays of one tree differ in length")),
+            false => Err(ReadError::row("ids", slots, "arrays claim more than the file stores")),
         }
     }
 
@@ -283,6 +299,7 @@ impl Tree {
         let mut live: Vec<(u64, u32)> = Vec::new();
         for slot in 0..self.slots() {
             if self.is_live(slot)? {
+                memory::reserve(&mut live, 1, "the points of a version")?;
                 live.push((self.ids.get(slot as u64)?, slot));
             }
         }
@@ -291,6 +308,13 @@ impl Tree {
             f(id, self.coordinates.row(slot as u64)?);
         }
         Ok(())
+    }
+
+    /// Checks that points which have been copied out of some slots were those that were written.
+    pub(crate) fn check_copied(&self, start: u64, count: u64) -> Result<(), ReadError> {
+        self.tombstones.check_copied(start / 64, count.div_ceil(64) + 1)?;
+        self.ids.check_copied(start, count)?;
+        self.coordinates.check_copied(start, count)
     }
 
     /// The links of a node.
@@ -320,12 +344,18 @@ impl Tree {
         if link.row.child_count > 0 {
             f(self.checked_block(node, link.row.child_start, link.row.child_count)?)?;
         }
+        // However many ranges a node has, they are not the same children again and again.
+        let mut met = u64::from(link.row.child_count);
         for i in 0..link.run_count {
             let run = self.runs.get(link.run_start as u64 + i as u64)?;
             if run.kind > rows::RUN_TWINS {
                 return Err(ReadError::row("runs", link.run_start as u64 + i as u64, "kind"));
             }
             if run.kind == rows::RUN_CHILDREN {
+                met += u64::from(run.count);
+                if run.count == 0 || met > u64::from(self.node_rows()) {
+                    return Err(too_many_nodes(node));
+                }
                 f(self.checked_block(node, run.start, run.count)?)?;
             }
         }
@@ -388,9 +418,14 @@ impl Tree {
         if count > 0 {
             f(checked(primary, count)?)?;
         }
+        let mut met = u64::from(count);
         for i in 0..link.run_count {
             let run = self.runs.get(link.run_start as u64 + i as u64)?;
             if run.kind == kind {
+                met += u64::from(run.count);
+                if run.count == 0 || met > u64::from(self.slots()) {
+                    return Err(too_many_slots(run.start));
+                }
                 f(checked(Some(run.start), run.count)?)?;
             }
         }

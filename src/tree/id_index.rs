@@ -52,12 +52,44 @@ pub(crate) fn find_live(tree: &Tree, id: PointId) -> Result<Option<u32>, ReadErr
     }
 }
 
+/// More runs than merging ever leaves: those of more than one in [`MERGED_PART`] of all entries are no more than that, and
+/// of the smaller ones each is several times as long as the next.
+const MOST_RUNS: usize = 1024;
+
 fn runs(tree: &Tree) -> Result<Vec<IndexRunRow>, ReadError> {
     let mut runs = Vec::new();
-    tree.index_runs.for_chunks(0, tree.index_runs.len(), |_, chunk| {
-        runs.extend(chunk.iter().take_while(|run| run.entries > 0));
-    })?;
+    for row in 0..tree.index_runs.len() {
+        let run = tree.index_runs.get(row)?;
+        if run.entries == 0 {
+            break;
+        }
+        if runs.len() == MOST_RUNS {
+            return Err(ReadError::row("index_runs", row, "more runs than a store has"));
+        }
+        runs.push(run);
+    }
     Ok(runs)
+}
+
+/// Calls `f` with each id in a run that only one of two states of an index has. Runs and pieces that both have must be
+/// the same, row for row.
+pub(crate) fn for_changed_runs(
+    old: &Tree,
+    new: &Tree,
+    mut f: impl FnMut(PointId),
+) -> Result<(), ReadError> {
+    let (before, after) = (runs(old)?, runs(new)?);
+    let common = before.iter().zip(&after).take_while(|(before, after)| before == after).count();
+    for (tree, runs) in [(old, &before[common..]), (new, &after[common..])] {
+        let mut left = tree.index_slots.len();
+        for run in runs {
+            let mut cursor = Cursor::new(run);
+            while let Some((id, _)) = cursor.next(tree, &mut left)? {
+                f(id);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn find_in_run(tree: &Tree, run: &IndexRunRow, id: PointId) -> Result<Option<u32>, ReadError> {
@@ -140,8 +172,10 @@ pub(crate) fn insert_sorted<E: From<ReadError>>(
     // Newest first, so that the first of those with the same id is the one that counts.
     let mut older: Vec<Cursor> = runs[keep..].iter().rev().map(Cursor::new).collect();
     let mut heads: Vec<Option<(PointId, u32)>> = Vec::with_capacity(older.len());
+    // No row of a slot is in two pieces.
+    let mut left = tree.index_slots.len();
     for cursor in &mut older {
-        heads.push(cursor.next(tree)?);
+        heads.push(cursor.next(tree, &mut left)?);
     }
     let mut entries = entries;
     let mut new = entries.next().transpose()?;
@@ -167,7 +201,7 @@ pub(crate) fn insert_sorted<E: From<ReadError>>(
         for (head, cursor) in heads.iter_mut().zip(&mut older) {
             if let Some((_, older)) = head.filter(|entry| entry.0 == id) {
                 slot.get_or_insert(older);
-                *head = cursor.next(tree)?;
+                *head = cursor.next(tree, &mut left)?;
             }
         }
         if writer.push(tree, id, slot.expect("some entry has the least id"))? {
@@ -199,6 +233,7 @@ struct Cursor {
     /// Rows of `piece` that have been read.
     done: u64,
     batch: std::vec::IntoIter<(PointId, u32)>,
+    last: Option<PointId>,
 }
 
 impl Cursor {
@@ -209,12 +244,20 @@ impl Cursor {
             piece: IndexPieceRow::default(),
             done: 0,
             batch: Vec::new().into_iter(),
+            last: None,
         }
     }
 
-    fn next(&mut self, tree: &Tree) -> Result<Option<(PointId, u32)>, ReadError> {
+    /// The next entry. `left`: rows of `index_slots` that pieces have not taken yet.
+    fn next(&mut self, tree: &Tree, left: &mut u64) -> Result<Option<(PointId, u32)>, ReadError> {
         loop {
             if let Some(entry) = self.batch.next() {
+                // What is written relies on this, and pieces can say anything.
+                if self.last.is_some_and(|last| last >= entry.0) {
+                    let what = "ids of a run do not ascend, or pieces overlap";
+                    return Err(ReadError::row("index_pieces", self.pieces.start - 1, what));
+                }
+                self.last = Some(entry.0);
                 return Ok(Some(entry));
             }
             if self.done == self.piece.count {
@@ -222,6 +265,9 @@ impl Cursor {
                     return Ok(None);
                 };
                 self.piece = tree.index_pieces.get(row)?;
+                *left = left.checked_sub(self.piece.count).ok_or_else(|| {
+                    ReadError::row("index_pieces", row, "pieces have more slots than there are")
+                })?;
                 self.done = 0;
             }
             self.batch = self.read(tree)?.into_iter();
@@ -232,7 +278,7 @@ impl Cursor {
         let IndexPieceRow { first_id, count, slot_start, key_start, sparse, .. } = self.piece;
         let now = (count - self.done).min(BATCH as u64);
         let mut slots = Vec::with_capacity(now as usize);
-        tree.index_slots.for_chunks(slot_start.saturating_add(self.done), now, |_, chunk| {
+        tree.index_slots.copy_chunks(slot_start.saturating_add(self.done), now, |_, chunk| {
             slots.extend_from_slice(chunk)
         })?;
         let mut entries = Vec::with_capacity(now as usize);
@@ -242,7 +288,7 @@ impl Cursor {
             entries.extend(ids.zip(slots).filter(|&(_, slot)| slot != NONE));
         } else {
             let mut slots = slots.into_iter();
-            tree.index_keys.for_chunks(key_start.saturating_add(self.done), now, |_, chunk| {
+            tree.index_keys.copy_chunks(key_start.saturating_add(self.done), now, |_, chunk| {
                 entries.extend(chunk.iter().copied().zip(&mut slots))
             })?;
         }

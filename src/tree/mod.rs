@@ -28,6 +28,8 @@ pub(crate) mod check;
 pub(crate) mod columns;
 pub(crate) mod extent;
 pub(crate) mod id_index;
+pub(crate) mod met;
+mod sharing;
 
 use crate::metric::Level;
 

@@ -6,20 +6,24 @@
 //!
 //! A transaction larger than memory writes segments early, see [`super::early`]. Such a segment is read through the map
 //! again if it is needed; changed again, it goes elsewhere, so that no mapped byte ever changes.
+//!
+//! Invariant: what gets a fresh checksum was compared with its old one as it was copied, however often it passed before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::divisor::{Divisor, MOST_ROWS};
-use super::table::Table;
+use super::cells::Cells;
+use super::divisor::Divisor;
+use super::table::{Table, Visit};
 use crate::arena::cast::{Typed, prefetch, prefetch_lines};
 use crate::arena::watch::Watch;
 use crate::arena::{Access, Arena};
 use crate::error::{Defect, Place, ReadError};
-use crate::format::arrays::{ArrayRoot, ArraySpec};
+use crate::format::arrays::{ArrayRoot, ArraySpec, Entry};
+use crate::seeded_bug::SeededBug;
 
 /// What a record of a column must be.
 pub(crate) trait Record: FromBytes + IntoBytes + Immutable + Copy + Send + Sync {}
@@ -50,10 +54,18 @@ impl<T> std::ops::Deref for Segment<T> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Written {
     pub(crate) address: u64,
-    /// Of the stored bytes.
+    /// Number of the commit that will refer to it.
+    pub(crate) birth: u64,
     pub(crate) crc: u32,
     /// Stored length.
     pub(crate) bytes: u32,
+}
+
+impl Written {
+    /// As the commit will refer to it.
+    pub(crate) fn entry(&self) -> Entry {
+        Entry { address: self.address, birth: self.birth, crc: self.crc, bytes: self.bytes }
+    }
 }
 
 /// Rows of `width` records of type `T` each.
@@ -64,44 +76,39 @@ pub(crate) struct Column<T> {
     width: usize,
     rows: u64,
     per_segment: Divisor,
-    segments: Vec<OnceLock<Segment<T>>>,
+    segments: Cells<Segment<T>>,
     /// Segments in memory that differ from what the file has.
     changed: BTreeSet<u64>,
     /// Segments that the transaction has written already, those changed again since included.
     written: BTreeMap<u64, Written>,
     /// Segments copied before they were changed, and their bytes.
     copied: (u64, u64),
+    /// Segments that [`Column::check_copied`] has seen.
+    rechecked: Mutex<BTreeSet<u64>>,
 }
 
 impl<T: Record> Column<T> {
-    /// The array as `root` has it. Nothing is read; a root that claims more segments than the file has blocks is
-    /// refused, so that no damaged number leads to a huge allocation.
+    /// The array as `root` has it. Nothing is read; a root that claims more than the file has is refused, see
+    /// [`Table::check_claim`].
     pub(crate) fn new(
         arena: Arc<Arena>,
         spec: ArraySpec,
         root: ArrayRoot,
         access: Access,
     ) -> Result<Self, ReadError> {
-        let limit = arena.limit() / spec.block_bytes as u64;
-        let segments = spec.segments(root.rows);
-        for (value, limit) in [(segments, limit), (root.rows, MOST_ROWS)] {
-            if value > limit {
-                return Err(ReadError::corrupt(
-                    Place::Row { array: spec.array.name(), row: root.rows },
-                    Defect::OutOfBounds { value, limit },
-                ));
-            }
-        }
+        let table = Table { arena, spec, root, access };
+        table.check_claim()?;
         Ok(Column {
             width: spec.row_bytes / size_of::<T>(),
             per_segment: Divisor::new(spec.rows_per_segment),
             rows: root.rows,
-            segments: std::iter::repeat_with(OnceLock::new).take(segments as usize).collect(),
-            table: Table { arena, spec, root, access },
+            segments: Cells::new(spec.segments(root.rows) as usize)?,
+            table,
             watch: None,
             changed: BTreeSet::new(),
             written: BTreeMap::new(),
             copied: (0, 0),
+            rechecked: Mutex::default(),
         })
     }
 
@@ -123,7 +130,7 @@ impl<T: Record> Column<T> {
     /// The rows of a segment, fetched and verified on first touch.
     #[inline(always)]
     fn segment(&self, segment: usize) -> Result<&[T], ReadError> {
-        match self.segments[segment].get() {
+        match self.segments.get(segment) {
             Some(rows) => Ok(rows),
             None => self.load(segment),
         }
@@ -136,12 +143,14 @@ impl<T: Record> Column<T> {
         let (bytes, rows) = match self.written.get(&number) {
             // Not watched: its place may be written to again. The commit looks at the length of the file.
             Some(written) => {
-                (self.table.arena.unchecked(written.address, written.bytes)?, self.rows)
+                let entry = written.entry();
+                (self.table.arena.fetch_early(&entry, self.table.origin(number))?, self.rows)
             }
             None => {
-                let bytes = self.table.segment(number)?;
+                let entry = self.table.locate(number)?;
+                let bytes = self.table.fetch(number, &entry)?;
                 if let Some(watch) = &self.watch {
-                    watch.include(&bytes)?;
+                    watch.include(&entry, &bytes)?;
                 }
                 (bytes, self.table.root.rows)
             }
@@ -151,7 +160,7 @@ impl<T: Record> Column<T> {
             let array = self.table.spec.array.name();
             ReadError::row(array, segment as u64, "segment is too short or not aligned")
         })?;
-        Ok(self.segments[segment].get_or_init(|| Segment::Shared(typed)))
+        Ok(self.segments.set(segment, Segment::Shared(typed))?)
     }
 
     #[cold]
@@ -192,7 +201,7 @@ impl<T: Record> Column<T> {
     #[inline]
     pub(crate) fn prefetch(&self, row: u64, count: u64) {
         let (segment, offset) = self.per_segment.divide(row);
-        if let Some(rows) = self.segments.get(segment as usize).and_then(OnceLock::get) {
+        if let Some(rows) = self.segments.get(segment as usize) {
             let start = offset as usize * self.width;
             let end = (start + count as usize * self.width).min(rows.len());
             prefetch(rows.get(start..end).unwrap_or_default());
@@ -203,7 +212,7 @@ impl<T: Record> Column<T> {
     #[inline]
     pub(crate) fn prefetch_lines<const LINES: usize>(&self, row: u64) {
         let (segment, offset) = self.per_segment.divide(row);
-        if let Some(rows) = self.segments.get(segment as usize).and_then(OnceLock::get)
+        if let Some(rows) = self.segments.get(segment as usize)
             && let Some(first) = rows.get(offset as usize * self.width)
         {
             prefetch_lines::<T, LINES>(first);
@@ -216,12 +225,11 @@ impl<T: Record> Column<T> {
         while count > 0 {
             let (segment, offset) = self.per_segment.divide(row);
             let take = count.min(self.table.spec.rows_per_segment - offset);
-            match self.segments.get(segment as usize).map(OnceLock::get) {
-                Some(Some(Segment::Shared(rows))) => {
-                    rows.will_need(offset as usize * self.width, take as usize * self.width);
-                }
-                Some(_) => {}
-                None => return,
+            if segment >= self.segments.len() as u64 {
+                return;
+            }
+            if let Some(Segment::Shared(rows)) = self.segments.get(segment as usize) {
+                rows.will_need(offset as usize * self.width, take as usize * self.width);
             }
             (row, count) = (row + take, count - take);
         }
@@ -240,6 +248,34 @@ impl<T: Record> Column<T> {
             let chunk = self.chunk(row, end - row)?;
             f(row, chunk);
             row += (chunk.len() / self.width) as u64;
+        }
+        Ok(())
+    }
+
+    /// Calls `f` with each row that is not in an older state of the array, or is another there. Reads what the two do not
+    /// share.
+    pub(crate) fn for_changed(
+        &self,
+        old: &Column<T>,
+        mut f: impl FnMut(u64),
+    ) -> Result<(), ReadError> {
+        let mut segments = Vec::new();
+        self.table.walk_unshared(&[old.table.clone()], &mut |_, visit| {
+            segments.extend(match visit {
+                Visit::Segment(segment) => Some(segment),
+                Visit::Node(..) => None,
+            });
+        })?;
+        segments.extend(&self.changed);
+        for segment in segments {
+            let first = segment * self.table.spec.rows_per_segment;
+            let rows = self.table.spec.rows_in(segment, self.rows);
+            for row in first..first + rows {
+                let same = row < old.rows && old.row(row)?.as_bytes() == self.row(row)?.as_bytes();
+                if !same {
+                    f(row);
+                }
+            }
         }
         Ok(())
     }
@@ -274,7 +310,7 @@ impl<T: Record> Column<T> {
             let room = (per_segment - self.rows % per_segment) as usize * self.width;
             let take = room.min(records.len());
             if segment == self.segments.len() {
-                self.segments.push(OnceLock::from(Segment::Own(Vec::new())));
+                self.segments.push(Segment::Own(Vec::new()))?;
                 self.changed.insert(segment as u64);
             }
             self.own(segment)?.extend_from_slice(&records[..take]);
@@ -312,7 +348,7 @@ impl<T: Record> Column<T> {
             .collect();
         for records in segments {
             self.changed.insert(self.segments.len() as u64);
-            self.segments.push(OnceLock::from(Segment::Own(records)));
+            self.segments.push(Segment::Own(records))?;
         }
         self.rows += whole as u64;
         Ok(())
@@ -326,20 +362,64 @@ impl<T: Record> Column<T> {
     /// The private copy of a segment, made if need be.
     fn own(&mut self, segment: usize) -> Result<&mut Vec<T>, ReadError> {
         self.segment(segment)?;
-        let slot = self.segments[segment].get_mut().expect("loaded just now");
-        if let Segment::Shared(typed) = slot {
+        if let Some(Segment::Shared(typed)) = self.segments.get(segment) {
             let copy = typed.to_vec();
+            self.check_copy(segment, &copy)?;
             if !self.written.contains_key(&(segment as u64)) {
                 self.copied.0 += 1;
                 self.copied.1 += size_of_val(&copy[..]) as u64;
             }
-            *slot = Segment::Own(copy);
+            *self.segments.get_mut(segment).expect("loaded just now") = Segment::Own(copy);
             self.changed.insert(segment as u64);
         }
-        match slot {
-            Segment::Own(rows) => Ok(rows),
-            Segment::Shared(_) => unreachable!("made private above"),
+        match self.segments.get_mut(segment) {
+            Some(Segment::Own(rows)) => Ok(rows),
+            _ => unreachable!("made private above"),
         }
+    }
+
+    /// An error if rows that come from a segment of the file are not those that were written. What passed when it was
+    /// first read may have been dropped from memory since, and read from the device once more.
+    fn check_copy(&self, segment: usize, rows: &[T]) -> Result<(), ReadError> {
+        if SeededBug::SealWithoutLooking.is_planted() {
+            return Ok(());
+        }
+        let number = segment as u64;
+        let entry = match self.written.get(&number) {
+            Some(written) => written.entry(),
+            None => self.table.locate(number)?,
+        };
+        self.table.check_copy(number, &entry, rows.as_bytes())
+    }
+
+    /// Checks the segments of rows that have been copied to where they get another checksum. Once for each segment.
+    pub(crate) fn check_copied(&self, start: u64, count: u64) -> Result<(), ReadError> {
+        let end = start.saturating_add(count).min(self.rows);
+        if start >= end {
+            return Ok(());
+        }
+        let per_segment = self.table.spec.rows_per_segment;
+        for segment in start / per_segment..=(end - 1) / per_segment {
+            let Some(Segment::Shared(rows)) = self.segments.get(segment as usize) else {
+                continue;
+            };
+            let is_first = self.rechecked.lock().expect("no holder panics").insert(segment);
+            if is_first {
+                self.check_copy(segment as usize, rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// [`Column::for_chunks`] for who copies the rows: fails in the end if they were not what was written.
+    pub(crate) fn copy_chunks(
+        &self,
+        start: u64,
+        count: u64,
+        f: impl FnMut(u64, &[T]),
+    ) -> Result<(), ReadError> {
+        self.for_chunks(start, count, f)?;
+        self.check_copied(start, count)
     }
 }
 
@@ -381,8 +461,7 @@ impl<T: Record> WrittenColumn for Column<T> {
     }
 
     fn bytes(&self, segment: u64) -> &[u8] {
-        let rows: &[T] =
-            self.segments[segment as usize].get().expect("a changed segment is loaded");
+        let rows: &[T] = self.segments.get(segment as usize).expect("a changed segment is loaded");
         rows.as_bytes()
     }
 
@@ -406,7 +485,8 @@ impl<T: Record> EarlyColumn for Column<T> {
     fn settle(&mut self, written: Vec<(u64, Written)>) {
         for (segment, place) in written {
             self.changed.remove(&segment);
-            self.segments[segment as usize] = OnceLock::new();
+            self.segments.clear(segment as usize);
+            self.rechecked.get_mut().expect("no holder panics").remove(&segment);
             self.written.insert(segment, place);
         }
     }

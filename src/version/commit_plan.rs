@@ -73,7 +73,7 @@ impl<'a> CommitPlan<'a> {
         let waits = draft.version.is_some()
             && number - writer.durable < u64::from(draft.group.min(MOST_GROUPED))
             && writer.unsynced_bytes < MOST_GROUPED_BYTES;
-        let moment = writer.moment(number, old);
+        let moment = writer.moment(number, old)?;
         let expiry = choose_expiry(db, writer, old, draft, moment, waits)?;
         let mut plan = Placed::new(db, early, map, placing, draft)?;
         let before = draft.expired_rows(number);

@@ -2,6 +2,7 @@
 
 use super::commit::leave_hint;
 use super::database::{Database, Writer, cut_back};
+use super::ring::SlotCopy;
 use super::table::Table;
 use crate::error::CommitError;
 use crate::format::arrays::{Array, DATA_ARRAYS};
@@ -54,8 +55,16 @@ pub(super) fn confirm(
         }
     }
     let storage = db.arena.storage();
-    // One copy at a time, so that never both are on their way.
-    let synced = (0..2).try_for_each(|copy| {
+    // One copy at a time, so that never both are on their way; and if only one is good, that one last.
+    let good_first = matches!(
+        SlotCopy::read(storage, newest.store_lineage, newest.commit, 0)?,
+        SlotCopy::Intact(found) if found.commit == newest.commit
+    );
+    let copies = match good_first != SeededBug::RewriteTheGoodCopyFirst.is_planted() {
+        true => [1, 0],
+        false => [0, 1],
+    };
+    let synced = copies.into_iter().try_for_each(|copy| {
         storage.write_at(&newest.encode(), slot_offset(newest.commit, copy))?;
         storage.sync()
     });

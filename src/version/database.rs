@@ -1,5 +1,6 @@
 //! An open store file: its geometry, its newest commit, and the writer's private state.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -28,6 +29,7 @@ use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
 use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, PAGE_BYTES, SLOT_RING, slot_offset};
 use crate::ids::VersionId;
+use crate::memory;
 use crate::options::{CreateOptions, Provenance, Verify};
 use crate::retention::Retention;
 use crate::seeded_bug::SeededBug;
@@ -179,7 +181,8 @@ impl Database {
     }
 
     /// A file as of one of its commits, for reading only. `len`: length of the file, which may be shorter than the commit
-    /// needs; what lies behind it cannot be read.
+    /// needs; what lies behind it cannot be read. The caller keeps writers out, so that there is no gate to go through and
+    /// nothing to pin.
     pub(crate) fn as_of(
         storage: Box<dyn Storage>,
         header: Header,
@@ -189,7 +192,7 @@ impl Database {
         let arena = Arc::new(Arena::new(storage, header.block_bytes, Verify::FirstTouch));
         arena.set_limit(slot.file_bytes.min(len));
         Database {
-            pins: Pins::new(arena.clone(), true, Patience::default()),
+            pins: Pins::new(arena.clone(), false, Patience::default()),
             arena,
             geometry: header.geometry(),
             header,
@@ -273,9 +276,7 @@ impl Database {
 
     /// Damaged copies of what is kept twice, if the other copy had to be used.
     pub(crate) fn damaged_copies(&self, slot: &CommitSlot) -> Result<Vec<Corruption>, ReadError> {
-        let what = Defect::Invalid("one of the two copies is damaged; the other is in use");
-        let places = recovery::damaged_copies(self.arena.storage(), slot).map_err(not_open)?;
-        Ok(places.into_iter().map(|at| Corruption { at, what: what.clone() }).collect())
+        Ok(recovery::damaged_copies(self.arena.storage(), slot)?)
     }
 
     /// The table of an array of the store state.
@@ -464,7 +465,7 @@ impl Database {
     /// The time of a commit made now.
     pub(super) fn moment(&self, newest: &CommitSlot) -> Result<Moment, CommitError> {
         let writer = self.writer.as_ref().ok_or(CommitError::ReadOnly)?.lock().expect("unpoisoned");
-        Ok(writer.moment(newest.commit.saturating_add(1), newest))
+        writer.moment(newest.commit.saturating_add(1), newest)
     }
 
     /// All tags, by name, checked.
@@ -474,17 +475,21 @@ impl Database {
 
     /// All tags as of a commit.
     pub(super) fn tags_of(&self, slot: &CommitSlot) -> Result<Vec<TagRow>, ReadError> {
-        let Table { arena, spec, root, access } = self.state_table(slot, Array::Tags);
-        let column: Column<TagRow> = Column::new(arena, spec, root, access)?;
         let mut tags: Vec<TagRow> = Vec::new();
-        column.for_chunks(0, root.rows, |_, chunk| tags.extend_from_slice(chunk))?;
-        for (i, tag) in tags.iter().enumerate() {
-            let checked = tag.check(slot.newest_version);
-            checked.map_err(|what| ReadError::row("tags", i as u64, what))?;
-            if i > 0 && tags[i - 1].name() >= tag.name() {
-                return Err(ReadError::row("tags", i as u64, "tags are not in order"));
+        // Names ascend, so none is met twice, and the list cannot grow beyond what is stored.
+        self.state_table(slot, Array::Tags).for_segments(|_, rows: &[TagRow]| {
+            memory::reserve(&mut tags, rows.len(), "tags")?;
+            for tag in rows {
+                let row = tags.len() as u64;
+                let checked = tag.check(slot.newest_version);
+                checked.map_err(|what| ReadError::row("tags", row, what))?;
+                if tags.last().is_some_and(|last| last.name() >= tag.name()) {
+                    return Err(ReadError::row("tags", row, "tags are not in order"));
+                }
+                tags.push(*tag);
             }
-        }
+            Ok(())
+        })?;
         Ok(tags)
     }
 
@@ -528,39 +533,58 @@ impl Database {
         })
     }
 
+    /// The words of the free map of a commit.
+    fn free_map(&self, slot: &CommitSlot) -> Result<Vec<u64>, ReadError> {
+        let table = self.state_table(slot, Array::FreeMap);
+        table.check_claim()?;
+        // A map of a file that was longer once is mostly zeros, which cost nothing.
+        let rows = usize::try_from(table.root.rows).unwrap_or(usize::MAX);
+        if !self.arena.has_stored(table.root.rows.saturating_mul(8))? {
+            return Err(memory::refused::<u64>(rows, "the free map"));
+        }
+        let mut words = memory::zeroed(rows, "the free map")?;
+        table.for_segments(|first, rows: &[u64]| {
+            if rows.iter().any(|&word| word != 0) {
+                words[first as usize..][..rows.len()].copy_from_slice(rows);
+            }
+            Ok(())
+        })?;
+        Ok(words)
+    }
+
     /// The free map and the freed list of a commit.
     pub(crate) fn load_space(
         &self,
         slot: &CommitSlot,
     ) -> Result<(FreeSpace, Vec<FreedRow>), ReadError> {
-        let Table { arena, spec, root, access } = self.state_table(slot, Array::FreeMap);
-        let column: Column<u64> = Column::new(arena, spec, root, access)?;
-        let mut words = Vec::with_capacity(root.rows as usize);
-        column.for_chunks(0, root.rows, |_, chunk| words.extend_from_slice(chunk))?;
-        let Table { arena, spec, root, access } = self.state_table(slot, Array::Freed);
-        let column: Column<FreedRow> = Column::new(arena, spec, root, access)?;
-        let mut freed = Vec::new();
-        column.for_chunks(0, root.rows, |_, chunk| freed.extend_from_slice(chunk))?;
-        freed.retain(|row| row.bytes > 0);
-        let block = self.header.block_bytes as u64;
-        for (i, row) in freed.iter().enumerate() {
-            let end = row.address.checked_add(row.bytes);
-            let fits = end.is_some_and(|end| end <= slot.file_bytes)
-                && row.address >= DATA_START
-                && row.address % block == 0
-                && row.bytes % block == 0;
-            if !fits {
-                return Err(ReadError::row("freed", i as u64, "range outside the file"));
-            }
-        }
+        let words = self.free_map(slot)?;
         let space = FreeSpace::new(self.header.block_bytes, words, DATA_START);
-        let mut sorted = freed.clone();
-        sorted.sort_unstable_by_key(|row| row.address);
-        let apart =
-            sorted.windows(2).all(|pair| pair[0].address + pair[0].bytes <= pair[1].address);
-        if !apart || !sorted.iter().all(|row| space.is_range_used(row.address, row.bytes)) {
-            return Err(ReadError::row("freed", 0, "ranges overlap, or are free already"));
-        }
+        let block = self.header.block_bytes as u64;
+        let mut freed = Vec::new();
+        // By address, so that a range that is met twice is seen at once: the list cannot grow beyond what is stored.
+        let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
+        self.state_table(slot, Array::Freed).for_segments(|first, rows: &[FreedRow]| {
+            memory::reserve(&mut freed, rows.len(), "the list of freed space")?;
+            for (row, i) in rows.iter().zip(first..).filter(|(row, _)| row.bytes > 0) {
+                let end = row.address.checked_add(row.bytes);
+                let fits = end.is_some_and(|end| end <= slot.file_bytes)
+                    && row.address >= DATA_START
+                    && row.address % block == 0
+                    && row.bytes % block == 0;
+                let Some(end) = end.filter(|_| fits) else {
+                    return Err(ReadError::row("freed", i, "range outside the file"));
+                };
+                let before = ends.range(..end).next_back();
+                if before.is_some_and(|(_, &before)| before > row.address)
+                    || !space.is_range_used(row.address, row.bytes)
+                {
+                    return Err(ReadError::row("freed", i, "ranges overlap, or are free already"));
+                }
+                ends.insert(row.address, end);
+                freed.push(*row);
+            }
+            Ok(())
+        })?;
         if space.used_end() > slot.file_bytes {
             return Err(ReadError::row("free_map", 0, "blocks in use beyond the end of the file"));
         }
@@ -601,9 +625,13 @@ pub(super) struct Moment {
 }
 
 impl Writer {
-    pub(super) fn moment(&self, commit: u64, last: &CommitSlot) -> Moment {
+    pub(super) fn moment(&self, commit: u64, last: &CommitSlot) -> Result<Moment, CommitError> {
+        let later = last.time_ns.checked_add(1).ok_or_else(|| {
+            let what = Defect::Invalid("the last commit bears the last time that there is");
+            ReadError::corrupt(Place::Slots, what)
+        })?;
         let now_ns = time_ns(self.provenance, commit);
-        Moment { now_ns, stamp_ns: now_ns.max(last.time_ns.saturating_add(1)) }
+        Ok(Moment { now_ns, stamp_ns: now_ns.max(later) })
     }
 
     /// Lineage of the next commit.

@@ -82,7 +82,7 @@ impl Early {
             let written = |(&(segment, address), piece): (&(u64, u64), &Piece<'_>)| {
                 let origin = Origin::segment(spec.array, segment);
                 let crc = origin.checksum(self.commit, piece.bytes, stored);
-                (segment, Written { address, crc, bytes: stored as u32 })
+                (segment, Written { address, birth: self.commit, crc, bytes: stored as u32 })
             };
             settled.push(places.par_iter().zip(&pieces[first..]).map(written).collect());
             self.bytes_written += (stored * places.len()) as u64;

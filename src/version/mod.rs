@@ -4,6 +4,7 @@
 //! rows, the tags, the free map and the list of space freed last. Reading goes slot, version row, table, segment; writing goes
 //! columns, [`commit`], slot.
 
+mod cells;
 pub(crate) mod column;
 pub(crate) mod commit;
 mod commit_plan;
@@ -17,6 +18,7 @@ pub(crate) mod past;
 pub(crate) mod pins;
 mod placement;
 pub(crate) mod recovery;
+mod ring;
 pub(crate) mod space_check;
 mod space_ledger;
 mod state_plan;

@@ -160,8 +160,9 @@ impl Pins {
     }
 
     fn wait(&self, limit: Option<Duration>) -> Wait<'_> {
-        let (storage, pause) = (self.arena.storage(), Duration::from_micros(20));
-        Wait { storage, start: storage.clock(), pause, limit, cancel: &self.patience.cancel }
+        let storage = self.arena.storage();
+        let (start, pause) = (storage.clock(), Duration::from_micros(20));
+        Wait { storage, start, pause, limit, cancel: &self.patience.cancel }
     }
 
     fn acquire(

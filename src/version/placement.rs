@@ -92,10 +92,8 @@ impl<C: WrittenColumn> Placement<C> {
                 origin.checksum(commit, piece.bytes, piece.stored)
             })
             .collect();
-        let early = column.written().into_iter().flatten().map(|(&segment, place)| {
-            let Written { address, crc, bytes } = *place;
-            (segment, Entry { address, birth: commit, crc, bytes })
-        });
+        let early = column.written().into_iter().flatten();
+        let early = early.map(|(&segment, written)| (segment, written.entry()));
         // What has changed since it was written early comes later, and wins.
         let now = segments.keys().zip(&pieces).zip(checksums).map(|((&segment, piece), crc)| {
             let bytes = piece.stored as u32;

@@ -1,11 +1,12 @@
 //! What a store file holds, read from its headers and slots alone: the cost does not depend on the file's size.
 
+use super::ring::{Ring, SlotCopy, read_page};
 use crate::arena::storage::Storage;
-use crate::error::{Defect, OpenError, Place, ReadError};
+use crate::error::{Corruption, Defect, OpenError, Place, ReadError, StorageError};
 use crate::format::header::{Header, HeaderDefect};
 use crate::format::slot::{CommitSlot, Hint};
 use crate::format::version_row::VersionRow;
-use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, PAGE_BYTES, SLOT_RING, slot_offset};
+use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, PAGE_BYTES, SLOT_RING};
 use crate::seeded_bug::SeededBug;
 
 /// The newest commit of a store, and whether it is known to be durable.
@@ -15,10 +16,10 @@ pub(crate) struct Newest {
     pub(crate) confirmed: bool,
 }
 
-fn read_page(storage: &dyn Storage, offset: u64) -> Result<[u8; PAGE_BYTES], OpenError> {
-    let mut page = [0; PAGE_BYTES];
-    storage.read_at(&mut page, offset)?;
-    Ok(page)
+/// Why a copy of the header will not do.
+enum CopyDefect {
+    Header(HeaderDefect),
+    Unreadable(String),
 }
 
 /// The header, from whichever copy is intact.
@@ -27,8 +28,8 @@ pub(crate) fn read_header(storage: &dyn Storage, writing: bool) -> Result<Header
     if len < DATA_START {
         // Too short for a store of this format; foreign unless it begins like one.
         if len >= PAGE_BYTES as u64
-            && let Err(HeaderDefect::Old { format_version }) =
-                Header::decode(&read_page(storage, 0)?, writing)
+            && let Ok(page) = read_page(storage, 0)?
+            && let Err(HeaderDefect::Old { format_version }) = Header::decode(&page, writing)
         {
             return Err(OpenError::OldFormat { format_version });
         }
@@ -41,25 +42,33 @@ pub(crate) fn read_header(storage: &dyn Storage, writing: bool) -> Result<Header
             false => OpenError::NotTreering,
         });
     }
-    let copies = [0, 1].map(|copy| match read_page(storage, copy * COPY_DISTANCE) {
-        Ok(page) => Ok(Header::decode(&page, writing)),
-        Err(e) => Err(e),
-    });
     let mut defects = Vec::new();
-    for (copy, result) in copies.into_iter().enumerate() {
-        match result? {
-            Ok(header) => return Ok(header),
-            Err(defect) => defects.push((copy as u8, defect)),
+    for copy in 0..2 {
+        match read_page(storage, copy * COPY_DISTANCE)? {
+            Ok(page) => match Header::decode(&page, writing) {
+                Ok(header) => return Ok(header),
+                Err(defect) => defects.push((copy as u8, CopyDefect::Header(defect))),
+            },
+            Err(why) => defects.push((copy as u8, CopyDefect::Unreadable(why))),
         }
     }
     // Neither copy will do. What a copy that is at least ours says matters most.
-    let rank = |defect: &HeaderDefect| match defect {
-        HeaderDefect::Unknown { .. } | HeaderDefect::Old { .. } => 0,
-        HeaderDefect::Damaged(_) => 1,
-        HeaderDefect::Foreign => 2,
+    let rank = |defect: &CopyDefect| match defect {
+        CopyDefect::Header(HeaderDefect::Unknown { .. } | HeaderDefect::Old { .. }) => 0,
+        CopyDefect::Header(HeaderDefect::Damaged(_)) => 1,
+        CopyDefect::Unreadable(_) => 2,
+        CopyDefect::Header(HeaderDefect::Foreign) => 3,
     };
     let (copy, defect) =
         defects.into_iter().min_by_key(|(_, defect)| rank(defect)).expect("there are two copies");
+    let defect = match defect {
+        CopyDefect::Header(defect) => defect,
+        CopyDefect::Unreadable(why) => {
+            return Err(
+                ReadError::corrupt(Place::Header { copy }, Defect::Unreadable { why }).into()
+            );
+        }
+    };
     Err(match defect {
         HeaderDefect::Foreign => OpenError::NotTreering,
         HeaderDefect::Old { format_version } => OpenError::OldFormat { format_version },
@@ -72,74 +81,65 @@ pub(crate) fn read_header(storage: &dyn Storage, writing: bool) -> Result<Header
     })
 }
 
-/// Every commit of which a copy of the slot is intact, newest first.
-fn slots(storage: &dyn Storage, lineage: [u8; 16]) -> Result<Vec<CommitSlot>, OpenError> {
-    let mut found: Vec<CommitSlot> = Vec::new();
-    for copy in 0..2 {
-        for place in 0..SLOT_RING {
-            let page = read_page(storage, slot_offset(place, copy))?;
-            let slot = CommitSlot::decode(&page, lineage);
-            found.extend(slot.filter(|slot| slot.commit % SLOT_RING == place));
-        }
-    }
-    found.sort_by_key(|slot| std::cmp::Reverse(slot.commit));
-    found.dedup_by_key(|slot| slot.commit);
-    Ok(found)
-}
-
 /// The error for a store without an intact slot.
 pub(crate) fn no_slot() -> OpenError {
     ReadError::corrupt(Place::Slots, Defect::Invalid("no commit slot is intact")).into()
 }
 
-/// For recovery: every commit whose slot is intact and makes sense, newest first, whether or not the file is long enough
-/// for it; and the newest commit that the file knows of.
-pub(crate) fn intact_slots(
+/// What a rescue can begin with.
+pub(crate) struct Candidates {
+    /// Every commit whose slot is intact and makes sense, newest first, whether or not the file is long enough for it.
+    pub(crate) slots: Vec<CommitSlot>,
+    /// The newest commit that the file knows of.
+    pub(crate) known: u64,
+    /// That a newer one may have been where the device cannot read, if so.
+    pub(crate) doubt: Option<Corruption>,
+}
+
+/// For recovery: whatever commits there are.
+pub(crate) fn candidates(
     storage: &dyn Storage,
     lineage: [u8; 16],
-) -> Result<(Vec<CommitSlot>, u64), OpenError> {
-    let hint = Hint::decode(&read_page(storage, HINT_OFFSET)?, lineage);
-    let mut slots = slots(storage, lineage)?;
-    let newest = slots.first().map_or(0, |slot| slot.commit);
-    let newest = hint.map_or(0, |hint| hint.commit).max(newest);
+) -> Result<Candidates, StorageError> {
+    let Ring { mut slots, hint, doubt } = Ring::read(storage, lineage)?;
+    let known = slots.first().map_or(0, |slot| slot.commit).max(hint.unwrap_or(0));
     slots.retain(|slot| check_slot(slot).is_ok());
-    Ok((slots, newest))
+    let what = |why| Corruption { at: Place::Slots, what: Defect::Unreadable { why } };
+    Ok(Candidates { slots, known, doubt: doubt.map(what) })
 }
 
 /// The newest commit with an intact slot. The file is checked to be long enough for it; a commit that is known to
-/// have been acknowledged and whose slots are both gone is an error, never a silent fall back to an older one.
+/// have been acknowledged, or may have been, and whose slots are both gone is an error, never a silent fall back to an
+/// older one.
 ///
 /// Beside a writer the pages are read while they change, and the file may have been cut for a commit newer than the one
 /// found. So an error counts only if nothing has gone on meanwhile.
 pub(crate) fn newest_commit(storage: &dyn Storage, lineage: [u8; 16]) -> Result<Newest, OpenError> {
-    let mut seen = glance(storage, lineage)?;
+    let mut ring = Ring::read(storage, lineage)?;
     loop {
-        let error = match check_newest(storage, &seen) {
+        let error = match newest_of(storage, &ring) {
             Ok(newest) => return Ok(newest),
             Err(e) => e,
         };
-        let again = glance(storage, lineage)?;
-        if again == seen || SeededBug::BelieveFirstGlance.is_planted() {
+        let again = Ring::read(storage, lineage)?;
+        let is_still = (again.hint, &again.slots) == (ring.hint, &ring.slots);
+        if is_still || SeededBug::BelieveFirstGlance.is_planted() {
             return Err(error);
         }
-        seen = again;
+        ring = again;
     }
 }
 
-/// The commit that the hint names, and the newest of which a slot is intact.
-type Glance = (Option<u64>, Option<CommitSlot>);
-
-fn glance(storage: &dyn Storage, lineage: [u8; 16]) -> Result<Glance, OpenError> {
-    // The hint is read first: beside a busy writer the slots may then be newer, never older.
-    let hint = Hint::decode(&read_page(storage, HINT_OFFSET)?, lineage);
-    Ok((hint.map(|hint| hint.commit), slots(storage, lineage)?.first().copied()))
-}
-
-fn check_newest(storage: &dyn Storage, seen: &Glance) -> Result<Newest, OpenError> {
-    let (acknowledged, slot) = *seen;
-    let slot = slot.ok_or_else(no_slot)?;
-    if acknowledged.is_some_and(|commit| commit > slot.commit)
-        && !SeededBug::FallBackSilently.is_planted()
+fn newest_of(storage: &dyn Storage, ring: &Ring) -> Result<Newest, OpenError> {
+    let Ring { slots, hint, doubt } = ring;
+    if let Some(why) = doubt
+        && !SeededBug::TrustUnreadablePlaces.is_planted()
+    {
+        let why = why.clone();
+        return Err(ReadError::corrupt(Place::Slots, Defect::Unreadable { why }).into());
+    }
+    let slot = *slots.first().ok_or_else(no_slot)?;
+    if hint.is_some_and(|commit| commit > slot.commit) && !SeededBug::FallBackSilently.is_planted()
     {
         let what = Defect::Invalid("both slots of the newest acknowledged commit are damaged");
         return Err(ReadError::corrupt(Place::Slots, what).into());
@@ -149,8 +149,12 @@ fn check_newest(storage: &dyn Storage, seen: &Glance) -> Result<Newest, OpenErro
     if slot.file_bytes > found || slot.file_bytes < DATA_START {
         return Err(OpenError::Truncated { found, needed: slot.file_bytes });
     }
-    Ok(Newest { slot, confirmed: acknowledged == Some(slot.commit) })
+    Ok(Newest { slot, confirmed: *hint == Some(slot.commit) })
 }
+
+/// The last number of a commit. No store comes near it; beyond, numbers would begin anew, and a commit be taken for an
+/// older one.
+const LAST_COMMIT: u64 = 1 << 62;
 
 /// What the fields of a slot must be.
 fn check_slot(slot: &CommitSlot) -> Result<(), ReadError> {
@@ -158,6 +162,10 @@ fn check_slot(slot: &CommitSlot) -> Result<(), ReadError> {
     if slot.newest_version != rows || rows > slot.file_bytes / size_of::<VersionRow>() as u64 {
         let what =
             Defect::OutOfBounds { value: slot.newest_version, limit: rows.saturating_add(1) };
+        return Err(ReadError::corrupt(Place::Slots, what));
+    }
+    if slot.commit > LAST_COMMIT {
+        let what = Defect::OutOfBounds { value: slot.commit, limit: LAST_COMMIT + 1 };
         return Err(ReadError::corrupt(Place::Slots, what));
     }
     if slot.first_commit > slot.commit {
@@ -173,26 +181,43 @@ fn check_slot(slot: &CommitSlot) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// Copies of the header, and of the newest commit's slot, that are damaged although the other copy is good. A slot's
-/// copy counts only if the hint proves that both were written: a writer killed between the two leaves one as well, which
-/// is no damage, and the next writer mends it.
+/// What is wrong with the pages that are kept twice although the other copy, or none, will do: copies that the device
+/// cannot read, and of the header and the newest commit's slot those that are damaged. A slot's damaged copy counts only
+/// if the hint proves that both were written: a writer killed between the two leaves one as well, which is no damage,
+/// and the next writer mends it.
 pub(crate) fn damaged_copies(
     storage: &dyn Storage,
     slot: &CommitSlot,
-) -> Result<Vec<Place>, OpenError> {
-    let hint = Hint::decode(&read_page(storage, HINT_OFFSET)?, slot.store_lineage);
-    let confirmed = hint.is_some_and(|hint| hint.commit == slot.commit);
+) -> Result<Vec<Corruption>, StorageError> {
+    let lineage = slot.store_lineage;
+    let mut found = Vec::new();
+    let mut unreadable = |at, why| found.push(Corruption { at, what: Defect::Unreadable { why } });
     let mut damaged = Vec::new();
-    for copy in 0..2 {
-        if Header::decode(&read_page(storage, copy * COPY_DISTANCE)?, false).is_err() {
-            damaged.push(Place::Header { copy: copy as u8 });
+    let hint = match read_page(storage, HINT_OFFSET)? {
+        Ok(page) => Hint::decode(&page, lineage).map(|hint| hint.commit),
+        Err(why) => {
+            unreadable(Place::Hint, why);
+            None
         }
-        let page = read_page(storage, slot_offset(slot.commit, copy))?;
-        // Beside a writer the place may hold a later commit by now.
-        let found = CommitSlot::decode(&page, slot.store_lineage);
-        if confirmed && found.is_none_or(|found| found.commit < slot.commit) {
-            damaged.push(Place::Slots);
+    };
+    for copy in 0..2 {
+        let at = Place::Header { copy: copy as u8 };
+        match read_page(storage, copy * COPY_DISTANCE)? {
+            Ok(page) => damaged.extend(Header::decode(&page, false).is_err().then_some(at)),
+            Err(why) => unreadable(at, why),
+        }
+        for place in 0..SLOT_RING {
+            let is_newest = place == slot.commit % SLOT_RING;
+            match SlotCopy::read(storage, lineage, place, copy)? {
+                SlotCopy::Unreadable(why) => unreadable(Place::Slots, why),
+                // Beside a writer the place may hold a later commit by now.
+                SlotCopy::Intact(found) if found.commit >= slot.commit => {}
+                _ if is_newest && hint == Some(slot.commit) => damaged.push(Place::Slots),
+                _ => {}
+            }
         }
     }
-    Ok(damaged)
+    let what = Defect::Invalid("one of the two copies is damaged; the other is in use");
+    found.extend(damaged.into_iter().map(|at| Corruption { at, what: what.clone() }));
+    Ok(found)
 }

@@ -290,7 +290,15 @@ impl Accounts {
             if touched.len() != before || space.words().len() as u64 > map_rows {
                 continue;
             }
-            // Nothing new was touched: the plan describes itself.
+            // Nothing new was touched: the plan describes itself. What is taken out of use was in use, or the map is wrong.
+            let was_used = |row: &FreedRow| space.is_range_used(row.address, row.bytes);
+            if !freed.iter().all(was_used) && !SeededBug::ReuseAtOnce.is_planted() {
+                return Err(ReadError::row(
+                    "free_map",
+                    0,
+                    "the store state refers to a free block",
+                ));
+            }
             released.iter().for_each(|row| space.free(row.address, row.bytes));
             space.take_changes();
             freed.resize(freed_rows as usize, FreedRow::default());

@@ -6,9 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::column::Record;
+use super::divisor::MOST_ROWS;
+use crate::arena::cast::Typed;
 use crate::arena::mapping::Bytes;
 use crate::arena::{Access, Arena};
 use crate::error::{Defect, Place, ReadError};
+use crate::format::DATA_START;
 use crate::format::arrays::{Array, ArrayRoot, ArraySpec, Entry};
 use crate::format::checksum::Origin;
 use crate::format::table_node::{self, fanout, height};
@@ -52,6 +56,27 @@ impl Table {
         self.spec.segments(self.root.rows)
     }
 
+    /// Refuses a root that claims more than the file has. No two segments share a byte, so together they are at most as
+    /// long as the file. That bounds what its rows cost, however many entries name one segment; for a file with holes, which
+    /// is longer than what it stores, lists must grow as rows come in all the same.
+    pub(crate) fn check_claim(&self) -> Result<(), ReadError> {
+        let rows = self.root.rows;
+        let file = self.arena.limit().saturating_sub(DATA_START);
+        let full = self.spec.stored_bytes(self.spec.rows_per_segment) as u64;
+        let last = self.segments().saturating_sub(1);
+        let rest = self.spec.stored_bytes(self.spec.rows_in(last, rows)) as u64;
+        let stored = last.saturating_mul(full).saturating_add(rest);
+        for (value, limit) in [(rows, MOST_ROWS), (stored, file)] {
+            if value > limit {
+                return Err(ReadError::corrupt(
+                    Place::Row { array: self.spec.array.name(), row: rows },
+                    Defect::OutOfBounds { value, limit },
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn height(&self) -> u8 {
         height(self.segments(), fanout(self.spec.block_bytes))
     }
@@ -61,6 +86,7 @@ impl Table {
     pub(crate) fn entry(&self, level: u8, index: u64) -> Result<Option<Entry>, ReadError> {
         let fanout = fanout(self.spec.block_bytes);
         let height = self.height();
+        self.check_claim()?;
         if level > height || self.root.rows == 0 {
             return Ok(None);
         }
@@ -82,8 +108,14 @@ impl Table {
         Ok((entry.address != 0).then_some(entry))
     }
 
-    /// The verified bytes of a segment.
-    pub(crate) fn segment(&self, segment: u64) -> Result<Bytes, ReadError> {
+    /// A private copy of a segment, checked even if it has passed before.
+    pub(crate) fn reread(&self, segment: u64) -> Result<Bytes, ReadError> {
+        let entry = self.locate(segment)?;
+        self.arena.refetch(&entry, self.origin(segment))
+    }
+
+    /// The entry of a segment that is in use.
+    pub(crate) fn locate(&self, segment: u64) -> Result<Entry, ReadError> {
         let Some(entry) = self.entry(0, segment)? else {
             return Err(ReadError::row(
                 self.spec.array.name(),
@@ -92,37 +124,111 @@ impl Table {
             ));
         };
         self.check_length(segment, &entry)?;
-        self.arena.fetch(&entry, Origin::segment(self.spec.array, segment), self.access)
+        Ok(entry)
+    }
+
+    /// The bytes of a segment that [`Table::locate`] found, verified on first touch.
+    pub(crate) fn fetch(&self, segment: u64, entry: &Entry) -> Result<Bytes, ReadError> {
+        self.arena.fetch(entry, self.origin(segment), self.access)
+    }
+
+    /// An error if a copy of a segment's used bytes is not what was written.
+    pub(crate) fn check_copy(
+        &self,
+        segment: u64,
+        entry: &Entry,
+        content: &[u8],
+    ) -> Result<(), ReadError> {
+        self.arena.check_copy(entry, self.origin(segment), content)
+    }
+
+    /// What a segment must be.
+    pub(crate) fn origin(&self, segment: u64) -> Origin {
+        Origin::segment(self.spec.array, segment)
     }
 
     fn segment_place(&self, segment: u64, entry: &Entry) -> Place {
-        Origin::segment(self.spec.array, segment).place(entry)
+        self.origin(segment).place(entry)
     }
 
-    /// A segment's length follows from the rows it holds.
+    /// A segment's length follows from the rows it holds, and it lies in the file.
     fn check_length(&self, segment: u64, entry: &Entry) -> Result<(), ReadError> {
         let rows = self.spec.rows_in(segment, self.root.rows);
-        if entry.bytes as usize == self.spec.stored_bytes(rows) {
+        let defect = match entry.bytes as usize == self.spec.stored_bytes(rows) {
+            true => self.arena.outside(entry),
+            false => Some(Defect::Invalid("length of a segment does not match its rows")),
+        };
+        match defect {
+            None => Ok(()),
+            Some(what) => Err(ReadError::corrupt(self.segment_place(segment, entry), what)),
+        }
+    }
+
+    fn node_place(&self, entry: &Entry) -> Place {
+        Place::TableNode { array: self.spec.array.name(), address: entry.address }
+    }
+
+    /// A table node is one block.
+    fn check_node_length(&self, entry: &Entry) -> Result<(), ReadError> {
+        if entry.bytes as usize == self.spec.block_bytes {
             return Ok(());
         }
         Err(ReadError::corrupt(
-            self.segment_place(segment, entry),
-            Defect::Invalid("length of a segment does not match its rows"),
+            self.node_place(entry),
+            Defect::Invalid("length of a table node is not one block"),
         ))
     }
 
     fn node(&self, entry: &Entry, level: u8, index: u64) -> Result<Vec<Entry>, ReadError> {
         let origin = Origin { array: self.spec.array, level, index };
         let place = || origin.place(entry);
-        if entry.bytes as usize != self.spec.block_bytes {
-            return Err(ReadError::corrupt(
-                place(),
-                Defect::Invalid("length of a table node is not one block"),
-            ));
-        }
+        self.check_node_length(entry)?;
         let bytes = self.arena.fetch(entry, origin, self.access)?;
-        table_node::decode(&bytes, self.spec.array, level, index)
-            .map_err(|what| ReadError::corrupt(place(), Defect::Invalid(what)))
+        if self.access == Access::Mapped {
+            // Each time: a wrong entry could lead to something that has passed, and is something else.
+            self.arena.check_copy(entry, origin, &bytes)?;
+        }
+        let invalid = |what| ReadError::corrupt(place(), Defect::Invalid(what));
+        let entries = table_node::decode(&bytes, self.spec.array, level, index).map_err(invalid)?;
+        // As many children as the rows make, no more and no fewer.
+        let fanout = entries.len() as u64;
+        let below = self.segments().div_ceil(fanout.saturating_pow(level as u32 - 1));
+        let here = below.saturating_sub(index.saturating_mul(fanout)).min(fanout) as usize;
+        if entries[..here].iter().any(|entry| entry.address == 0) {
+            return Err(invalid("an entry of a table node is missing"));
+        }
+        if entries[here..].iter().any(|entry| *entry != Entry::default()) {
+            return Err(invalid("a table node has an entry for what does not exist"));
+        }
+        Ok(entries)
+    }
+
+    /// Calls `f` with the number of the first row and the rows of each segment, in order, and keeps none of them.
+    pub(crate) fn for_segments<T: Record>(
+        &self,
+        mut f: impl FnMut(u64, &[T]) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let width = self.spec.row_bytes / size_of::<T>();
+        let mut read = |entry: &Entry, segment: u64| {
+            let bytes = self.fetch(segment, entry)?;
+            let rows = self.spec.rows_in(segment, self.root.rows) as usize;
+            let rows = Typed::new(bytes, rows * width).ok_or_else(|| {
+                let array = self.spec.array.name();
+                ReadError::row(array, segment, "segment is too short or not aligned")
+            })?;
+            f(segment * self.spec.rows_per_segment, &rows)
+        };
+        let (mut done, mut problem) = (Ok(()), None);
+        self.walk(
+            &mut |entry, visit| {
+                if let (Ok(()), Visit::Segment(segment)) = (&done, visit) {
+                    done = read(entry, segment);
+                }
+                done.is_ok()
+            },
+            &mut |e| problem = problem.take().or(Some(e)),
+        );
+        done.and(problem.map_or(Ok(()), Err))
     }
 
     /// Visits every node and segment for which `enter` says yes, parents first; below a refused node nothing is read.
@@ -132,7 +238,9 @@ impl Table {
         enter: &mut dyn FnMut(&Entry, Visit) -> bool,
         problem: &mut dyn FnMut(ReadError),
     ) {
-        if self.root.rows > 0 {
+        if let Err(e) = self.check_claim() {
+            problem(e);
+        } else if self.root.rows > 0 {
             self.walk_below(&self.root.entry, self.height(), 0, enter, problem);
         }
     }
@@ -177,6 +285,7 @@ impl Table {
         others: &[Table],
         visit: &mut dyn FnMut(&Entry, Visit),
     ) -> Result<(), ReadError> {
+        self.check_claim()?;
         if self.root.rows == 0 {
             return Ok(());
         }
@@ -257,6 +366,11 @@ impl Table {
     pub(crate) fn check_once(&self, entry: &Entry, visit: Visit) -> Result<(), ReadError> {
         self.arena.fetch(entry, visit.origin(self.spec.array), self.access).map(drop)
     }
+
+    /// What an entry leads to, for an error.
+    pub(crate) fn place(&self, entry: &Entry, visit: Visit) -> Place {
+        visit.origin(self.spec.array).place(entry)
+    }
 }
 
 /// Another table in a descent: its entry at the place where the descent is, or none yet if it begins further down.
@@ -293,6 +407,7 @@ impl TableUpdate {
         let mut below: BTreeSet<u64> = BTreeSet::new();
         for segment in changed {
             if let Some(entry) = old.entry(0, segment)? {
+                old.check_length(segment, &entry)?;
                 replaced(entry);
             }
             below.insert(segment);
@@ -306,6 +421,7 @@ impl TableUpdate {
             }
             for &index in &here {
                 if let Some(entry) = old.entry(level, index)? {
+                    old.check_node_length(&entry)?;
                     replaced(entry);
                 }
             }

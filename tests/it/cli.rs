@@ -702,6 +702,18 @@ fn verify_finds_damage_and_says_where() {
     assert_eq!(bench.json("verify s --all")["versions_checked"], 4);
     bench.fails(2, "verify s --all --at 1", &[]);
 
+    bench.fails(2, "verify s --scrub --all", &[]);
+    bench.fails(2, "verify s --rate 1MiB", &["--scrub"]);
+    let whole = bench.json("verify s --scrub");
+    has_keys(&whole, &["ok", "bytes_checked", "next", "problems"]);
+    assert_eq!((&whole["ok"], &whole["next"]), (&true.into(), &Value::Null));
+    let part = bench.json("verify s --scrub --at-most 4KiB --rate 100MiB");
+    let next = part["next"].as_u64().unwrap();
+    assert!(bench.ok("verify s --scrub --at-most 4KiB").contains(&format!("--from {next}")));
+    let rest = bench.json(&format!("verify s --scrub --from {next}"));
+    let bytes = |report: &Value| report["bytes_checked"].as_u64().unwrap();
+    assert_eq!(bytes(&part) + bytes(&rest), bytes(&whole));
+
     let sound = bench.read("s");
     let mut bytes = sound.clone();
     let needle: Vec<u8> =
@@ -715,6 +727,10 @@ fn verify_finds_damage_and_says_where() {
     assert_eq!(report["ok"], false);
     has_keys(&report["problems"][0], &["place", "defect", "versions"]);
     let output = bench.run("verify s --all");
+    assert_eq!(output.status.code(), Some(3));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("byte") && text.contains("NOT OK"), "{text}");
+    let output = bench.run("verify s --scrub");
     assert_eq!(output.status.code(), Some(3));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("byte") && text.contains("NOT OK"), "{text}");
@@ -732,7 +748,7 @@ fn recover_says_what_is_left_and_writes_only_when_asked() {
     let bench = Bench::with_store();
     let whole = bench.json("recover s");
     let all = ["commit", "newest_commit", "file_bytes", "needed_bytes"];
-    has_keys(&whole, &[&all[..], &["intact", "lost", "problems", "written"]].concat());
+    has_keys(&whole, &[&all[..], &["in_doubt", "intact", "lost", "problems", "written"]].concat());
     assert_eq!((whole["lost"].as_array().unwrap().len(), &whole["written"]), (0, &false.into()));
     let versions = whole["intact"].as_array().unwrap().len();
     // The newest version is cut off.
@@ -749,12 +765,32 @@ fn recover_says_what_is_left_and_writes_only_when_asked() {
     assert!(text.contains(&format!("lost: {}\n", versions + 1)), "{text}");
     assert!(text.contains("nothing was written"), "{text}");
     assert!(bench.read("s") == cut);
-    let written = bench.json("recover s --write new");
-    assert_eq!(written["written"], true);
+    // What is lost is lost, though the rest was written.
+    let output = bench.run("recover s --write new --json");
+    assert_eq!(output.status.code(), Some(3));
+    let written: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&written["written"], &written["in_doubt"]), (&true.into(), &false.into()));
     assert!(bench.read("s") == cut);
     assert_eq!(bench.json("verify new --all --deep")["ok"], true);
     bench.fails(1, "recover s --write new", &["new exists already"]);
     bench.fails(3, "recover odd.csv", &["not a treering file"]);
+}
+
+/// What a writer is about to change is not damage.
+#[test]
+fn recover_refuses_beside_a_writer_and_keeps_writers_out() {
+    let bench = Bench::with_store();
+    let path = bench.path("s");
+    let before = bench.read("s");
+    let writer = treering::Store::open(&path).unwrap();
+    bench.fails(4, "recover s", &["another writer"]);
+    bench.fails(4, "recover s --write new", &["another writer"]);
+    drop(writer);
+    let reader =
+        treering::Store::open_with(&path, treering::OpenOptions::new().read_only(true)).unwrap();
+    bench.ok("recover s --write new");
+    drop(reader);
+    assert!(bench.read("s") == before);
 }
 
 #[test]

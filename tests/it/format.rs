@@ -28,7 +28,7 @@ pub(crate) struct Field {
 
 /// A record as its table describes it.
 pub(crate) struct Record {
-    bytes: usize,
+    pub(crate) bytes: usize,
     pub(crate) fields: Vec<Field>,
 }
 
@@ -44,7 +44,7 @@ impl Record {
     }
 
     /// An unsigned field.
-    fn get(&self, name: &str, record: &[u8]) -> u64 {
+    pub(crate) fn get(&self, name: &str, record: &[u8]) -> u64 {
         little_endian(self.bytes_of(name, record))
     }
 
@@ -145,6 +145,16 @@ impl Spec {
 
     pub(crate) fn array_name(&self, array: usize) -> &str {
         &self.arrays[array].name
+    }
+
+    /// The number of an array.
+    pub(crate) fn number_of(&self, array: &str) -> usize {
+        self.array(array)
+    }
+
+    /// The record that the rows of an array are, if they are records.
+    pub(crate) fn record_of(&self, array: usize) -> Option<&Record> {
+        self.records.get(&self.arrays[array].row)
     }
 
     /// Number of data arrays: those before the store state.
@@ -278,6 +288,11 @@ impl Rows {
         self.at.len()
     }
 
+    /// All rows, one after the other.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.data
+    }
+
     fn row(&self, row: usize) -> &[u8] {
         &self.data[row * self.row_bytes..(row + 1) * self.row_bytes]
     }
@@ -388,7 +403,7 @@ impl<'a> Image<'a> {
         }
     }
 
-    fn row_bytes(&self, array: usize) -> usize {
+    pub(crate) fn row_bytes(&self, array: usize) -> usize {
         let line = &self.spec.arrays[array];
         let bytes = match line.row_bytes.strip_suffix(" x dim") {
             Some(factor) => factor.parse::<usize>().expect("a factor") * self.dim,
@@ -406,7 +421,7 @@ impl<'a> Image<'a> {
         bytes
     }
 
-    fn rows_per_segment(&self, array: usize) -> usize {
+    pub(crate) fn rows_per_segment(&self, array: usize) -> usize {
         let segment = match self.spec.arrays[array].coordinates {
             true => self.coordinates,
             false => self.topology,
@@ -572,7 +587,7 @@ impl<'a> Image<'a> {
         bytes
     }
 
-    fn state(&mut self, name: &str) -> Rows {
+    pub(crate) fn state(&mut self, name: &str) -> Rows {
         let roots = self.spec.record("slot").field("roots").offset;
         let number = self.spec.array(name) - self.spec.array("versions");
         self.array(name, self.slot_at + roots + 32 * number)
@@ -605,6 +620,18 @@ impl<'a> Image<'a> {
         let slot = self.spec.record("slot");
         assert_eq!(slot.get("oldest_version", &self.bytes[self.slot_at..]), oldest);
         versions
+    }
+
+    /// The row of a version as it lies in the file, and whether it has expired.
+    pub(crate) fn version_row(&self, version: Version) -> (&'a [u8], bool) {
+        let bytes = self.spec.record("version").bytes;
+        let row = &self.bytes[version.row_at..version.row_at + bytes];
+        (row, self.version_field(version, "expired_ns") > 0)
+    }
+
+    /// The newest slot as it lies in the file.
+    pub(crate) fn slot(&self) -> &'a [u8] {
+        &self.bytes[self.slot_at..self.slot_at + self.spec.record("slot").bytes]
     }
 
     /// Where the root of a data array of a version lies.

@@ -14,6 +14,7 @@
 
 #[cfg(target_os = "linux")]
 mod block_layer;
+mod bounds;
 mod bugs;
 mod crashes;
 mod cuts;
@@ -23,8 +24,10 @@ mod disk;
 mod faults;
 mod figures;
 mod flips;
+mod forge;
 mod full_disk;
 mod golden;
+mod hostile;
 #[cfg(feature = "cli")]
 mod inputs;
 mod kills;
@@ -33,10 +36,13 @@ mod libc_faults;
 mod long_history;
 mod medium;
 mod model;
+mod overlay;
 mod packed;
 mod policy;
 mod preamble;
 mod recover;
 mod schedules;
+mod sectors;
 mod trees;
+mod used;
 mod workload;

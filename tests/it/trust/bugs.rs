@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use treering::simulation::SeededBug;
 
 use super::figures::{Tally, finished, in_parallel, say};
-use super::{crashes, faults, flips, preamble, schedules, trees};
+use super::{crashes, faults, flips, preamble, schedules, sectors, trees, used};
 
 /// Names the bug to the process in which it is planted.
 pub(super) const PLANTED: &str = "TREERING_TRUST_BUG";
@@ -17,10 +17,14 @@ const CAUGHT: i32 = 3;
 
 /// The parts of the suite, cheapest first. The process ends with the first complaint.
 fn suite() {
-    let parts: [(&str, fn()); 4] = [
+    let parts: [(&str, fn()); 8] = [
         ("trees", trees::awkward_data_stays_exact),
         ("one bad copy of a slot", preamble::one_bad_copy_of_a_slot_costs_nothing),
         ("both copies of a slot", preamble::without_both_slots_the_hint_decides),
+        ("an unreadable page", sectors::one_unreadable_page_that_is_kept_twice_costs_nothing),
+        ("an unreadable place", sectors::a_place_that_cannot_be_read_at_all_is_never_passed_over),
+        ("one good copy", sectors::the_only_good_copy_of_a_slot_is_never_at_stake),
+        ("bytes that went bad later", used::what_went_bad_gets_no_fresh_checksum),
         ("flipped bits", flips::a_few),
     ];
     for (name, part) in parts {

@@ -4,11 +4,14 @@
 //! say, from the record.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use treering::simulation;
+use treering::simulation::{self, Hold};
 
 use super::packed::Packed;
+/// What Linux calls a failure of the device.
+pub(crate) const EIO: i32 = 5;
 
 /// Something that changes the file. Offsets and lengths are bytes.
 #[derive(Clone, Debug)]
@@ -69,9 +72,9 @@ impl Event {
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// EIO.
+    /// EIO, once more if it is asked again.
     Io,
-    /// ENOSPC, from what needs space; EIO from the rest.
+    /// ENOSPC, from what needs space; an error without a number from the rest.
     Full,
     /// Half of a write is done, then EIO.
     Short,
@@ -91,6 +94,12 @@ struct State {
     record: Vec<Event>,
     plan: Option<Plan>,
     operations: u64,
+    /// Sectors that the device does not read; what is written there is on it all the same.
+    unreadable: Vec<Range<usize>>,
+    /// What maps show, if that is not what reading shows, and whether that can be mended.
+    stale: Option<(Vec<u8>, bool)>,
+    /// How the next locks go: EINTR and so on as numbers, 0 for one that somebody holds.
+    locks: Option<i32>,
     /// Operations that failed, and how many of them were syncs.
     failed: (u64, u64),
 }
@@ -144,6 +153,32 @@ impl Disk {
         self.state().content.clone()
     }
 
+    /// From now on these bytes cannot be read: EIO.
+    pub(crate) fn make_unreadable(&self, ranges: impl IntoIterator<Item = Range<usize>>) {
+        self.state().unreadable.extend(ranges);
+    }
+
+    /// Changes some bits behind the back of everybody.
+    pub(crate) fn flip(&self, at: usize, mask: u8) {
+        self.state().content.flip(at, mask);
+    }
+
+    /// Another process has written the file.
+    pub(crate) fn replace(&self, content: Vec<u8>) {
+        self.state().content = Packed::of(&content);
+    }
+
+    /// From now on maps show what the file is now, until somebody maps anew, if that `helps`.
+    pub(crate) fn freeze_maps(&self, helps: bool) {
+        let mut state = self.state();
+        state.stale = Some((state.content.file(), helps));
+    }
+
+    /// From now on locks fail with this errno, or, with 0, are held by somebody else.
+    pub(crate) fn fail_locks(&self, errno: Option<i32>) {
+        self.state().locks = errno;
+    }
+
     pub(crate) fn mark(&self, number: usize) {
         self.state().record.push(Event::Mark(number));
     }
@@ -168,6 +203,7 @@ impl State {
                 self.failed.0 += 1;
                 Err(match plan.fault {
                     Fault::Full if needs_space => io::ErrorKind::StorageFull.into(),
+                    Fault::Io => io::Error::from_raw_os_error(EIO),
                     _ => io::Error::other("simulated failure of the device"),
                 })
             }
@@ -191,8 +227,39 @@ impl simulation::Disk for Disk {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let mut state = self.state();
         state.begin(false)?;
+        let (from, to) = (offset as usize, (offset as usize).saturating_add(buffer.len()));
+        if state.unreadable.iter().any(|range| range.start < to && from < range.end) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         let read = usize::try_from(offset).ok().and_then(|at| state.content.read(at, buffer));
         read.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn mapped(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if let Some((stale, _)) = &self.state().stale {
+            let end = stale.len().min(offset as usize + buffer.len());
+            let bytes = stale.get(offset as usize..end).unwrap_or_default();
+            buffer[..bytes.len()].copy_from_slice(bytes);
+            return Ok(());
+        }
+        self.read_at(buffer, offset)
+    }
+
+    fn map_anew(&self) -> bool {
+        let mut state = self.state();
+        let helps = state.stale.as_ref().is_some_and(|(_, helps)| *helps);
+        if helps {
+            state.stale = None;
+        }
+        helps
+    }
+
+    fn lock(&self, _: u64, _: u64, _: Hold) -> io::Result<bool> {
+        match self.state().locks {
+            None => Ok(true),
+            Some(0) => Ok(false),
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        }
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

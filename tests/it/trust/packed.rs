@@ -77,6 +77,10 @@ impl Packed {
         }
     }
 
+    pub(crate) fn flip(&mut self, at: usize, mask: u8) {
+        self.slice_mut(at, 1)[0] ^= mask;
+    }
+
     fn slice_mut(&mut self, offset: usize, len: usize) -> &mut [u8] {
         let is_whole = offset >= DATA_START || offset % UNIT + len <= PAGE;
         assert!(is_whole, "{len} bytes at {offset} of the preamble are not in a page");

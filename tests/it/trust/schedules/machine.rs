@@ -307,7 +307,7 @@ impl simulation::Disk for Handle {
         let _ = self.machine.0.scheduler.step(&self.process, Step::Wait(time.as_nanos() as u64));
     }
 
-    fn mapped(&self, mapped: Mapped) {
+    fn has_mapped(&self, mapped: Mapped) {
         if !self.kept {
             return;
         }

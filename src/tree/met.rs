@@ -1,23 +1,28 @@
-//! The bound on a search in a damaged tree.
+//! The bound on a walk over a damaged tree: a search, a check, a plan.
 //!
-//! A sound tree has no node below two others, and no slot in two of them. So a search that meets more children than there
-//! are nodes, or more slots than there are, has been led astray, and whatever damaged links say, work and lists stay in
-//! proportion to the tree.
+//! A sound tree has no node below two others, no slot in two of them, and no later range that two have. So a walk that
+//! meets more of any than there are has been led astray, and whatever damaged links say, work and lists stay in proportion
+//! to the tree. What is met is counted before anything is done with it.
 
+use super::columns::too_many_runs;
 use crate::error::ReadError;
-use crate::tree::columns::{Range, Tree, too_many_nodes, too_many_slots};
+use crate::tree::columns::{Links, Range, Tree, too_many_nodes, too_many_slots};
 
-/// How much of a tree a search has met.
+/// How much of a tree a walk has met.
 #[derive(Default)]
-pub(super) struct Met {
+pub(crate) struct Met {
     children: u64,
     slots: u64,
+    runs: u64,
 }
+
+/// So often a walk may look through the later ranges of one node: for children, bucket and twins, on the way down and back.
+const LOOKS: u64 = 4;
 
 impl Met {
     /// Notes a block of children of `node`.
     #[inline]
-    pub(super) fn children(
+    pub(crate) fn children(
         &mut self,
         tree: &Tree,
         node: u32,
@@ -30,14 +35,27 @@ impl Met {
         }
     }
 
+    /// Notes that the later ranges of a node are about to be looked through.
+    #[inline]
+    pub(crate) fn runs(&mut self, tree: &Tree, node: u32, links: &Links) -> Result<(), ReadError> {
+        if links.run_count == 0 {
+            return Ok(());
+        }
+        self.runs += u64::from(links.run_count);
+        match self.runs <= LOOKS * tree.runs.len() {
+            true => Ok(()),
+            false => Err(too_many_runs(node)),
+        }
+    }
+
     /// Forgets the children, which are met once more on the way back.
-    pub(super) fn turn_back(&mut self) {
+    pub(crate) fn turn_back(&mut self) {
         self.children = 0;
     }
 
     /// Notes a range of slots that one node has.
     #[inline]
-    pub(super) fn slots(&mut self, tree: &Tree, range: Range) -> Result<(), ReadError> {
+    pub(crate) fn slots(&mut self, tree: &Tree, range: Range) -> Result<(), ReadError> {
         self.slots += u64::from(range.count);
         match self.slots <= u64::from(tree.slots()) {
             true => Ok(()),
@@ -49,13 +67,13 @@ impl Met {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::rows::{CountRow, LinkRow};
+    use crate::format::rows::{self, CountRow, LinkRow, RunRow};
     use crate::options::{CreateOptions, OpenOptions};
     use crate::query::{knn, range};
     use crate::store::Store;
 
     /// A search of a tree whose rows have been changed is refused before it has cost much.
-    fn search_damaged(dim: usize, damage: impl Fn(&Tree, u32, &mut LinkRow, &mut CountRow)) {
+    fn search_damaged(dim: usize, damage: impl Fn(&mut Tree, u32, &mut LinkRow, &mut CountRow)) {
         let mut state = 11_u64;
         let mut uniform = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -69,7 +87,7 @@ mod tests {
         for node in 0..tree.node_rows() {
             let mut link = tree.links.get(node.into()).unwrap();
             let mut count = tree.counts.get(node.into()).unwrap();
-            damage(&tree, node, &mut link, &mut count);
+            damage(&mut tree, node, &mut link, &mut count);
             tree.links.set(node.into(), link).unwrap();
             tree.counts.set(node.into(), count).unwrap();
         }
@@ -90,6 +108,19 @@ mod tests {
             search_damaged(dim, |tree, node, link, count| {
                 (link.child_start, link.child_count) = (node + 1, tree.node_rows() - node - 1);
                 count.span = 0;
+            });
+        }
+    }
+
+    #[test]
+    fn later_ranges_of_several_nodes_are_an_error() {
+        for dim in [3, 12] {
+            search_damaged(dim, |tree, node, _, count| {
+                if node == 0 {
+                    let run = RunRow { start: 0, count: 1, kind: rows::RUN_BUCKET };
+                    tree.runs.push(&[run; 1000]).unwrap();
+                }
+                (count.run_start, count.run_count, count.span) = (0, 1000, 0);
             });
         }
     }
