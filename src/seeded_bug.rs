@@ -46,6 +46,20 @@ pub enum SeededBug {
     LevelAtPowersOfTwo,
     /// Bounds ignore that computed distances are rounded.
     DropSlack,
+    /// A reader pins its version after it has left the gate.
+    PinOutsideGate,
+    /// The writer looks for pins, and does not keep new ones away until the versions are gone.
+    LookForPinsOnly,
+    /// The writer knows of no pins but its own.
+    OwnPinsOnly,
+    /// A version that a handle has open twice is unpinned when the first of the two is closed.
+    UnpinAtFirstDrop,
+    /// The slot is written while readers look, who then see a commit that may not last.
+    SlotOutsideGate,
+    /// Who leaves the gate gives up the writer's lock, too.
+    UnlockWriterAtGate,
+    /// What a reader finds in the middle of a commit counts as damage.
+    BelieveFirstGlance,
     /// A place of the ring that the device cannot read counts as if no commit lay there.
     TrustUnreadablePlaces,
     /// The next writer puts the only good copy of the newest slot at stake to mend the other.
@@ -56,7 +70,7 @@ pub enum SeededBug {
 
 impl SeededBug {
     /// Every bug there is.
-    pub const ALL: [SeededBug; 22] = [
+    pub const ALL: [SeededBug; 29] = [
         SeededBug::SkipFirstSync,
         SeededBug::SkipSecondSync,
         SeededBug::SlotBeforeFirstSync,
@@ -76,6 +90,13 @@ impl SeededBug {
         SeededBug::ForgetAncestorRadii,
         SeededBug::LevelAtPowersOfTwo,
         SeededBug::DropSlack,
+        SeededBug::PinOutsideGate,
+        SeededBug::LookForPinsOnly,
+        SeededBug::OwnPinsOnly,
+        SeededBug::UnpinAtFirstDrop,
+        SeededBug::SlotOutsideGate,
+        SeededBug::UnlockWriterAtGate,
+        SeededBug::BelieveFirstGlance,
         SeededBug::TrustUnreadablePlaces,
         SeededBug::RewriteTheGoodCopyFirst,
         SeededBug::SealWithoutLooking,

@@ -138,9 +138,20 @@ pub fn recover(
 /// # Errors
 ///
 /// As for [`Store::receive`].
-pub fn receive(store: &Store, mut stream: impl Read + Seek) -> Result<ReceiveReport, ReceiveError> {
+pub fn receive(
+    store: &Store,
+    mut stream: impl Read + Seek + Send,
+) -> Result<ReceiveReport, ReceiveError> {
     let survey = receive::survey(&mut stream)?;
-    receive::receive(&store.core.db, &survey, stream, &store.core.options.cancel)
+    let core = &store.core;
+    // In its own threads, of which there may be one: then its steps have an order.
+    core.pool.install(|| receive::receive(&core.db, &survey, stream, &core.options.cancel))
+}
+
+/// Lets go of the newest version, which a store keeps open, without a pin, so that asking for it again is cheap. What it has
+/// mapped may then change any time.
+pub fn forget_latest(store: &Store) {
+    *store.latest.lock().expect("no holder panics") = None;
 }
 
 /// How the bytes of an input are laid out, and whether their number is known before they are read.

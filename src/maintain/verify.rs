@@ -142,7 +142,7 @@ pub(crate) fn verify(
             Ok((row, pin)) => verifier.version(&row, pin, options.deep)?,
             Err(AtError::Read(e)) => verifier.problem(e, Some(version))?,
             // A writer has let it go since it was listed.
-            Err(AtError::Expired { .. }) if options.scope == Scope::All => continue,
+            Err(AtError::Expired { .. }) if matches!(options.scope, Scope::All) => continue,
             Err(other) => return Err(other),
         }
         verifier.report.versions_checked += 1;

@@ -177,7 +177,10 @@ fn commit_locked(
 
     // 5. The slot, twice, while no reader looks: none sees a commit that may not last. Torn, it is not valid; a crash
     // leaves the store as before, or with the commit whole.
-    let gate = db.pins.close().map_err(|e| take_back(db, writer, &plan, e.into()))?;
+    let gate = match SeededBug::SlotOutsideGate.is_planted() {
+        true => None,
+        false => Some(db.pins.close().map_err(|e| take_back(db, writer, &plan, e.into()))?),
+    };
     let slot = plan.slot.sealed();
     if SeededBug::HintBeforeSecondSync.is_planted() {
         leave_hint(db, number);

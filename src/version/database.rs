@@ -340,8 +340,9 @@ impl Database {
     ) -> Result<R, ReadError> {
         self.arena.check_process()?;
         self.pins.retry(|| {
-            let _gate = self.pins.enter()?;
+            let gate = self.pins.enter()?;
             let mut slot = self.newest()?;
+            let _gate = gate.filter(|_| !SeededBug::PinOutsideGate.is_planted());
             loop {
                 let found = read(&slot);
                 let again = match &found {

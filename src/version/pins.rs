@@ -22,6 +22,7 @@ use crate::arena::lock::{Hold, LockRange};
 use crate::arena::storage::Storage;
 use crate::error::StorageError;
 use crate::options::CancelToken;
+use crate::seeded_bug::SeededBug;
 
 /// Longest wait of a writer at the gate, if no other is asked for. Readers stay inside for milliseconds; one that was
 /// stopped there must not stop the writer without a word.
@@ -235,7 +236,11 @@ impl Condemned {
     fn lock(&mut self, run: &[u64]) -> Result<(), StorageError> {
         let (Some(&first), Some(&last)) = (run.first(), run.last()) else { return Ok(()) };
         let storage = self.pins.arena.storage();
-        if storage.lock(LockRange::Versions { first, last }, Hold::Exclusive)? {
+        let range = LockRange::Versions { first, last };
+        if SeededBug::OwnPinsOnly.is_planted() || storage.lock(range, Hold::Exclusive)? {
+            if SeededBug::LookForPinsOnly.is_planted() {
+                storage.lock(range, Hold::Nothing)?;
+            }
             self.ranges.push((first, last));
             self.versions.extend(run);
         } else if first == last {
@@ -269,7 +274,11 @@ impl Drop for Condemned {
 impl Drop for Gate<'_> {
     fn drop(&mut self) {
         // Cannot fail for a range that is held; if it does, closing the file releases it.
-        let _ = self.pins.arena.storage().lock(LockRange::Gate, Hold::Nothing);
+        let storage = self.pins.arena.storage();
+        let _ = storage.lock(LockRange::Gate, Hold::Nothing);
+        if SeededBug::UnlockWriterAtGate.is_planted() {
+            let _ = storage.lock(LockRange::Writer, Hold::Nothing);
+        }
     }
 }
 
@@ -282,13 +291,15 @@ impl Drop for Pin {
         let counts = &mut state.counts;
         let count = counts.get_mut(&self.version).expect("counted when it was pinned");
         *count -= 1;
-        if *count == 0 {
+        let last = *count == 0;
+        if last {
             counts.remove(&self.version);
-            if self.pins.is_reader() && self.version > 0 {
-                let range = LockRange::Versions { first: self.version, last: self.version };
-                // A pin too many only keeps space; closing the file releases it.
-                let _ = self.pins.arena.storage().lock(range, Hold::Nothing);
-            }
+        }
+        let unpin = last || SeededBug::UnpinAtFirstDrop.is_planted();
+        if unpin && self.pins.is_reader() && self.version > 0 {
+            let range = LockRange::Versions { first: self.version, last: self.version };
+            // A pin too many only keeps space; closing the file releases it.
+            let _ = self.pins.arena.storage().lock(range, Hold::Nothing);
         }
     }
 }
@@ -300,7 +311,7 @@ mod tests {
 
     use super::*;
     use crate::arena::mapping::Bytes;
-    use crate::arena::storage::{FileStorage, Storage};
+    use crate::arena::storage::FileStorage;
     use crate::{CreateOptions, OpenOptions, Retention, Store, VersionId};
 
     type Hook = Box<dyn Fn(&str) + Send + Sync>;

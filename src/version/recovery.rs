@@ -117,23 +117,25 @@ pub(crate) fn candidates(
 pub(crate) fn newest_commit(storage: &dyn Storage, lineage: [u8; 16]) -> Result<Newest, OpenError> {
     let mut ring = Ring::read(storage, lineage)?;
     loop {
-        let seen = (ring.slots.first().copied(), ring.hint);
-        let error = match check_newest(storage, ring) {
+        let error = match newest_of(storage, &ring) {
             Ok(newest) => return Ok(newest),
             Err(e) => e,
         };
-        ring = Ring::read(storage, lineage)?;
-        if (ring.slots.first().copied(), ring.hint) == seen {
+        let again = Ring::read(storage, lineage)?;
+        let is_still = (again.hint, &again.slots) == (ring.hint, &ring.slots);
+        if is_still || SeededBug::BelieveFirstGlance.is_planted() {
             return Err(error);
         }
+        ring = again;
     }
 }
 
-fn check_newest(storage: &dyn Storage, ring: Ring) -> Result<Newest, OpenError> {
+fn newest_of(storage: &dyn Storage, ring: &Ring) -> Result<Newest, OpenError> {
     let Ring { slots, hint, doubt } = ring;
     if let Some(why) = doubt
         && !SeededBug::TrustUnreadablePlaces.is_planted()
     {
+        let why = why.clone();
         return Err(ReadError::corrupt(Place::Slots, Defect::Unreadable { why }).into());
     }
     let slot = *slots.first().ok_or_else(no_slot)?;
@@ -147,7 +149,7 @@ fn check_newest(storage: &dyn Storage, ring: Ring) -> Result<Newest, OpenError> 
     if slot.file_bytes > found || slot.file_bytes < DATA_START {
         return Err(OpenError::Truncated { found, needed: slot.file_bytes });
     }
-    Ok(Newest { slot, confirmed: hint == Some(slot.commit) })
+    Ok(Newest { slot, confirmed: *hint == Some(slot.commit) })
 }
 
 /// The last number of a commit. No store comes near it; beyond, numbers would begin anew, and a commit be taken for an

@@ -41,6 +41,7 @@ mod packed;
 mod policy;
 mod preamble;
 mod recover;
+mod schedules;
 mod sectors;
 mod trees;
 mod used;

@@ -15,6 +15,7 @@ pub(crate) struct Tally {
     pub(crate) images: AtomicU64,
     pub(crate) recoveries: AtomicU64,
     pub(crate) faults: AtomicU64,
+    pub(crate) schedules: AtomicU64,
     pub(crate) lost: AtomicU64,
     pub(crate) wrong: AtomicU64,
     pub(crate) damaged: AtomicU64,
@@ -65,8 +66,8 @@ impl Tally {
     }
 }
 
-/// The parts of the suite that this process runs, if it runs all: crashes, faults, flips, kills, bugs, and faults at
-/// system calls if there is a command.
+/// The parts of the suite that this process runs, if it runs all: crashes, faults, flips, kills, bugs, and
+/// faults at system calls if there is a command.
 const PARTS: u64 = 5 + cfg!(feature = "cli") as u64;
 
 /// A part is over, and its tally, if it has one, is clean. The last one sums up.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use treering::{Neighbor, OpenOptions, Place, Store, VerifyOptions, VersionId};
+use treering::{Neighbor, OpenOptions, Place, Snapshot, Store, VerifyOptions, VersionId};
 
 use crate::common::{Random, threads};
 use crate::format::canonical_sum;
@@ -155,8 +155,14 @@ pub(crate) fn check(store: &Store, allowed: &[State]) -> Result<usize, Wrong> {
 
 /// Checks that a version has the points and gives the answers that it must.
 pub(crate) fn agrees(store: &Store, version: u64, content: &Content) -> Result<(), Wrong> {
+    let snapshot = store.at(VersionId(version));
+    agrees_with(&snapshot.map_err(|e| Wrong::Damaged(format!("version {version}: {e}")))?, content)
+}
+
+/// [`agrees`] of a version that is open.
+pub(crate) fn agrees_with(snapshot: &Snapshot, content: &Content) -> Result<(), Wrong> {
+    let version = snapshot.version();
     let failed = |e: &dyn std::fmt::Display| Wrong::Damaged(format!("version {version}: {e}"));
-    let snapshot = store.at(VersionId(version)).map_err(|e| failed(&e))?;
     let mut points = Points::new();
     let mut rows = 0;
     let read = snapshot.for_each(|id, point| {

@@ -113,11 +113,7 @@ impl Packed {
 #[test]
 fn a_file_is_what_it_was() {
     let mut file: Vec<u8> = (0..DATA_START + 5_000).map(|i| (i % 251) as u8 + 1).collect();
-    for at in 0..file.len() {
-        if is_hole(at) {
-            file[at] = 0;
-        }
-    }
+    file.iter_mut().enumerate().filter(|(at, _)| is_hole(*at)).for_each(|(_, byte)| *byte = 0);
     for len in [0, 1, 5_000, UNIT + 7, 3 * UNIT + PAGE + 1, DATA_START - 1, DATA_START, file.len()]
     {
         let packed = Packed::of(&file[..len]);

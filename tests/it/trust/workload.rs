@@ -107,7 +107,7 @@ pub(crate) struct Planned {
     rows: Vec<f32>,
     ids: Vec<u64>,
     name: String,
-    version: u64,
+    pub(crate) version: u64,
     keep: u64,
     stream: Vec<u8>,
     /// The states that it leads through; the first is the one before, the last the one after.
