@@ -190,7 +190,7 @@ fn recover_takes_no_moments_failure_for_a_loss() {
             (other, _) => panic!("lock, {errno}: {other:?}"),
         }
     }
-    let (mut refused, mut whole, mut partial) = (0, 0, 0);
+    let (mut refused, mut whole) = (0, 0);
     for (fault, for_good) in
         [(Fault::Io, false), (Fault::Full, false), (Fault::Io, true), (Fault::Full, true)]
     {
@@ -207,7 +207,6 @@ fn recover_takes_no_moments_failure_for_a_loss() {
                 // Only a device that fails for good has lost something, and that is said.
                 Ok(report) => {
                     assert!((fault, for_good) == (Fault::Io, true), "{what}: {report:?}");
-                    partial += 1;
                 }
                 Err(e) => {
                     // A read that fails once is done again; what else fails is an error.
@@ -221,7 +220,7 @@ fn recover_takes_no_moments_failure_for_a_loss() {
             }
         }
     }
-    assert!(refused > 100 && whole > 100 && partial > 10, "{refused}, {whole}, {partial}");
+    assert!(refused > 100 && whole > 100, "{refused}, {whole}");
 }
 
 /// The newest slot has one good copy and the hint is gone: the next writer writes the copies again, the bad one first, so
