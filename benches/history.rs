@@ -18,13 +18,14 @@ use std::time::Instant;
 use support::flags::Flags;
 use support::made::Made;
 use support::median;
-use treering::{CreateOptions, OpenOptions, Retention, Store, VersionId};
+use treering::{CreateOptions, Durability, OpenOptions, Retention, Store, VersionId};
 
 const USAGE: &str =
     "cargo bench --bench history -- [--versions N] [--batch N] [--large N] [--dir DIR]
   --versions N   versions of the store, 1000 unless given
   --batch N      points per version, 1000 unless given
   --large N      points of the store whose versions are compared, 1000000 unless given
+  --group N      versions of one point that share their syncs, 10000 unless given
   --dir DIR      where the files lie";
 
 const SEED: u64 = 42;
@@ -46,11 +47,12 @@ fn disk_bytes(path: &Path) -> std::io::Result<u64> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let flags = Flags::read(&["versions", "batch", "large", "dir"], &["bench"], USAGE);
+    let flags = Flags::read(&["versions", "batch", "large", "group", "dir"], &["bench"], USAGE);
     let full = flags.has("bench");
     let versions: u64 = flags.number("versions", if full { 1000 } else { 20 });
     let batch: usize = flags.number("batch", if full { 1000 } else { 50 });
     let large: usize = flags.number("large", if full { 1_000_000 } else { 5_000 });
+    let group: u32 = flags.number("group", if full { 10_000 } else { 50 });
     let dir = tempfile::tempdir_in(flags.text("dir").map_or(std::env::temp_dir(), Into::into))?;
     let path = dir.path().join("history.tre");
     let made = Made::Uniform { dim: 3 };
@@ -132,5 +134,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!((diff.added.len(), diff.removed.len()), (batch, 0));
     say("diff_segments_read", diff.segments_read);
     say("diff_segments_over_all", diff.segments_read as f64 / segments as f64);
+    one_point_versions(dir.path(), group)
+}
+
+/// Versions of one point each, one by one and in a group: how fast, and how long the file gets.
+fn one_point_versions(dir: &Path, group: u32) -> Result<(), Box<dyn Error>> {
+    let points = Made::Uniform { dim: 3 }.rows(group as usize, SEED, 2);
+    let mut bytes = Vec::new();
+    for (name, durability) in
+        [("full", Durability::Full), ("deferred", Durability::Deferred { versions: group })]
+    {
+        let path = dir.join(format!("{name}.tre"));
+        let open = OpenOptions::new().durability(durability);
+        let mut store = Store::create_with(&path, CreateOptions::new(3), open)?;
+        let start = Instant::now();
+        for point in points.chunks_exact(3) {
+            store.insert(point)?;
+        }
+        store.sync()?;
+        let rate = f64::from(group) / start.elapsed().as_secs_f64();
+        say(&format!("one_point_versions_a_second_{name}"), rate);
+        bytes.push(store.file_bytes() as f64);
+        assert_eq!(store.versions()?.len(), group as usize);
+    }
+    say("one_point_versions_file_bytes_deferred_over_full", bytes[1] / bytes[0]);
     Ok(())
 }

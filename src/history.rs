@@ -230,7 +230,8 @@ impl Store {
             return Ok(());
         }
         // Not to be stopped half-way: the versions have been acknowledged.
-        commit(&self.core.db, Draft::nothing(&CancelToken::default())).map(drop)
+        let patient = CancelToken::default();
+        self.core.pool.install(|| commit(&self.core.db, Draft::nothing(&patient)).map(drop))
     }
 
     /// Makes a version with the points of an older one; see [`crate::Transaction::restore`]. Costs a few blocks, whatever

@@ -7,12 +7,14 @@
 //! - the split of a sample, of what is a node's own, or of what fits into memory, by its credit;
 //! - a pass over points that locates them again, by what [`Top`](super::top::Top) has to look at for each.
 //!
-//! A node whose part does not pay for further children closes. Only one thing cannot be refused: each point is read once
-//! more before it is placed, and compared with the centers on its path, for their radii. That is held back, at most
+//! A node whose part does not pay for further children closes. Only one thing cannot be refused: before points are placed
+//! they are read once more, and compared with the centers on their path, for the radii. That is held back, at most
 //! [`MOST_DEPTH`] + 1 for each. Where there is no more than that, points stay with the child that they were handed to, even
-//! if a later one is nearer: T1 to T8 do not ask for more.
+//! if a later one is nearer, and win no children: T1 to T8 do not ask for more.
 //!
-//! So no more is ever spent than n c(n): what is spent was charged before, to an account that held it.
+//! So no more is ever spent than n c(n). What is spent was charged beforehand, either to a part of what is left beyond what
+//! is held back for all, or, once for each point, to what is held back for it: after that the part of these points is
+//! nothing or more, they are placed, and nothing is held back for them.
 
 use crate::insert::credit::Credit;
 

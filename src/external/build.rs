@@ -18,6 +18,7 @@ use crate::error::InsertError;
 use crate::format::rows::{COUNT_UNEQUAL_TWINS, CountRow, LinkRow, NONE, NodeRow, OwnerRow};
 use crate::ids::PointId;
 use crate::insert::batch::Batch;
+use crate::insert::credit::Credit;
 use crate::insert::journal::Journal;
 use crate::insert::layout::Layout;
 use crate::insert::report::Work;
@@ -200,7 +201,9 @@ impl<'a> Builder<'a> {
     fn grow(&mut self, node: TopId, source: &Source<'_>, rows: u64) -> Result<bool, InsertError> {
         let sampled = source.batch.ids.len();
         let mut credit = self.account.part(rows);
-        credit.evaluations /= SAMPLE_SHARE;
+        let enough = Credit::of_build(sampled as u64).evaluations;
+        credit.evaluations = enough.min(credit.evaluations / SAMPLE_SHARE);
+        credit.breadth = credit.breadth.saturating_sub(self.top.breadth(node));
         let is_deep = self.top.nodes[node].depth >= MOST_DEPTH;
         if sampled == 0 || is_deep || !credit.covers(sampled as u64) {
             return Ok(false);
@@ -375,6 +378,7 @@ impl<'a> Builder<'a> {
         let mut shares = crate::insert::redistribute::Shares { own, children: Vec::new() };
         let splitter = self.splitter(source);
         let mut credit = self.account.part(batch.ids.len() as u64);
+        credit.breadth = credit.breadth.saturating_sub(self.top.breadth(node));
         if self.top.nodes[node].depth >= MOST_DEPTH {
             credit.breadth = 0;
         }
@@ -549,7 +553,8 @@ impl<'a> Builder<'a> {
             .map(|(i, share)| {
                 let mut work = Work::default();
                 let center = self.top.center(leaves[i]);
-                let credit = self.account.part(share.members.len() as u64);
+                let mut credit = self.account.part(share.members.len() as u64);
+                credit.breadth = credit.breadth.saturating_sub(self.top.breadth(leaves[i]));
                 Ok((i, splitter.body(center, share, splitter.whole(), credit, &mut work)?, work))
             })
             .collect::<Result<Vec<(usize, Body, Work)>, InsertError>>()?;

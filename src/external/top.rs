@@ -157,6 +157,17 @@ impl Top {
         }
     }
 
+    /// The children of the nodes above a node, and the most on a path below it.
+    pub(crate) fn breadth(&self, node: TopId) -> u64 {
+        let mut breadth = self.nodes[node].widest;
+        let mut above = self.nodes[node].parent;
+        while let Some(at) = above {
+            breadth += self.nodes[at].children.len() as u64;
+            above = self.nodes[at].parent;
+        }
+        breadth
+    }
+
     /// Appends a point to where it belongs.
     pub(crate) fn push(
         &mut self,

@@ -167,6 +167,7 @@ mod tests {
         // Refused for some values only.
         let partly = [
             bytes(offset_of!(VersionRow, parent), 8),
+            bytes(offset_of!(VersionRow, points), 16),
             bytes(offset_of!(VersionRow, ids_exhausted), 4),
             bytes(offset_of!(VersionRow, message), 5),
         ];

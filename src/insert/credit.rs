@@ -25,11 +25,13 @@
 //!
 //! Levels are not counted: a point that moves down a hundred levels takes its credit along.
 //!
-//! **Inserts.** A batch of b points into n is compared with one path each, by C4. A group that does not fit its bucket is split with
-//! the credit of a build of the group and the bucket, which is b + (B - 1) g points for the g <= b buckets that are not
-//! flat. A flat bucket is split again when it has doubled, so it is paid for by the points that came since, 2 c for
-//! each; and a subtree is rebuilt when half as many points have come as it was built with, 3 c for each point and
-//! rebuilt node above it, and never more than 96 c for a point of the batch or 64 B c for the batch ([`super::group`]).
+//! **Inserts.** A node gains children only while it and the nodes above it have fewer than the breadth of a build of all points, so
+//! a point of a batch is compared with no more than that at the nodes which gained some last. A group that does not fit
+//! its bucket is split with the credit of a build of the group and the bucket, which is b + (B - 1) g points for b
+//! points that fall into g buckets which are not flat. A flat bucket is split again when it has doubled, so that it is
+//! paid for by the points that came since, 2 c for each. A subtree is rebuilt when half as many points have come as it
+//! was built with, 3 c for each of them, and never more than 96 c for a point of the batch or 64 B c for the
+//! batch ([`super::group`]).
 //!
 //! **Early.** A share in which winners attract hardly anything but themselves would spend all it has, for a tree that
 //! prunes nothing; so would one whose children overlap. [`Pace`] and [`super::overlap`] close them as soon as that can be

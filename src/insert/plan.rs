@@ -180,7 +180,7 @@ impl Planner<'_> {
         };
         let strangers = far.iter().filter(|&p| sums(p) > scope).count();
         let center = center(tree, node)?;
-        if strangers == 0 || !are_enough(tree, node, &link, center, strangers, scope)? {
+        if strangers == 0 || !are_enough(tree, node, &link, center, strangers, scope, work)? {
             scope = f32::INFINITY;
         }
         let splits =
@@ -225,7 +225,7 @@ impl Planner<'_> {
         let mut body = match splits {
             true => {
                 let goal = Goal { rows: splitter.bucket_rows, scope };
-                let mut credit = Credit::of_build(share.members.len() as u64);
+                let mut credit = self.credit(share.members.len(), Some(node))?;
                 credit.pay(work.counters.distance_evaluations);
                 splitter.body(center, share, goal, credit, work)?
             }
@@ -257,6 +257,23 @@ impl Planner<'_> {
             root: None,
             dropped: Vec::new(),
         })
+    }
+
+    /// The credit of a split of so many rows; `above`: the lowest node whose children stay on the paths to them (C4).
+    fn credit(&self, rows: usize, above: Option<u32>) -> Result<Credit, ReadError> {
+        let mut credit = Credit::of_build(rows as u64);
+        let points = self.tree.live()? + self.batch.ids.len() as u64;
+        credit.breadth = Credit::of_build(points).breadth;
+        let mut node = above;
+        while let Some(n) = node {
+            let link = self.tree.link(n)?;
+            self.tree.for_children(n, &link, |block| {
+                credit.breadth = credit.breadth.saturating_sub(u64::from(block.count));
+                Ok(())
+            })?;
+            node = self.tree.parent(n)?;
+        }
+        Ok(credit)
     }
 
     /// Splits everything below a node anew, under the same center and level unless it is the root.
@@ -298,7 +315,7 @@ impl Planner<'_> {
         let added = group.points.len() as u32;
         let mut points = group.points;
         points.extend(first_moved..first_moved + moved.ids.len() as Point);
-        let mut credit = Credit::of_build(points.len() as u64);
+        let mut credit = self.credit(points.len(), tree.parent(group.node)?)?;
         let center = match group.node {
             ROOT => {
                 let (center, evaluations) = choose_root(tree.kernel, &source);

@@ -1,5 +1,6 @@
 //! How far from its center a node with children keeps rows in its bucket.
 
+use super::report::Work;
 use crate::error::ReadError;
 use crate::metric::Level;
 use crate::tree::columns::{Links, Tree};
@@ -29,12 +30,14 @@ pub(super) fn are_enough(
     center: &[f32],
     strangers: usize,
     scope: f32,
+    work: &mut Work,
 ) -> Result<bool, ReadError> {
     let wanted = usize::from(link.run_count) / RUNS_PER_STRANGER;
     let (mut strangers, mut sums) = (strangers, Vec::new());
     if strangers <= wanted {
         tree.for_bucket(node, link, |range| {
             tree.sums(&tree.coordinates, range, center, &mut sums)?;
+            work.counters.distance_evaluations += sums.len() as u64;
             strangers += sums.iter().filter(|&&sum| sum > scope).count();
             Ok(())
         })?;

@@ -4,8 +4,9 @@
 //! taken. The candidates, own points farther than 2^k, are taken in seeded order, a prefix at a time; a maximal
 //! independent set of each prefix become children at level k, and every point of S that is nearer to one of them (and
 //! within 2^k) moves there. When no candidate is left k is taken anew; it strictly falls. The split ends when the own
-//! share fits the bucket, or when nearly every candidate wins: then there is no structure at this scale, as in high
-//! intrinsic dimension, and the node stays *flat*.
+//! share fits the bucket, or when there is no more to be had: nearly every candidate wins, which says that there is no
+//! structure at this scale, as in high intrinsic dimension; or the share's credit is spent ([`super::credit`]). Then the
+//! node stays *flat*: the own share is its bucket, however large. It is tried again when the bucket has doubled.
 //!
 //! T2: winners lie in (2^k, 2^(k+1)] from p. T3: a winner is not within 2^k of another of its level by the independent
 //! set; nor of an earlier, higher child, because it would have moved there, or is nearer to p, which is farther than
@@ -389,6 +390,10 @@ impl<'a> Splitter<'a> {
         credit: &mut Credit,
         work: &mut Work,
     ) -> bool {
+        // The textbook's tree, of one point to a node, only ends where it must.
+        if self.bucket_rows == 0 {
+            return false;
+        }
         let charge = overlap::charge(shares);
         match pace.judge(far, shares.own.members.len(), credit) {
             Outlook::Fair => false,

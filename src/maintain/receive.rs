@@ -30,6 +30,7 @@ use crate::version::database::Database;
 use crate::version::early::Early;
 use crate::version::family::{Brief, Family};
 use crate::version::pins::Pin;
+use crate::version::space_check::check_space;
 use crate::version::table::Table;
 
 /// What receiving a stream did.
@@ -419,7 +420,11 @@ pub(crate) fn receive(
                     report.versions += 1;
                 }
                 set_tags(db, &survey.tags, cancel)?;
-                return Ok(report);
+                // Whatever the stream said of what is shared, nothing here has two owners.
+                return match check_space(db)?.into_iter().next() {
+                    Some(what) => Err(ReadError::Corrupt(Box::new(what)).into()),
+                    None => Ok(report),
+                };
             }
             _ => return Err(frames.damaged("a frame out of its place")),
         }

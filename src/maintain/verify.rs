@@ -115,11 +115,13 @@ pub(crate) fn verify(
 ) -> Result<VerifyReport, AtError> {
     let mut slot = db.newest()?;
     let mut verifier = loop {
-        let verifier = Verifier::of_state(db, open, &slot)?;
+        let verifier = Verifier::of_state(db, open, &slot);
         let newest = db.newest()?;
-        // Beside a busy writer the state may have been reused while it was read. Then it is no longer the state.
-        if verifier.report.is_ok() || newest.commit == slot.commit {
-            break verifier;
+        // Beside a busy writer the state may have been reused, or cut off, while it was read. Then it is no longer the
+        // state.
+        let is_ok = verifier.as_ref().is_ok_and(|verifier| verifier.report.is_ok());
+        if is_ok || newest.commit == slot.commit {
+            break verifier?;
         }
         slot = newest;
     };
@@ -139,6 +141,8 @@ pub(crate) fn verify(
         match db.version(VersionId(version)) {
             Ok((row, pin)) => verifier.version(&row, pin, options.deep)?,
             Err(AtError::Read(e)) => verifier.problem(e, Some(version))?,
+            // A writer has let it go since it was listed.
+            Err(AtError::Expired { .. }) if options.scope == Scope::All => continue,
             Err(other) => return Err(other),
         }
         verifier.report.versions_checked += 1;

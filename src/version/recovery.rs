@@ -111,8 +111,26 @@ pub(crate) fn candidates(
 /// The newest commit with an intact slot. The file is checked to be long enough for it; a commit that is known to
 /// have been acknowledged, or may have been, and whose slots are both gone is an error, never a silent fall back to an
 /// older one.
+///
+/// Beside a writer the pages are read while they change, and the file may have been cut for a commit newer than the one
+/// found. So an error counts only if nothing has gone on meanwhile.
 pub(crate) fn newest_commit(storage: &dyn Storage, lineage: [u8; 16]) -> Result<Newest, OpenError> {
-    let Ring { slots, hint, doubt } = Ring::read(storage, lineage)?;
+    let mut ring = Ring::read(storage, lineage)?;
+    loop {
+        let seen = (ring.slots.first().copied(), ring.hint);
+        let error = match check_newest(storage, ring) {
+            Ok(newest) => return Ok(newest),
+            Err(e) => e,
+        };
+        ring = Ring::read(storage, lineage)?;
+        if (ring.slots.first().copied(), ring.hint) == seen {
+            return Err(error);
+        }
+    }
+}
+
+fn check_newest(storage: &dyn Storage, ring: Ring) -> Result<Newest, OpenError> {
+    let Ring { slots, hint, doubt } = ring;
     if let Some(why) = doubt
         && !SeededBug::TrustUnreadablePlaces.is_planted()
     {

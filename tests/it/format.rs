@@ -321,7 +321,7 @@ pub(crate) struct Image<'a> {
     coordinates: usize,
     leaf_capacity: u64,
     /// The newest slot: where its first copy lies, and how far the file reaches.
-    slot_at: usize,
+    pub(crate) slot_at: usize,
     pub(crate) commit: u64,
     pub(crate) file_bytes: usize,
     /// By address. Pieces that several versions have in common are here once.

@@ -2,7 +2,7 @@
 //! structure keep their trees.
 //!
 //! The long one goes over every file of the folder that `TREERING_TEST_DATA` names and all kinds of made data:
-//! `cargo test --release --test it -- --ignored growth`.
+//! `cargo test --release --test it growth -- --include-ignored`.
 
 use std::path::PathBuf;
 
@@ -34,8 +34,8 @@ enum Kind {
     Sphere,
     /// So many clusters, each a hundredth or a tenth as wide as their centers are apart.
     Mixture(usize, f32),
-    /// Sheets of so many dimensions.
-    Sheets(usize),
+    /// So many sheets, of so many dimensions.
+    Sheets(usize, usize),
 }
 
 /// Rows of a kind.
@@ -44,10 +44,10 @@ fn made(kind: Kind, n: usize, dim: usize, seed: u64) -> Vec<f32> {
     let mut rows = vec![0.0; n * dim];
     let (centers, axes) = match kind {
         Kind::Mixture(clusters, _) => (random.points(clusters, dim), Vec::new()),
-        Kind::Sheets(flat) => {
-            let axes = (0..100 * flat * dim).map(|_| random.normal() / (dim as f32).sqrt());
+        Kind::Sheets(sheets, flat) => {
+            let axes = (0..sheets * flat * dim).map(|_| random.normal() / (dim as f32).sqrt());
             let axes = axes.collect();
-            (random.points(100, dim), axes)
+            (random.points(sheets, dim), axes)
         }
         _ => (Vec::new(), Vec::new()),
     };
@@ -65,8 +65,8 @@ fn made(kind: Kind, n: usize, dim: usize, seed: u64) -> Vec<f32> {
                 row.copy_from_slice(&centers[cluster * dim..][..dim]);
                 row.iter_mut().for_each(|x| *x += width * random.normal());
             }
-            Kind::Sheets(flat) => {
-                let sheet = random.below(100) as usize;
+            Kind::Sheets(sheets, flat) => {
+                let sheet = random.below(sheets as u64) as usize;
                 row.copy_from_slice(&centers[sheet * dim..][..dim]);
                 for axis in axes[sheet * flat * dim..][..flat * dim].chunks_exact(dim) {
                     let along = random.normal();
@@ -153,7 +153,7 @@ fn a_build_stays_within_its_bound() {
         (Kind::Mixture(10, 0.1), 20),
         (Kind::Mixture(1000, 0.01), 48),
         (Kind::Mixture(100, 0.1), 256),
-        (Kind::Sheets(4), 16),
+        (Kind::Sheets(100, 4), 16),
     ];
     for (i, (kind, dim)) in kinds.into_iter().enumerate() {
         let rows = made(kind, 20_000, dim, i as u64);
@@ -211,7 +211,8 @@ fn every_build_stays_within_its_bound() {
             check(&format!("{kind:?} {dim}-d"), &made(kind, 20_000, dim, 5), dim, &SCALES[2..4]);
         }
     }
-    let many = [(Kind::Cube, 20), (Kind::Normal, 16), (Kind::Sheets(4), 16), (Kind::Sphere, 50)];
+    let many =
+        [(Kind::Cube, 20), (Kind::Normal, 16), (Kind::Sheets(100, 4), 16), (Kind::Sphere, 50)];
     for (kind, dim) in many.into_iter().chain([(Kind::Mixture(1000, 0.03), 32)]) {
         let rows = made(kind, 200_000, dim, 6);
         check(&format!("{kind:?} {dim}-d, many"), &rows, dim, &SCALES);
@@ -227,8 +228,8 @@ fn data_with_structure_keep_their_trees() {
         (Kind::Cube, 2, 0.0),
         (Kind::Cube, 3, 0.0),
         (Kind::Cube, 8, 0.0),
-        (Kind::Sheets(4), 16, 0.0),
-        (Kind::Sheets(6), 64, 0.0),
+        (Kind::Sheets(10, 4), 16, 0.0),
+        (Kind::Sheets(10, 3), 64, 0.0),
         (Kind::Mixture(300, 0.01), 32, 0.0),
     ];
     let files = [("bunny_3d", 0.0), ("adb_shuttle_9d", 0.0), ("adb_aloi_27d", 0.0)];
@@ -237,13 +238,15 @@ fn data_with_structure_keep_their_trees() {
         (format!("{kind:?} {dim}-d"), Some((dim, rows)), before)
     });
     let files = files.into_iter().map(|(name, b)| (name.to_string(), shuffled(name, 1), b));
+    let mut lost = 0;
     for (name, data, before) in kinds.chain(files) {
         let Some((dim, rows)) = data else { continue };
         let (store, _) = built(&rows, dim);
         let took = per_query(&store.latest().unwrap(), &rows, dim);
         println!("{name}: {took:.1} evaluations per query, {before:.1} before");
-        assert!(took <= 1.05 * before, "{name}: {took:.1} evaluations, {before:.1} before");
+        lost += usize::from(took > 1.05 * before);
     }
+    assert_eq!(lost, 0, "kinds of data whose queries take more than before");
 }
 
 /// Later batches pay for themselves, and not for the rows of the flat nodes that they fall into.
@@ -286,13 +289,14 @@ fn a_flat_node_that_gains_structure_is_split() {
     let (mut store, _) = built(&made(Kind::Sphere, 5_000, dim, 10), dim);
     let nodes = |store: &Store| store.stats(&store.latest().unwrap()).unwrap().nodes;
     let flat = nodes(&store);
-    let clusters = times(&made(Kind::Mixture(100, 0.001), 8_000, dim, 11), 0.3);
+    // So far apart that all there was becomes one cluster more.
+    let clusters = times(&made(Kind::Mixture(100, 0.001), 8_000, dim, 11), 10.0);
     for batch in clusters.chunks(1_000 * dim) {
         store.insert(batch).unwrap();
     }
     assert!(nodes(&store) > flat + 100, "{flat} nodes, then {}", nodes(&store));
     let took = per_query(&store.latest().unwrap(), &clusters, dim);
-    assert!(took < 13_000.0 / 2.0, "{took:.0} evaluations");
+    assert!(took < 13_000.0 / 4.0, "{took:.0} evaluations");
 }
 
 #[test]

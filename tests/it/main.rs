@@ -26,5 +26,6 @@ mod read_only;
 mod readers;
 #[cfg(feature = "cli")]
 mod real_size;
+mod space;
 mod time_travel;
 mod trust;

@@ -255,6 +255,32 @@ struct Laid<'a, 'b> {
     known: HashMap<(usize, u8, u64, Vec<u8>), Entry>,
 }
 
+/// Checksum of a piece: of what it is, and of its bytes, whose own checksum is known.
+fn sealed((array, level, index, birth): (usize, u8, u64, u64), content: &crc32fast::Hasher) -> u32 {
+    let mut whole = crc32fast::Hasher::new();
+    whole.update(&[array as u8, level, 0, 0, 0, 0, 0, 0]);
+    whole.update(&index.to_le_bytes());
+    whole.update(&birth.to_le_bytes());
+    whole.combine(content);
+    whole.finalize()
+}
+
+/// Of each segment, with the zeros behind it.
+fn content_of_segments(rows: &[u8], segment: usize, block: usize) -> Vec<crc32fast::Hasher> {
+    let padded = |rows: &[u8]| {
+        let mut rows = rows.to_vec();
+        rows.resize(rows.len().next_multiple_of(block), 0);
+        content(&rows)
+    };
+    rows.chunks(segment).map(padded).collect()
+}
+
+fn content(bytes: &[u8]) -> crc32fast::Hasher {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(bytes);
+    hasher
+}
+
 impl Laid<'_, '_> {
     fn entry(address: u64, birth: u64, crc: u32, bytes: usize) -> Entry {
         let mut entry = [0; ENTRY];
@@ -290,7 +316,8 @@ impl Laid<'_, '_> {
             return entry;
         }
         let address = self.room(key.3.len());
-        let entry = Self::entry(address, birth, crc32(&key.3), key.3.len());
+        let crc = sealed((array, level, index, birth), &content(&key.3));
+        let entry = Self::entry(address, birth, crc, key.3.len());
         self.pieces.push((address, key.3.clone()));
         self.known.insert(key, entry);
         entry
@@ -314,12 +341,20 @@ impl Laid<'_, '_> {
         if lie.aliased && real > 0 {
             // The last one may be shorter, which would give it away.
             let whole = if content.len() % segment == 0 { real } else { (real - 1).max(1) };
-            entries.extend((real..most).map(|i| entries[i % whole]).collect::<Vec<_>>());
+            let sums = content_of_segments(content, segment, forge.block);
+            let again = (real..most).map(|i| {
+                let mut entry = entries[i % whole];
+                let crc = sealed((array, 0, i as u64, 1), &sums[i % whole]);
+                entry[16..20].copy_from_slice(&crc.to_le_bytes());
+                entry
+            });
+            entries.extend(again.collect::<Vec<_>>());
         }
         if lie.holes {
             let stored = segment.next_multiple_of(forge.block);
-            let crc = crc32(&vec![0; stored]);
-            for _ in entries.len()..most {
+            let zeros = self::content(&vec![0; stored]);
+            for i in entries.len()..most {
+                let crc = sealed((array, 0, i as u64, 1), &zeros);
                 let address = self.room(stored);
                 entries.push(Self::entry(address, 1, crc, stored));
             }

@@ -263,6 +263,7 @@ fn received(receiver: &State, sender: &State) -> Vec<State> {
 }
 
 impl Planned {
+    /// `None` if there is nothing to do it to.
     fn new(
         verb: Verb,
         store: &State,
@@ -270,25 +271,58 @@ impl Planned {
         source: &State,
         random: &mut Random,
     ) -> Option<Self> {
-        let pick = |random: &mut Random| {
-            let versions: Vec<u64> = store.versions.keys().copied().collect();
-            versions[random.below(versions.len() as u64) as usize]
+        let versions: Vec<u64> = store.versions.keys().copied().collect();
+        let version = match versions.len() {
+            0 => 0,
+            count => versions[random.below(count as u64) as usize],
         };
-        let mut after = store.clone();
-        let mut target = STORE;
-        let mut rows = Vec::new();
+        let states = vec![store.clone()];
+        let mut planned =
+            Planned { verb, line: Vec::new(), rows: Vec::new(), target: STORE, states };
         let line = match verb {
-            Verb::Build | Verb::Insert => {
-                let count = 1 + random.below(60) as usize;
-                rows = points(random, count);
-                let (before, line) = match verb {
-                    Verb::Insert => (store, format!("insert {STORE} {ROWS} --json")),
-                    _ => (&State::default(), format!("build {NEW} {ROWS} --json")),
-                };
-                after = inserted(before, &rows);
-                target = if verb == Verb::Insert { STORE } else { NEW };
-                line
+            Verb::Build | Verb::Insert => planned.plan_rows(random),
+            Verb::ReceiveMore => {
+                (planned.target, planned.states) = (COPY, received(copy, source));
+                format!("receive {COPY} {INCREMENT} --json")
             }
+            Verb::ReceiveNew => {
+                planned.target = NEW;
+                planned.states.push(source.clone());
+                format!("receive {NEW} {FULL} --json")
+            }
+            Verb::Recover => {
+                planned.target = NEW;
+                format!("recover {STORE} --write {NEW}")
+            }
+            Verb::Backup => format!("backup {STORE} {BACKUP}"),
+            Verb::Verify => format!("verify {STORE} --all --deep"),
+            Verb::Query => format!("query {STORE} {QUERIES} -k 5 --at {version}"),
+            Verb::Export => format!("export {STORE} {OUTPUT} --at {version}"),
+            Verb::Log => format!("log {STORE} --json"),
+            _ => planned.plan_change(version, random)?,
+        };
+        planned.line = words(&line);
+        Some(planned)
+    }
+
+    fn plan_rows(&mut self, random: &mut Random) -> String {
+        let count = 1 + random.below(60) as usize;
+        self.rows = points(random, count);
+        let nothing = State::default();
+        let (before, verb) = match self.verb {
+            Verb::Insert => (self.after(), "insert"),
+            _ => (&nothing, "build"),
+        };
+        let after = inserted(before, &self.rows);
+        self.states.push(after);
+        self.target = if verb == "insert" { STORE } else { NEW };
+        format!("{verb} {} {ROWS} --json", self.target)
+    }
+
+    fn plan_change(&mut self, version: u64, random: &mut Random) -> Option<String> {
+        let store = self.after();
+        let mut after = store.clone();
+        let line = match self.verb {
             Verb::Delete => {
                 let live = store.live();
                 let step = 1 + random.below(5) as usize;
@@ -298,7 +332,6 @@ impl Planned {
                 format!("delete {STORE} {} --json", ids.join(" "))
             }
             Verb::Tag => {
-                let version = pick(random);
                 let name = format!("tag{}", random.below(3));
                 after.tags.insert(name.clone(), version);
                 format!("tag {STORE} {name} --at {version}")
@@ -308,7 +341,6 @@ impl Planned {
                 format!("tag {STORE} {name} --delete")
             }
             Verb::Restore => {
-                let version = pick(random);
                 let content = store.versions[&version].clone();
                 after.versions.insert(store.newest() + 1, content);
                 format!("restore {STORE} {version} --json")
@@ -318,31 +350,13 @@ impl Planned {
                 after.expire(keep as usize);
                 format!("expire {STORE} --keep-last {keep}")
             }
-            Verb::Compact => {
+            _ => {
                 after.add(store.live());
                 format!("compact {STORE} --json")
             }
-            Verb::Backup => format!("backup {STORE} {BACKUP}"),
-            Verb::ReceiveMore => {
-                let line = format!("receive {COPY} {INCREMENT} --json");
-                let states = received(copy, source);
-                return Some(Planned { verb, line: words(&line), rows, target: COPY, states });
-            }
-            Verb::ReceiveNew => {
-                target = NEW;
-                after = source.clone();
-                format!("receive {NEW} {FULL} --json")
-            }
-            Verb::Recover => {
-                target = NEW;
-                format!("recover {STORE} --write {NEW}")
-            }
-            Verb::Verify => format!("verify {STORE} --all --deep"),
-            Verb::Query => format!("query {STORE} {QUERIES} -k 5 --at {}", pick(random)),
-            Verb::Export => format!("export {STORE} {OUTPUT} --at {}", pick(random)),
-            Verb::Log => format!("log {STORE} --json"),
         };
-        Some(Planned { verb, line: words(&line), rows, target, states: vec![store.clone(), after] })
+        self.states.push(after);
+        Some(line)
     }
 
     fn after(&self) -> &State {
