@@ -165,7 +165,7 @@ fn an_unreadable_sector_costs_what_wrong_bytes_cost() {
         let mut hurt = content.clone();
         hurt[at] ^= 0x10;
         let wrong = findings(&Disk::with(hurt));
-        let unreadable = findings(&with_unreadable(&content, [at..at + 1]));
+        let unreadable = findings(&with_unreadable(&content, std::iter::once(at..at + 1)));
         assert_eq!(unreadable, wrong, "{piece:?}");
         lost_some += usize::from(matches!(&wrong.recover, Ok((_, intact, lost))
             if !intact.is_empty() && !lost.is_empty()));
@@ -238,7 +238,7 @@ pub(crate) fn the_only_good_copy_of_a_slot_is_never_at_stake() {
             hurt[at + 100] ^= 1;
             let disk = Disk::with(hurt.clone());
             if is_unreadable {
-                disk.make_unreadable([at..at + PAGE]);
+                disk.make_unreadable(std::iter::once(at..at + PAGE));
             }
             let mut store = open(&disk).unwrap();
             let plan = Planned::new(Operation::Insert, &state, &mut Random(2), None);
