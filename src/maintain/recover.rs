@@ -119,7 +119,7 @@ pub(crate) fn recover(
         return Err(OpenError::Locked.into());
     }
     // Told before the file is read for hours.
-    let stage = write.map(|new| Stage::new(new)).transpose()?;
+    let stage = write.map(Stage::new).transpose()?;
     let Candidates { slots, known, doubt } = recovery::candidates(storage, header.lineage)?;
     let len = storage.len()?;
     let mut first: Option<ReadError> = None;

@@ -260,7 +260,7 @@ impl<T: Record> Column<T> {
         mut f: impl FnMut(u64),
     ) -> Result<(), ReadError> {
         let mut segments = Vec::new();
-        self.table.walk_unshared(&[old.table.clone()], &mut |_, visit| {
+        self.table.walk_unshared(std::slice::from_ref(&old.table), &mut |_, visit| {
             segments.extend(match visit {
                 Visit::Segment(segment) => Some(segment),
                 Visit::Node(..) => None,

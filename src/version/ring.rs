@@ -25,6 +25,7 @@ pub(super) fn read_page(storage: &dyn Storage, offset: u64) -> Result<Page, Stor
 }
 
 /// One of the two copies of a slot.
+#[expect(clippy::large_enum_variant, reason = "two at a time, on the stack, and never kept")]
 pub(super) enum SlotCopy {
     Intact(CommitSlot),
     /// All zeros: no commit has used the place yet.

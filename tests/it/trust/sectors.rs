@@ -165,7 +165,7 @@ fn an_unreadable_sector_costs_what_wrong_bytes_cost() {
         let mut hurt = content.clone();
         hurt[at] ^= 0x10;
         let wrong = findings(&Disk::with(hurt));
-        let unreadable = findings(&with_unreadable(&content, [at..at + 1]));
+        let unreadable = findings(&with_unreadable(&content, std::iter::once(at..at + 1)));
         assert_eq!(unreadable, wrong, "{piece:?}");
         lost_some += usize::from(matches!(&wrong.recover, Ok((_, intact, lost))
             if !intact.is_empty() && !lost.is_empty()));
@@ -190,7 +190,7 @@ fn recover_takes_no_moments_failure_for_a_loss() {
             (other, _) => panic!("lock, {errno}: {other:?}"),
         }
     }
-    let (mut refused, mut whole, mut partial) = (0, 0, 0);
+    let (mut refused, mut whole) = (0, 0);
     for (fault, for_good) in
         [(Fault::Io, false), (Fault::Full, false), (Fault::Io, true), (Fault::Full, true)]
     {
@@ -207,7 +207,6 @@ fn recover_takes_no_moments_failure_for_a_loss() {
                 // Only a device that fails for good has lost something, and that is said.
                 Ok(report) => {
                     assert!((fault, for_good) == (Fault::Io, true), "{what}: {report:?}");
-                    partial += 1;
                 }
                 Err(e) => {
                     // A read that fails once is done again; what else fails is an error.
@@ -221,7 +220,7 @@ fn recover_takes_no_moments_failure_for_a_loss() {
             }
         }
     }
-    assert!(refused > 100 && whole > 100 && partial > 10, "{refused}, {whole}, {partial}");
+    assert!(refused > 100 && whole > 100, "{refused}, {whole}");
 }
 
 /// The newest slot has one good copy and the hint is gone: the next writer writes the copies again, the bad one first, so
@@ -239,7 +238,7 @@ pub(crate) fn the_only_good_copy_of_a_slot_is_never_at_stake() {
             hurt[at + 100] ^= 1;
             let disk = Disk::with(hurt.clone());
             if is_unreadable {
-                disk.make_unreadable([at..at + PAGE]);
+                disk.make_unreadable(std::iter::once(at..at + PAGE));
             }
             let mut store = open(&disk).unwrap();
             let plan = Planned::new(Operation::Insert, &state, &mut Random(2), None);
