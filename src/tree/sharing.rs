@@ -279,7 +279,7 @@ mod tests {
             }
             7 => {
                 let mut row = tree.counts.get(node)?;
-                row.span = random.below(3) as u32 * row.span;
+                row.span *= random.below(3) as u32;
                 tree.counts.set(node, row)
             }
             8 => {

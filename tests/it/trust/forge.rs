@@ -340,7 +340,8 @@ impl Laid<'_, '_> {
         let real = entries.len();
         if lie.aliased && real > 0 {
             // The last one may be shorter, which would give it away.
-            let whole = if content.len() % segment == 0 { real } else { (real - 1).max(1) };
+            let whole =
+                if content.len().is_multiple_of(segment) { real } else { (real - 1).max(1) };
             let sums = content_of_segments(content, segment, forge.block);
             let again = (real..most).map(|i| {
                 let mut entry = entries[i % whole];
