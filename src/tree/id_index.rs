@@ -325,6 +325,10 @@ impl RunWriter {
 
     /// Adds the next entry. True if something was written.
     fn push(&mut self, tree: &mut Tree, id: PointId, slot: u32) -> Result<bool, ReadError> {
+        if self.entries > 0 && id <= self.last_id {
+            // Two live slots of one id, of which the index knew one.
+            return Err(ReadError::row("ids", slot.into(), "an id is live in two slots"));
+        }
         let goes_on = self.entries > 0 && id - self.last_id <= DENSE_GAP;
         self.entries += 1;
         match &mut self.open {
