@@ -79,12 +79,13 @@ fn caught(bug: &str) -> Option<String> {
     }
 }
 
-/// Only rare orders of several processes show it, so it is looked for in a nightly run.
+/// Only rare orders show it, of several processes or of commits that wait, so it is looked for in a nightly run.
 fn is_of_orders(bug: SeededBug) -> bool {
     use SeededBug::*;
     matches!(
         bug,
-        PinOutsideGate
+        ReuseBeforeDurable
+            | PinOutsideGate
             | LookForPinsOnly
             | OwnPinsOnly
             | UnpinAtFirstDrop
