@@ -204,7 +204,8 @@ pub enum Durability {
     /// When its commit returns.
     #[default]
     Full,
-    /// Versions share one pair of syncs: they are safe when this many have come together, when [`crate::Store::sync`] is
+    /// Versions share one pair of syncs: they are safe when this many have come together, or have
+    /// written 64 MiB, when [`crate::Store::sync`] is
     /// called, when tags change or versions expire, and when the [`crate::Store`] is dropped. Until then they are visible
     /// to this handle only, and a crash loses them, the newest first and never one in the middle; what is left is
     /// consistent. For those who insert a few points at a time.

@@ -453,6 +453,16 @@ impl Database {
         }
     }
 
+    /// Reserves space behind the end anew: what was reserved there goes with an end that is cut off. As well as it can be
+    /// done; the next commit sees to it again.
+    pub(super) fn renew_reserve(&self, file_bytes: u64) {
+        if let Some(writer) = &self.writer {
+            let mut writer = writer.lock().expect("unpoisoned");
+            writer.reserved_end = 0;
+            let _ = writer.keep_reserve(self, file_bytes);
+        }
+    }
+
     /// True if every commit is durable, or nothing can be done about it.
     pub(crate) fn is_settled(&self) -> bool {
         let newest = self.newest.read().expect("no holder panics").commit;

@@ -251,6 +251,7 @@ fn give_back(db: &Database) -> Result<(), CommitError> {
         storage.punch(offset, len)?;
     }
     cut_back(storage, slot.file_bytes)?;
+    db.renew_reserve(slot.file_bytes);
     Ok(())
 }
 
