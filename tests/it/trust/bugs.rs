@@ -35,10 +35,11 @@ fn suite() {
     let orders = Tally::telling(|what| complain(&format!("schedules: {what}")));
     let nightly = std::env::var_os("TREERING_TRUST").is_some();
     schedules::schedules(&orders, if nightly { 0..150 } else { 0..0 });
+    let faults = Tally::telling(|what| complain(&format!("faults: {what}")));
+    faults::syncs_fail_in_a_row(&faults);
     let crashes = Tally::telling(|what| complain(&format!("crashes: {what}")));
     crashes::every_short_sequence(&crashes, 7);
     crashes::histories(&crashes, 12);
-    let faults = Tally::telling(|what| complain(&format!("faults: {what}")));
     faults::every_operation_fails(&faults, 9);
     // Number 20 uses space again before it is durable, if there is that bug.
     crashes::histories_with_shared_syncs(&crashes, 18..21);

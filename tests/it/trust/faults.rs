@@ -95,6 +95,74 @@ impl Run<'_> {
         self.check_power_loss(&after, &format!("{what}, opened again, gone on"));
     }
 
+    /// Each of `writers` but the last meets a sync that fails, every one in turn; the last meets none, and power fails at every
+    /// step of it.
+    fn fail_in_a_row(&self, writers: &[Operation], allowed: &[State]) {
+        let (&operation, rest) = writers.split_first().expect("the last one ends it");
+        for at in 0.. {
+            let disk = Disk::of(self.disk.packed());
+            let mut run = Run {
+                tally: self.tally,
+                operations: self.operations,
+                source: None,
+                label: format!("{}, {at}", self.label),
+                medium: self.medium.clone(),
+                disk,
+                random: Random(self.random.0 ^ at),
+            };
+            let mut allowed = allowed.to_vec();
+            let done = run.write_once(operation, &mut allowed, (!rest.is_empty()).then_some(at));
+            let (failures, syncs) = run.disk.failed();
+            match done {
+                Err(wrong) => return run.fail(&wrong, &format!("{operation:?}")),
+                Ok(_) if rest.is_empty() => return run.check_each_step(&allowed),
+                Ok(_) if failures == 0 => return,
+                Ok(_) if syncs == 0 => {}
+                Ok(acknowledged) => {
+                    Tally::count(&self.tally.faults);
+                    run.follow();
+                    let known = if acknowledged { &allowed[allowed.len() - 1..] } else { &allowed };
+                    run.fail_in_a_row(rest, known);
+                }
+            }
+        }
+    }
+
+    /// Opens the store and does one thing, the operation of the disk with number `at` of which fails; what it may lead to is
+    /// then allowed as well. True if it was acknowledged.
+    fn write_once(
+        &mut self,
+        operation: Operation,
+        allowed: &mut Vec<State>,
+        at: Option<u64>,
+    ) -> Result<bool, Wrong> {
+        let mut store = open(&self.disk).map_err(Wrong::Damaged)?;
+        let found = check(&store, allowed)?;
+        let plan = Planned::new(operation, &allowed[found], &mut self.random, None);
+        let so_far = self.disk.operations();
+        self.disk.fail(at.map(|at| Plan { at: so_far + at, fault: Fault::Io, for_good: false }));
+        let done = plan.run(&mut store);
+        allowed.extend_from_slice(&plan.states[1..]);
+        match done {
+            Err(e) if self.disk.failed().0 == 0 => {
+                Err(Wrong::Damaged(format!("{e}, and nothing failed")))
+            }
+            done => Ok(done.is_ok()),
+        }
+    }
+
+    /// Power fails at every step of what was recorded.
+    fn check_each_step(&mut self, allowed: &[State]) {
+        for (number, event) in self.disk.take_record().iter().enumerate() {
+            self.medium.follow(event);
+            if self.random.below(2) == 0 {
+                self.check_power_loss(allowed, &format!("event {number}"));
+            }
+        }
+        let newest = &allowed[allowed.len() - 1..];
+        self.check_power_loss(newest, "in the end");
+    }
+
     /// Goes on with versions that share their syncs: until they do, what is on the disk is what was there before.
     fn go_on_deferred(&mut self, allowed: &[State], found: usize, what: &str) {
         let mut store = simulation::open(self.disk.handle(), deferred(20)).unwrap();
@@ -230,9 +298,33 @@ pub(crate) fn every_operation_fails(tally: &Tally, step: u64) {
     });
 }
 
+/// Two writers in a row meet a sync that fails, and power fails while a third one works: the page cache shows what they
+/// committed, the medium may never get it, so none of them may build on the one before until it has seen to that. Two,
+/// because what a commit takes out of use outlives one commit that the medium lacks.
+pub(crate) fn syncs_fail_in_a_row(tally: &Tally) {
+    const PAIR: [Operation; 2] = [Operation::Insert, Operation::Expire];
+    let all = PAIR.iter().flat_map(|&a| PAIR.iter().flat_map(move |&b| PAIR.map(|c| [a, b, c])));
+    let all: Vec<[Operation; 3]> = all.collect();
+    in_parallel(all.len(), |unit| {
+        let (disk, state) = seasoned(&mut Random(3), 3);
+        let start = disk.packed();
+        let run = Run {
+            tally,
+            operations: &[],
+            source: None,
+            label: format!("{:?}", all[unit]),
+            medium: Medium::new(start.clone()),
+            disk: Disk::of(start),
+            random: Random(unit as u64),
+        };
+        run.fail_in_a_row(&all[unit], &[state]);
+    });
+}
+
 #[test]
 fn the_device_fails_at_every_operation() {
     let tally = Tally::default();
+    syncs_fail_in_a_row(&tally);
     every_operation_fails(&tally, one_in(9) as u64);
     tally.assert_clean();
     let faults = tally.faults.load(Ordering::Relaxed);
