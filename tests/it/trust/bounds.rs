@@ -493,7 +493,6 @@ fn apart(asked: &str) -> Result<String, String> {
 }
 
 #[test]
-#[ignore = "nightly: minutes of processes with limits"]
 fn what_an_audit_found_is_bounded() {
     let names: Vec<&str> = found().iter().map(|case| case.0).collect();
     refused_or_done(&names);
@@ -506,7 +505,6 @@ fn refused_or_done(names: &[&str]) {
 }
 
 #[test]
-#[ignore = "nightly: minutes of processes with limits"]
 fn verification_walks_what_versions_share_once() {
     let told = apart(SHARED).unwrap();
     let line = told.lines().find_map(|line| line.strip_prefix("took: ")).unwrap();
@@ -521,7 +519,6 @@ fn streams_are_bounded() {
 }
 
 #[test]
-#[ignore = "nightly: minutes of processes with limits"]
 fn hostile_stores_are_bounded() {
     let seeds = scale(120, 4_000) as u64;
     const AT_ONCE: u64 = 40;

@@ -233,9 +233,11 @@ fn history(tally: &Tally, seed: usize) {
 
 /// Versions that share their syncs: what a crash leaves is a beginning of the history, at least up to the last sync.
 fn shared_syncs(crashes: &mut Crashes<'_>) {
-    // With holes in the file, so that space is used again at once.
-    let (disk, mut state) = seasoned(&mut crashes.random, 6);
-    let mut store = simulation::open(disk.handle(), deferred(4)).unwrap();
+    // With few holes in the file or many: what a group takes out of use is the first that fits, or one of several.
+    let seasons = crashes.random.below(7) as usize;
+    let (disk, mut state) = seasoned(&mut crashes.random, seasons);
+    let group = 4 << crashes.random.below(2);
+    let mut store = simulation::open(disk.handle(), deferred(group)).unwrap();
     let (base, mut allowed) = (Medium::new(disk.packed()), Vec::new());
     // The states since the last one that is known to be durable, that one included.
     let mut open_states = vec![state.clone()];

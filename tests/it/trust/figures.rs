@@ -66,9 +66,9 @@ impl Tally {
     }
 }
 
-/// The parts of the suite that this process runs, if it runs all: crashes, faults, flips, kills, bugs, and
+/// The parts of the suite that this process runs, if it runs all: crashes, faults, flips, kills, bugs, schedules, and
 /// faults at system calls if there is a command.
-const PARTS: u64 = 5 + cfg!(feature = "cli") as u64;
+const PARTS: u64 = 6 + cfg!(feature = "cli") as u64;
 
 /// A part is over, and its tally, if it has one, is clean. The last one sums up.
 pub(crate) fn finished(tally: Option<&Tally>) {

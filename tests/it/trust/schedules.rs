@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use treering::{Retention, Store};
 
 use super::disk::Disk;
-use super::figures::{Tally, in_parallel, say, scale};
+use super::figures::{Tally, finished, in_parallel, say, scale};
 use super::medium::{Fate, Medium};
 use super::model::{Content, State, Wrong, check};
 use super::packed::Packed;
@@ -206,19 +206,18 @@ pub(crate) fn schedules(tally: &Tally, seeds: std::ops::Range<u64>) {
 }
 
 #[test]
-#[ignore = "nightly: not yet tried for long on a quiet machine"]
 fn processes_in_many_orders() {
     let tally = Tally::default();
     let start = std::time::Instant::now();
-    schedules(&tally, 0..scale(1_500, 20_000) as u64);
+    schedules(&tally, 0..scale(1_500, 6_000) as u64);
     say("schedules", tally.schedules.load(Ordering::Relaxed));
     say("steps of schedules", STEPS.load(Ordering::Relaxed));
     say("seconds for them", start.elapsed().as_secs());
     tally.assert_clean();
+    finished(Some(&tally));
 }
 
 #[test]
-#[ignore = "nightly, with the test above"]
 fn a_schedule_is_played_again_in_the_same_order() {
     for seed in 0..20 {
         let [first, second] = [(); 2].map(|()| play(seed, false));

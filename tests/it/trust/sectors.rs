@@ -175,7 +175,6 @@ fn an_unreadable_sector_costs_what_wrong_bytes_cost() {
 
 /// Every failure that there can be while somebody recovers, and what comes of it.
 #[test]
-#[ignore = "its table has not been seen green since the last merge"]
 fn recover_takes_no_moments_failure_for_a_loss() {
     let (content, state) = story();
     const ENOLCK: i32 = 37;
