@@ -524,6 +524,9 @@ pub enum CommitError {
         "the store was opened before this process was forked, and belongs to the process that opened it; open it again here; nothing was written"
     )]
     OtherProcess,
+    /// The store has had as many commits as can be numbered.
+    #[error("the store has had 2^62 commits, the most that can be numbered; build a new one")]
+    TooManyCommits,
     /// An earlier step of the transaction failed half-way, so it cannot be committed.
     #[error("an earlier step of this transaction failed; begin a new one")]
     Broken,

@@ -168,6 +168,7 @@ fn commit(source: &CommitError) -> u8 {
         CommitError::ReadOnly
         | CommitError::OtherProcess
         | CommitError::Poisoned
+        | CommitError::TooManyCommits
         | CommitError::Broken
         | CommitError::FileGone { .. }
         | CommitError::Message { .. } => FAILURE,

@@ -32,6 +32,10 @@ pub(crate) const DATA_START: u64 = 2 * COPY_DISTANCE;
 /// Number of commits whose slots are kept: commit `c` lies in place `c % SLOT_RING`.
 pub(crate) const SLOT_RING: u64 = 4;
 
+/// The last number of a commit. No store comes near it; beyond, numbers would begin anew, and a commit be taken for an
+/// older one.
+pub(crate) const LAST_COMMIT: u64 = 1 << 62;
+
 /// Offset of the hint page, behind the first copies of the slots.
 pub(crate) const HINT_OFFSET: u64 = (1 + SLOT_RING) * UNIT_BYTES;
 

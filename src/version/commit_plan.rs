@@ -14,7 +14,7 @@ use crate::arena::free_space::FreeSpace;
 use crate::error::{CommitError, ReadError};
 use crate::format::slot::CommitSlot;
 use crate::format::version_row::VersionRow;
-use crate::format::{PAGE_BYTES, SLOT_RING};
+use crate::format::{LAST_COMMIT, PAGE_BYTES, SLOT_RING};
 use crate::retention::Retention;
 
 /// Commits that may share their syncs.
@@ -188,9 +188,9 @@ pub(super) fn writable_space(db: &Database) -> Result<(u64, FreeSpace), CommitEr
 /// one number is left out if need be.
 fn next_number(writer: &Writer, old: &CommitSlot) -> Result<u64, CommitError> {
     let clashes = |number: u64| (number - writer.durable).is_multiple_of(SLOT_RING);
-    let next = |number: u64| number.checked_add(1);
-    let number = next(old.commit).and_then(|n| if clashes(n) { next(n) } else { Some(n) });
-    number.ok_or_else(|| ReadError::row("versions", 0, "no commit numbers are left").into())
+    let next = old.commit + 1;
+    let number = if clashes(next) { next + 1 } else { next };
+    if number > LAST_COMMIT { Err(CommitError::TooManyCommits) } else { Ok(number) }
 }
 
 /// What expires: what the draft asks for, else what the saved rule does not keep. While commits wait nothing does.

@@ -6,7 +6,7 @@ use crate::error::{Corruption, Defect, OpenError, Place, ReadError, StorageError
 use crate::format::header::{Header, HeaderDefect};
 use crate::format::slot::{CommitSlot, Hint};
 use crate::format::version_row::VersionRow;
-use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, PAGE_BYTES, SLOT_RING};
+use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, LAST_COMMIT, PAGE_BYTES, SLOT_RING};
 use crate::seeded_bug::SeededBug;
 
 /// The newest commit of a store, and whether it is known to be durable.
@@ -151,10 +151,6 @@ fn newest_of(storage: &dyn Storage, ring: &Ring) -> Result<Newest, OpenError> {
     }
     Ok(Newest { slot, confirmed: *hint == Some(slot.commit) })
 }
-
-/// The last number of a commit. No store comes near it; beyond, numbers would begin anew, and a commit be taken for an
-/// older one.
-const LAST_COMMIT: u64 = 1 << 62;
 
 /// What the fields of a slot must be.
 fn check_slot(slot: &CommitSlot) -> Result<(), ReadError> {

@@ -1,6 +1,11 @@
 //! What the stories share: a random generator, awkward data, and a model that knows the right answers.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use treering::{CreateOptions, Neighbor, OpenOptions, Snapshot, Store, VerifyOptions};
+
+/// Verifications of whole stores so far, the allocation check of each included.
+pub(crate) static ALLOCATION_CHECKS: AtomicU64 = AtomicU64::new(0);
 
 /// SplitMix64: small, seeded, the same everywhere.
 pub(crate) struct Random(pub(crate) u64);
@@ -131,8 +136,10 @@ pub(crate) fn assert_exact(snapshot: &Snapshot, points: &[f32], what: &str) {
 }
 
 /// Asserts that every version passes every check there is.
+#[track_caller]
 pub(crate) fn assert_sound(store: &Store, what: &str) {
     let report = store.verify(VerifyOptions::all().deep(true)).unwrap();
+    ALLOCATION_CHECKS.fetch_add(1, Ordering::Relaxed);
     let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
     assert!(report.is_ok(), "{what}: {problems:#?}");
 }

@@ -5,7 +5,6 @@ mod backup;
 #[cfg(feature = "cli")]
 mod cli;
 mod common;
-mod copies;
 mod data;
 mod determinism;
 mod durability;

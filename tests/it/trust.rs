@@ -16,6 +16,7 @@
 mod block_layer;
 mod bounds;
 mod bugs;
+mod copies;
 mod crashes;
 mod cuts;
 mod damage;

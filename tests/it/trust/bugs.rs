@@ -36,10 +36,10 @@ fn suite() {
     schedules::schedules(&orders, 0..150);
     let faults = Tally::telling(|what| complain(&format!("faults: {what}")));
     faults::syncs_fail_in_a_row(&faults);
+    faults::every_operation_fails(&faults, 9);
     let crashes = Tally::telling(|what| complain(&format!("crashes: {what}")));
     crashes::every_short_sequence(&crashes, 7);
     crashes::histories(&crashes, 12);
-    faults::every_operation_fails(&faults, 9);
     // Some use space again before it is durable, if there is that bug.
     crashes::histories_with_shared_syncs(&crashes, 0..4);
 }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::model::Wrong;
+use crate::common::ALLOCATION_CHECKS;
 
 /// Failures of which more are not listed.
 const LISTED: usize = 20;
@@ -80,6 +81,7 @@ pub(crate) fn finished(tally: Option<&Tally>) {
         sum.2 += tally.wrong.load(Ordering::Relaxed);
     }
     if sum.0 == PARTS {
+        say("allocation checks", ALLOCATION_CHECKS.load(Ordering::Relaxed));
         say("lost versions", sum.1);
         say("wrong answers", sum.2);
     }

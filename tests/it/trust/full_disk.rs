@@ -103,7 +103,17 @@ fn child_on_a_disk_full_to_the_last_byte() {
         assert_eq!(report.expired.len() as u64, acknowledged - 1, "{what}");
         assert_sound(&store, &what);
         store.insert(&random.points(10, 3)).unwrap_or_else(|e| panic!("{what}: {e}"));
+        // Once more: what is kept for a full disk did not go with the end that expiry has cut off.
+        let again = format!("{what}, filled again");
+        while store.insert(&random.points(1 + 50 * round as usize, 3)).is_ok() {}
+        fill(&Path::new(&folder).join("more ballast"));
+        store.tag("there", store.latest().unwrap().version()).expect(&again);
+        store.delete(&[4, 5, 6]).expect(&again);
+        store.expire(Retention::new().keep_last(1)).expect(&again);
+        assert_sound(&store, &again);
+        store.insert(&random.points(10, 3)).expect(&again);
         drop(store);
+        std::fs::remove_file(Path::new(&folder).join("more ballast")).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::remove_file(&ballast).unwrap();
     }

@@ -247,9 +247,11 @@ fn renumber(path: &std::path::Path, commit: u64) {
     std::fs::write(path, bytes).unwrap();
 }
 
+/// As the specification's table of limits has it.
+const LAST_COMMIT: u64 = 1 << 62;
+
 /// Commit numbers end. What is acknowledged before is there, once; what comes after is refused.
 #[test]
-#[ignore = "today the last commit number overflows: a panic, or without overflow checks a version twice"]
 fn after_the_last_commit_number_nothing_is_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.tre");
@@ -258,7 +260,7 @@ fn after_the_last_commit_number_nothing_is_acknowledged() {
         store.insert(&[1.0, 2.0]).unwrap();
     }
     drop(store);
-    renumber(&path, u64::MAX - 7);
+    renumber(&path, LAST_COMMIT - 8);
     let mut newest = 4;
     let mut refused = 0;
     for round in 0..3 {

@@ -2,11 +2,12 @@
 //! the library.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use treering::{Neighbor, OpenOptions, Place, Snapshot, Store, VerifyOptions, VersionId};
 
-use crate::common::{Random, threads};
+use crate::common::{ALLOCATION_CHECKS, Random, threads};
 use crate::format::canonical_sum;
 
 /// Dimension of all stores here.
@@ -136,6 +137,7 @@ pub(crate) fn check(store: &Store, allowed: &[State]) -> Result<usize, Wrong> {
         });
     };
     let mut problems = store.verify(VerifyOptions::all()).map_err(damaged)?.problems;
+    ALLOCATION_CHECKS.fetch_add(1, Ordering::Relaxed);
     // A bad copy of what is kept twice is told, and costs nothing.
     problems.retain(|p| !matches!(p.what.at, Place::Header { .. } | Place::Slots | Place::Hint));
     if let Some(problem) = problems.first() {
