@@ -67,6 +67,7 @@ mod snapshot;
 mod source;
 mod spill;
 mod store;
+mod sync;
 mod transaction;
 mod tree;
 mod version;

@@ -4,11 +4,11 @@
 //! Birth is part of the name because space is used again.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Corruption;
 use crate::format::arrays::Entry;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Names bytes for as long as the file exists: address and birth.
 pub(crate) type Name = (u64, u64);
@@ -17,48 +17,59 @@ pub(crate) fn name(entry: &Entry) -> Name {
     (entry.address, entry.birth)
 }
 
-/// Kept for one open store.
+/// Kept for one open store. No bytes have both passed and failed.
 #[derive(Default)]
 pub(super) struct Checked {
-    /// Address to birth.
-    passed: Mutex<HashMap<u64, u64>>,
-    failed: Mutex<HashMap<Name, Corruption>>,
-    /// Goes up with every change of `failed`.
+    outcomes: Mutex<Outcomes>,
+    /// Goes up with every change of what has failed.
     failures: AtomicU64,
 }
 
+#[derive(Default)]
+struct Outcomes {
+    /// Address to birth.
+    passed: HashMap<u64, u64>,
+    failed: HashMap<Name, Corruption>,
+}
+
 impl Checked {
+    fn outcomes(&self) -> MutexGuard<'_, Outcomes> {
+        self.outcomes.lock().expect("no holder panics")
+    }
+
     pub(super) fn has_passed(&self, entry: &Entry) -> bool {
-        self.passed.lock().expect("no holder panics").get(&entry.address) == Some(&entry.birth)
+        self.outcomes().passed.get(&entry.address) == Some(&entry.birth)
     }
 
     pub(super) fn has_failed(&self, entry: &Entry) -> bool {
-        self.failures() > 0
-            && self.failed.lock().expect("no holder panics").contains_key(&name(entry))
+        self.failures() > 0 && self.outcomes().failed.contains_key(&name(entry))
     }
 
     pub(super) fn pass(&self, entry: &Entry) {
-        self.passed.lock().expect("no holder panics").insert(entry.address, entry.birth);
-        self.absolve(entry);
+        let mut outcomes = self.outcomes();
+        outcomes.passed.insert(entry.address, entry.birth);
+        self.forgive(&mut outcomes, entry);
     }
 
     /// Bytes that failed are as they were written after all.
     pub(super) fn absolve(&self, entry: &Entry) {
-        if self.failures() > 0
-            && self.failed.lock().expect("no holder panics").remove(&name(entry)).is_some()
-        {
+        if self.failures() > 0 {
+            self.forgive(&mut self.outcomes(), entry);
+        }
+    }
+
+    fn forgive(&self, outcomes: &mut Outcomes, entry: &Entry) {
+        if !outcomes.failed.is_empty() && outcomes.failed.remove(&name(entry)).is_some() {
             self.failures.fetch_add(1, Ordering::Release);
         }
     }
 
     pub(super) fn fail(&self, entry: &Entry, what: Corruption) {
-        {
-            let mut passed = self.passed.lock().expect("no holder panics");
-            if passed.get(&entry.address) == Some(&entry.birth) {
-                passed.remove(&entry.address);
-            }
+        let mut outcomes = self.outcomes();
+        if outcomes.passed.get(&entry.address) == Some(&entry.birth) {
+            outcomes.passed.remove(&entry.address);
         }
-        self.failed.lock().expect("no holder panics").insert(name(entry), what);
+        outcomes.failed.insert(name(entry), what);
         self.failures.fetch_add(1, Ordering::Release);
     }
 
@@ -70,7 +81,7 @@ impl Checked {
 
     /// What is wrong with one of `names`, if anything is.
     pub(super) fn failure_of(&self, names: &HashSet<Name>) -> Option<Corruption> {
-        let failed = self.failed.lock().expect("no holder panics");
-        failed.iter().find(|(name, _)| names.contains(name)).map(|(_, what)| what.clone())
+        let outcomes = self.outcomes();
+        outcomes.failed.iter().find(|(name, _)| names.contains(name)).map(|(_, what)| what.clone())
     }
 }

@@ -8,65 +8,53 @@
 //!
 //! Invariants. F1: the handler uses nothing but atomics and the system calls `mmap`, `sigaction` and `raise`, so it may
 //! interrupt anything. F2: a place of the table is taken only while its map exists. F3: a guard is marked before its map
-//! is replaced, so whoever has read a zero finds the mark.
+//! is replaced, so whoever has read a zero finds the mark. (What the table promises for that is at the head of
+//! [`super::fault_table`].)
 
 #![expect(unsafe_code, reason = "signals and maps are the operating system's")]
 
 use std::io;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Mutex, OnceLock};
 
 use nix::libc;
 
+use super::fault_table::{Place, Table};
 use super::mapping::WINDOW_BYTES;
 
 /// Guards that can exist at once: maps of 4 TiB.
 const MOST_GUARDS: usize = 1 << 12;
 
-/// A map of `WINDOW_BYTES`, if there is one.
-struct Place {
-    /// Its first address; 0 if the place is not taken.
-    start: AtomicUsize,
-    damaged: AtomicBool,
-}
-
-static TABLE: [Place; MOST_GUARDS] =
-    [const { Place { start: AtomicUsize::new(0), damaged: AtomicBool::new(false) } }; MOST_GUARDS];
-
-/// Guards that are marked.
-static DAMAGED: AtomicUsize = AtomicUsize::new(0);
+static TABLE: Table<MOST_GUARDS> = Table {
+    places: [const { Place { start: AtomicUsize::new(0), damaged: AtomicBool::new(false) } };
+        MOST_GUARDS],
+    damaged: AtomicUsize::new(0),
+};
 
 /// What was done about SIGBUS before.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
 /// Watches over one map. To be dropped before the map is.
 pub(crate) struct Guard {
-    place: &'static Place,
+    place: usize,
 }
 
 impl Guard {
     /// A guard for the map of `WINDOW_BYTES` that begins at `start`; `None` if there are too many.
     pub(crate) fn new(start: *const u8) -> Option<Self> {
-        let free = |place: &&Place| {
-            let (address, order) = (start.expose_provenance(), Ordering::AcqRel);
-            place.start.compare_exchange(0, address, order, Ordering::Relaxed).is_ok()
-        };
-        TABLE.iter().find(free).map(|place| Guard { place })
+        TABLE.take(start.expose_provenance()).map(|place| Guard { place })
     }
 
     /// True once zeros have taken the place of the map.
     pub(crate) fn is_damaged(&self) -> bool {
-        self.place.damaged.load(Ordering::Acquire)
+        TABLE.is_damaged(self.place)
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if self.place.damaged.swap(false, Ordering::AcqRel) {
-            DAMAGED.fetch_sub(1, Ordering::AcqRel);
-        }
-        self.place.start.store(0, Ordering::Release);
+        TABLE.give_back(self.place);
     }
 }
 
@@ -74,8 +62,7 @@ impl Drop for Guard {
 /// was read (F3).
 #[inline]
 pub(crate) fn any() -> bool {
-    fence(Ordering::Acquire);
-    DAMAGED.load(Ordering::Relaxed) > 0
+    TABLE.any_damaged()
 }
 
 /// Installs the handler, once and for the life of the process. Does nothing on systems other than Linux, where nobody
@@ -128,16 +115,8 @@ extern "C" fn on_fault(
 
 /// Puts zeros in the place of the map in which `address` lies. False if it is none of ours, or that cannot be done.
 fn replace(address: usize) -> bool {
-    let starts = |place: &Place| place.start.load(Ordering::Acquire);
-    let hit = |place: &&Place| {
-        let start = starts(place);
-        start != 0 && address.wrapping_sub(start) < WINDOW_BYTES as usize
-    };
-    let Some(place) = TABLE.iter().find(hit) else { return false };
-    if !place.damaged.swap(true, Ordering::SeqCst) {
-        DAMAGED.fetch_add(1, Ordering::SeqCst);
-    }
-    let start = ptr::with_exposed_provenance_mut(starts(place));
+    let Some(start) = TABLE.mark(address, WINDOW_BYTES as usize) else { return false };
+    let start = ptr::with_exposed_provenance_mut(start);
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
     // SAFETY: the range is all of one map of `WINDOW_BYTES`, which exists (F2) and goes on existing: the thread that has
     // faulted was reading it, so holds it. Nothing else lies in the range. The new map is readable like the old one and

@@ -6,6 +6,7 @@
 pub(crate) mod cast;
 mod checked;
 mod fault;
+mod fault_table;
 pub(crate) mod free_space;
 pub(crate) mod lock;
 pub(crate) mod mapping;

@@ -1,11 +1,12 @@
 //! An open store file: its geometry, its newest commit, and the writer's private state.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::column::Column;
 use super::family::{Brief, Family};
+use super::newest::Newest;
 use super::past::Past;
 use super::pins::{Patience, Pin, Pins};
 use super::recovery;
@@ -39,7 +40,7 @@ pub(crate) struct Database {
     pub(crate) arena: Arc<Arena>,
     pub(crate) header: Header,
     pub(crate) geometry: Geometry,
-    newest: RwLock<CommitSlot>,
+    newest: Newest,
     /// Stays at the commit that it was given: for recovery.
     frozen: bool,
     pub(crate) pins: Arc<Pins>,
@@ -163,7 +164,7 @@ impl Database {
             arena,
             geometry: header.geometry(),
             header,
-            newest: RwLock::new(newest.slot),
+            newest: Newest::new(newest.slot),
             frozen: false,
             writer: writer.map(|provenance| {
                 Mutex::new(Writer {
@@ -196,7 +197,7 @@ impl Database {
             arena,
             geometry: header.geometry(),
             header,
-            newest: RwLock::new(slot),
+            newest: Newest::new(slot),
             frozen: true,
             writer: None,
         }
@@ -214,7 +215,7 @@ impl Database {
                 }
             }
         }
-        Ok(*self.newest.read().expect("no holder panics"))
+        Ok(self.newest.get())
     }
 
     /// An error if this is another process, or if bytes of the file are gone: from the map, or from
@@ -266,12 +267,7 @@ impl Database {
     }
 
     pub(super) fn publish(&self, slot: CommitSlot) {
-        let mut newest = self.newest.write().expect("no holder panics");
-        // Another thread may have seen a later one meanwhile.
-        if slot.commit >= newest.commit {
-            self.arena.set_limit(slot.file_bytes);
-            *newest = slot;
-        }
+        self.newest.publish(slot, || self.arena.set_limit(slot.file_bytes));
     }
 
     /// Damaged copies of what is kept twice, if the other copy had to be used.
@@ -445,7 +441,7 @@ impl Database {
     pub(crate) fn end_writing(&self) {
         let Some(writer) = &self.writer else { return };
         let writer = writer.lock().expect("unpoisoned");
-        let newest = self.newest.read().expect("no holder panics").commit;
+        let newest = self.newest.get().commit;
         let is_durable = !writer.poisoned && writer.durable == newest;
         if is_durable && self.pins.hand_over().unwrap_or(false) {
             // If it fails, it is released with the file.
@@ -465,7 +461,7 @@ impl Database {
 
     /// True if every commit is durable, or nothing can be done about it.
     pub(crate) fn is_settled(&self) -> bool {
-        let newest = self.newest.read().expect("no holder panics").commit;
+        let newest = self.newest.get().commit;
         self.writer.as_ref().is_none_or(|writer| {
             let writer = writer.lock().expect("unpoisoned");
             writer.poisoned || writer.durable == newest

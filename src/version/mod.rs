@@ -14,6 +14,7 @@ mod divisor;
 pub(crate) mod early;
 pub(crate) mod expire;
 pub(crate) mod family;
+mod newest;
 pub(crate) mod past;
 pub(crate) mod pins;
 mod placement;

@@ -13,8 +13,7 @@
 //! while a commit becomes visible; whatever else it does, readers come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::arena::Arena;
@@ -23,6 +22,8 @@ use crate::arena::storage::Storage;
 use crate::error::StorageError;
 use crate::options::CancelToken;
 use crate::seeded_bug::SeededBug;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Longest wait of a writer at the gate, if no other is asked for. Readers stay inside for milliseconds; one that was
 /// stopped there must not stop the writer without a word.

@@ -9,6 +9,8 @@
 //! - `TREERING_TRUST=4 cargo test --release --test it -- libc_faults`: faults at real system calls.
 //! - `cargo test --release --test it -- trust --ignored --nocapture`: power failures below ext4, xfs and btrfs (as root);
 //!   histories of 100,000 versions and tags; groups of 10,000.
+//! - `cargo test --manifest-path tests/orders/Cargo.toml`: orders of events between threads, all of them for the table of
+//!   guarded maps, random ones for pins, the newest commit, and what was checked.
 //! - `MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib --no-default-features -- arena::`: the unsafe code
 //!   that is not a system call or a vector kernel, under an interpreter that sees undefined behaviour.
 
