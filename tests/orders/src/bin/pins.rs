@@ -204,7 +204,8 @@ impl File {
             look();
         }
         drop(first);
-        thread::yield_now();
+        // Time enough for a writer to let it go.
+        (0..20).for_each(|_| thread::yield_now());
         if second.is_some() {
             look();
         }
