@@ -380,7 +380,7 @@ pub enum PointsError {
         value: f32,
     },
     /// A magnitude whose squares could overflow.
-    #[error("row {row}, column {column}: |{value}| is beyond {limit}; scale the data down")]
+    #[error("row {row}, column {column}: |{value:e}| is beyond {limit:e}; scale the data down")]
     OutOfDomain {
         /// Row, from 0.
         row: usize,
@@ -506,6 +506,14 @@ pub enum DeleteError {
     Commit(#[from] CommitError),
 }
 
+fn bytes_needed(needed: u64) -> String {
+    match needed {
+        0 => String::new(),
+        1 => ": 1 more byte is needed".to_owned(),
+        _ => format!(": {needed} more bytes are needed"),
+    }
+}
+
 /// Why a commit failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -542,9 +550,10 @@ pub enum CommitError {
     #[error("interrupted; the store is as it was")]
     Interrupted,
     /// The disk is full. What was reserved has been given back; the store is as it was.
-    #[error("the disk is full: {needed} more bytes are needed; the store is as it was")]
+    #[error("the disk is full{}; the store is as it was", bytes_needed(*needed))]
     DiskFull {
-        /// Bytes that had to be added to the file.
+        /// Bytes that had to be added to the file; 0 if only the space of its holes is needed, or a larger file is not
+        /// allowed.
         needed: u64,
         /// What the system said.
         source: StorageError,

@@ -84,6 +84,7 @@ impl Store {
     pub fn find(&self, when: &When) -> Result<VersionId, AtError> {
         match when {
             When::Version(version) => Ok(*version),
+            When::Latest => Ok(VersionId(self.core.db.newest_version()?.0.version)),
             When::Tag(name) => {
                 let tags = self.core.db.tags()?;
                 match tags.binary_search_by(|tag| tag.name().cmp(name)) {
@@ -348,8 +349,8 @@ impl Store {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn expire_preview(&mut self, rule: Retention) -> Result<ExpireReport, CommitError> {
-        self.writable()?;
+    pub fn expire_preview(&self, rule: Retention) -> Result<ExpireReport, CommitError> {
+        self.core.check_process()?;
         let db = &self.core.db;
         let done = db.confirm(expire::preview(db, rule))?;
         let bytes = self.file_bytes();

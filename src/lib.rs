@@ -68,10 +68,15 @@ mod source;
 mod spill;
 mod store;
 mod sync;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the command replaces files"))]
+mod temporary;
+mod time_text;
 mod transaction;
 mod tree;
 mod version;
 mod version_info;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the command waits for pipes"))]
+mod waiting;
 mod when;
 
 #[cfg(feature = "cli")]

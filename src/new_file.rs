@@ -7,13 +7,14 @@ use crate::arena::storage::FileStorage;
 use crate::error::{CreateError, StorageError};
 use crate::format::header::Header;
 use crate::options::{CreateOptions, OpenOptions};
-use crate::publish::{sync_folder, temporary_beside};
+use crate::publish::sync_folder;
+use crate::temporary::Temporary;
 use crate::version::database::Database;
 
-/// A store file in the making: a temporary file beside its target, removed unless it is kept.
+/// A store file in the making: gone unless it is kept.
 pub(crate) struct NewFile {
     target: PathBuf,
-    file: tempfile::NamedTempFile,
+    file: Temporary,
 }
 
 impl NewFile {
@@ -40,16 +41,16 @@ impl NewFile {
             return Err(CreateError::Exists { path: target.to_path_buf() });
         }
         let failed = |source| CreateError::Path { path: target.to_path_buf(), source };
-        let file = temporary_beside(target, 0o666).map_err(failed)?;
-        let handle = file.as_file().try_clone().map_err(failed)?;
-        format(&FileStorage::new(handle, target, false)?)?;
+        let file = Temporary::beside(target, 0o666).map_err(failed)?;
+        let handle = file.file().try_clone().map_err(failed)?;
+        format(&FileStorage::new(handle, target, true, false)?)?;
         Ok(NewFile { target: target.to_path_buf(), file })
     }
 
     /// Another handle of the file, which stays good when the file is kept.
     pub(crate) fn handle(&self) -> Result<File, CreateError> {
         let failed = |source| CreateError::Path { path: self.target.clone(), source };
-        self.file.as_file().try_clone().map_err(failed)
+        self.file.file().try_clone().map_err(failed)
     }
 
     /// Where the file will be.
@@ -60,9 +61,9 @@ impl NewFile {
     /// Gives the file its name without replacing anything, and makes the name durable.
     pub(crate) fn keep(self) -> Result<(), CreateError> {
         let NewFile { target, file } = self;
-        file.persist_noclobber(&target).map_err(|e| match e.error.kind() {
+        file.keep_new(&target).map_err(|source| match source.kind() {
             std::io::ErrorKind::AlreadyExists => CreateError::Exists { path: target.clone() },
-            _ => CreateError::Path { path: target.clone(), source: e.error },
+            _ => CreateError::Path { path: target.clone(), source },
         })?;
         sync_folder(&target)
             .map_err(|source| StorageError { operation: "sync the folder of", source })?;

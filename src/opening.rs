@@ -5,6 +5,7 @@ use std::fs::{self, File, FileType, OpenOptions as FileOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -23,6 +24,9 @@ use crate::store::{Core, Store};
 use crate::transaction::Transaction;
 use crate::version::database::Database;
 use crate::version::pins::Patience;
+
+/// How often a writer who waits for another looks whether it has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Opens the file of a store. Whatever else is at `path` is refused: first without being opened,
 /// because opening a device may set something going; then without waiting, because it may have come
@@ -149,7 +153,8 @@ impl Store {
         let mut transaction = store.begin();
         fill(&mut transaction)?;
         transaction.message(message);
-        let report = transaction.commit().map_err(InsertError::Commit)?;
+        // Even if there is nothing in it: whoever builds wants a version 1.
+        let report = transaction.commit_version().map_err(InsertError::Commit)?;
         new.keep()?;
         store.core.db.arena.storage().has_its_name().map(drop)?;
         Ok((store, report))
@@ -223,8 +228,23 @@ impl Store {
     /// ```
     pub fn open_with(path: impl AsRef<Path>, open: OpenOptions) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        let file = open_file(path, !open.read_only)?;
-        Self::from_file(file, open, path)
+        let start = Instant::now();
+        loop {
+            let file = open_file(path, !open.read_only)?;
+            match Self::from_file(file, open.clone(), path, false) {
+                Err(OpenError::Locked)
+                    if start.elapsed() < open.wait && !open.cancel.is_cancelled() =>
+                {
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                // Whoever had the lock before has put another file in its place.
+                Ok(store)
+                    if !open.read_only
+                        && store.core.db.arena.storage().has_its_name()?.is_err()
+                        && path.exists() => {}
+                opened => return opened,
+            }
+        }
     }
 
     /// A store without a file: the same in every respect, and gone when it is dropped.
@@ -255,12 +275,17 @@ impl Store {
 
     pub(crate) fn from_new(new: &NewFile, open: OpenOptions) -> Result<Self, CreateError> {
         let open = OpenOptions { read_only: false, ..open };
-        Self::from_file(new.handle()?, open, new.target())
+        Self::from_file(new.handle()?, open, new.target(), true)
             .map_err(|e| CreateError::Open(Box::new(e)))
     }
 
-    fn from_file(file: File, options: OpenOptions, path: &Path) -> Result<Self, OpenError> {
-        let storage = FileStorage::new(file, path, options.catch_faults)?;
+    fn from_file(
+        file: File,
+        options: OpenOptions,
+        path: &Path,
+        is_new: bool,
+    ) -> Result<Self, OpenError> {
+        let storage = FileStorage::new(file, path, is_new, options.catch_faults)?;
         Self::from_storage(Box::new(storage), options, folder(path))
     }
 

@@ -244,6 +244,7 @@ pub struct OpenOptions {
     pub(crate) durability: Durability,
     pub(crate) verify: Verify,
     pub(crate) patience: Option<Duration>,
+    pub(crate) wait: Duration,
     pub(crate) catch_faults: bool,
     pub(crate) scrub: Option<u64>,
     pub(crate) memory_limit: Option<u64>,
@@ -263,6 +264,7 @@ impl Default for OpenOptions {
             durability: Durability::Full,
             verify: Verify::FirstTouch,
             patience: None,
+            wait: Duration::ZERO,
             catch_faults: false,
             scrub: None,
             memory_limit: None,
@@ -369,6 +371,29 @@ impl OpenOptions {
     /// as long as the writer lives, and a writer half a minute. After it the call fails; nothing has changed.
     pub fn patience(mut self, limit: Duration) -> Self {
         self.patience = Some(limit);
+        self
+    }
+
+    /// How long to wait for another writer of the store to end; not at all if not given. After it, or when the token of
+    /// [`OpenOptions::cancel`] is cancelled, opening fails with [`crate::OpenError::Locked`]. If the other has put a new file in
+    /// the place of the store meanwhile, that is opened.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("s.tre");
+    /// use std::time::Duration;
+    /// use treering::{CreateOptions, OpenOptions, Store};
+    /// # drop(Store::create(&path, CreateOptions::new(1))?);
+    /// let open = OpenOptions::new().wait(Duration::from_secs(30));
+    /// Store::open_with(&path, open)?.insert(&[1.0])?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn wait(mut self, limit: Duration) -> Self {
+        self.wait = limit;
         self
     }
 

@@ -19,11 +19,12 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tempfile::NamedTempFile;
 
 use crate::format::COPY_DISTANCE;
 use crate::format::header::MAGIC;
 use crate::options::CancelToken;
+use crate::temporary::Temporary;
+use crate::waiting::Wait;
 
 /// How often a wait for the reader of a pipe looks whether it is still wanted.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -134,7 +135,7 @@ impl Outputs {
         // A file that takes the place of another is its owner's alone until it has the other's
         // mode.
         let mode = if found.is_some() { 0o600 } else { 0o666 };
-        let file = temporary_beside(&target, mode).map_err(failed)?;
+        let file = Temporary::beside(&target, mode).map_err(failed)?;
         self.claim(target.clone(), name)?;
         Ok(To::File(Box::new(Draft { file, target, replaces: found })))
     }
@@ -240,7 +241,7 @@ enum To {
 
 /// A file beside the place that it will take.
 struct Draft {
-    file: NamedTempFile,
+    file: Temporary,
     target: PathBuf,
     /// What is in that place now.
     replaces: Option<Metadata>,
@@ -249,9 +250,9 @@ struct Draft {
 impl Output {
     /// Writes over the first bytes of a [`Outputs::create_rewritable`] one.
     pub(crate) fn overwrite_start(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
-        let file = match (&mut self.held, &mut self.to) {
+        let file = match (&self.held, &self.to) {
             (Some(held), _) => held,
-            (None, To::File(draft)) => draft.file.as_file_mut(),
+            (None, To::File(draft)) => draft.file.file(),
             (None, To::Stdout | To::Stream(_)) => unreachable!("it is held back"),
         };
         file.write_all_at(bytes, 0).map_err(|source| self.failure(source))
@@ -266,14 +267,14 @@ impl Output {
         let Draft { file, target, replaces } = *draft;
         let failed = |source| OutputError::Io { name: name.clone(), source };
         if let Some(old) = &replaces {
-            take_after(file.as_file(), old).map_err(failed)?;
+            take_after(file.file(), old).map_err(failed)?;
         }
-        file.as_file().sync_all().map_err(failed)?;
+        file.file().sync_all().map_err(failed)?;
         // It may have come there in the meantime.
         if is_store(&target).map_err(failed)? {
             return Err(refused(&name, "is a treering store"));
         }
-        file.persist(&target).map_err(|e| failed(e.error))?;
+        file.replace(&target).map_err(failed)?;
         sync_folder(&target).map_err(failed)
     }
 
@@ -300,15 +301,21 @@ impl Write for Output {
             return held.write(bytes);
         }
         match &mut self.to {
-            To::Stdout => io::stdout().write(bytes),
-            To::File(draft) => draft.file.write(bytes),
+            To::Stdout => {
+                let _wait = Wait::begin(&self.cancel)?;
+                io::stdout().write(bytes)
+            }
+            To::File(draft) => draft.file.file().write(bytes),
             To::Stream(file) => write_stream(file, bytes, &self.cancel),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.to {
-            To::Stdout => io::stdout().flush(),
+            To::Stdout => {
+                let _wait = Wait::begin(&self.cancel)?;
+                io::stdout().flush()
+            }
             To::File(_) | To::Stream(_) => Ok(()),
         }
     }
@@ -404,15 +411,6 @@ fn end_of_links(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Err(io::Error::other("too many links"))
-}
-
-/// An empty file beside `target`, removed unless it is given a name. `mode`: before the umask.
-pub(crate) fn temporary_beside(target: &Path, mode: u32) -> io::Result<NamedTempFile> {
-    tempfile::Builder::new()
-        .prefix(".treering-")
-        .suffix(".tmp")
-        .permissions(Permissions::from_mode(mode))
-        .tempfile_in(folder(target))
 }
 
 /// Makes the name of a file durable.

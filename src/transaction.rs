@@ -292,11 +292,42 @@ impl<'a> Transaction<'a> {
     }
 
     /// Makes everything one version, durable when this returns, unless [`crate::OpenOptions::durability`] says otherwise.
+    /// If nothing was inserted, deleted, compacted or restored, and there is no message, none is made ([`Report::is_new`]).
     ///
     /// # Errors
     ///
     /// After any error but [`CommitError::Unknown`] the store is as it was.
     pub fn commit(mut self) -> Result<Report, CommitError> {
+        self.check()?;
+        let core = self.store.core.clone();
+        let dim = self.store.dim();
+        let is_told = !self.message.is_empty();
+        let state = self.state()?;
+        let State { base, added: 0, removed: 0, compacted: false, restored: false, .. } = state
+        else {
+            return self.commit_version();
+        };
+        if is_told {
+            return self.commit_version();
+        }
+        core.options.report("write", 1, 1);
+        Ok(Report {
+            version: VersionId(base.version),
+            is_new: false,
+            points: base.points,
+            added: 0,
+            removed: 0,
+            dim,
+            bytes_written: 0,
+            counters: Counters::default(),
+            times: state.work.times,
+            clock_behind: Duration::ZERO,
+            clock_leap: None,
+        })
+    }
+
+    /// [`Transaction::commit`] that makes a version whatever has changed.
+    pub(crate) fn commit_version(mut self) -> Result<Report, CommitError> {
         self.check()?;
         if self.message.len() > MESSAGE_BYTES {
             return Err(CommitError::Message { bytes: self.message.len(), limit: MESSAGE_BYTES });
@@ -355,6 +386,7 @@ impl<'a> Transaction<'a> {
         work.times.commit += start.elapsed();
         Ok(Report {
             version: VersionId(row.version),
+            is_new: true,
             points: row.points,
             added: row.added,
             removed: row.removed,

@@ -4,13 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use crate::format::tag_row::check_stored_name;
+use crate::format::tag_row::{LATEST, check_stored_name};
 use crate::ids::VersionId;
 use crate::printable::Printable;
+use crate::time_text::{self, TimeText};
 
 /// A point in a store's history.
 ///
-/// Written, it is a version number, a time in RFC 3339 with its offset from UTC, or else the name of a tag.
+/// Written, it is a version number, `latest`, a time in RFC 3339 with its offset from UTC, or else the name of a tag.
 ///
 /// # Examples
 ///
@@ -32,6 +33,8 @@ pub enum When {
     Tag(String),
     /// The newest version not after this time.
     Time(SystemTime),
+    /// The newest version.
+    Latest,
 }
 
 /// Why a text is not a point in a store's history.
@@ -55,11 +58,18 @@ impl FromStr for When {
                 Err(_) => refuse("the number is too large"),
             };
         }
-        if let Ok(time) = text.parse::<jiff::Timestamp>() {
-            return Ok(When::Time(time.into()));
+        if text == LATEST {
+            return Ok(When::Latest);
         }
-        if text.parse::<jiff::civil::DateTime>().is_ok() {
-            return refuse("a time needs its offset from UTC, as in 2026-11-25T22:00:00Z");
+        match time_text::read(text) {
+            TimeText::At(time) => return Ok(When::Time(time)),
+            TimeText::SomewhereAt => {
+                return refuse("a time needs its offset from UTC, as in 2026-11-25T22:00:00Z");
+            }
+            TimeText::Impossible => {
+                return refuse("it has the form of a time, and there is no such time");
+            }
+            TimeText::Other => {}
         }
         match check_stored_name(text) {
             Ok(()) => Ok(When::Tag(text.to_string())),
@@ -80,6 +90,7 @@ impl fmt::Display for When {
             When::Version(version) => write!(f, "version {version}"),
             When::Tag(name) => write!(f, "tag `{}`", Printable(name)),
             When::Time(time) => f.write_str(&rfc3339(*time)),
+            When::Latest => f.write_str(LATEST),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `data`, `points`, `dim`, `scale` | what was built; files are shuffled |
 //! | `seconds`, `cpu_seconds` | of the build, on all threads |
-//! | `evaluations_per_point`, `bound` | distances computed by the build, and what it may compute: 60 + 40 log2(n) |
+//! | `evaluations_per_point`, `bound` | distances computed by the build, and what it may compute: 40 + 26 log2(n) |
 //! | `nodes` | of the tree |
 //! | `locate` | distances computed for each row of a second batch, of rows that the tree holds already |
 //! | `tree_evaluations` | distances computed for a query that goes by the tree |
@@ -127,7 +127,7 @@ fn measure(
     let report = store.insert(points)?;
     let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds()? - cpu);
     let evaluations = report.counters.distance_evaluations as f64 / n as f64;
-    let bound = 60.0 + 40.0 * (n as f64).log2();
+    let bound = 40.0 + 26.0 * (n as f64).log2();
 
     let snapshot = store.latest()?;
     let nodes = store.stats(&snapshot)?.nodes;

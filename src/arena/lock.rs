@@ -91,6 +91,23 @@ pub(crate) fn try_lock(file: &File, range: LockRange, hold: Hold) -> io::Result<
     }
 }
 
+/// True if somebody else holds a part of a range.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_locked_elsewhere(file: &File, range: LockRange) -> io::Result<bool> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let mut wanted = flock(range, Hold::Exclusive);
+    match uninterrupted(|| fcntl(file, FcntlArg::F_OFD_GETLK(&mut wanted))) {
+        Ok(_) => Ok(i32::from(wanted.l_type) != nix::libc::F_UNLCK),
+        Err(errno) => Err(explained(errno)),
+    }
+}
+
+/// True if somebody else holds a part of a range. Readers cannot be seen.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_locked_elsewhere(_: &File, _: LockRange) -> io::Result<bool> {
+    Ok(false)
+}
+
 /// Makes a call again that a signal ended before it did anything. File systems on other machines let that happen even to
 /// calls that do not wait.
 #[cfg(target_os = "linux")]

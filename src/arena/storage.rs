@@ -63,6 +63,10 @@ pub(crate) trait Storage: Send + Sync {
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError>;
     /// Changes how this handle holds a range; `false` if another handle's hold is in the way.
     fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError>;
+    /// True if another handle holds a part of a range.
+    fn is_locked_elsewhere(&self, _: LockRange) -> Result<bool, StorageError> {
+        Ok(false)
+    }
     /// Time on a clock that never goes back. Only differences mean anything.
     fn clock(&self) -> Duration {
         static START: OnceLock<Instant> = OnceLock::new();
@@ -94,25 +98,29 @@ fn failed(operation: &'static str) -> impl Fn(io::Error) -> StorageError {
 pub(crate) struct FileStorage {
     file: File,
     path: PathBuf,
-    /// The file has been seen under its path. A new one gets its name when it is whole.
+    /// The file was opened by its path, or has been seen there. A new one gets its name when it is whole.
     named: AtomicBool,
     windows: Windows,
     owner: Owner,
 }
 
 impl FileStorage {
-    /// `path`: what errors call the file. `catch_faults`: see [`crate::OpenOptions::catch_faults`].
-    pub(crate) fn new(file: File, path: &Path, catch_faults: bool) -> Result<Self, StorageError> {
+    /// `path`: where the file was opened, or, if it `is_new`, where it will be. `catch_faults`: see
+    /// [`crate::OpenOptions::catch_faults`].
+    pub(crate) fn new(
+        file: File,
+        path: &Path,
+        is_new: bool,
+        catch_faults: bool,
+    ) -> Result<Self, StorageError> {
         if catch_faults {
             fault::install().map_err(failed("catch faults of"))?;
         }
         // Absolute, because the program may go elsewhere.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let windows = Windows::new(catch_faults);
-        let named = AtomicBool::new(false);
-        let storage = FileStorage { file, path, named, windows, owner: Owner::here() };
-        storage.has_its_name().map(drop)?;
-        Ok(storage)
+        let named = AtomicBool::new(!is_new);
+        Ok(FileStorage { file, path, named, windows, owner: Owner::here() })
     }
 
     /// An error in any process but the one that opened the file: whatever is forgotten above, a
@@ -234,6 +242,10 @@ impl Storage for FileStorage {
             true => Ok(Ok(())),
             false => Ok(Err(self.path.clone())),
         }
+    }
+
+    fn is_locked_elsewhere(&self, range: LockRange) -> Result<bool, StorageError> {
+        lock::is_locked_elsewhere(&self.file, range).map_err(failed("look for locks of"))
     }
 
     fn set_len(&self, len: u64) -> Result<(), StorageError> {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-use crate::ingest::Format;
-use crate::{Metric, When};
+use crate::ingest::{CsvRules, Delimiter, Format, Reading};
+use crate::{CancelToken, Metric, When};
 
 /// An exact nearest-neighbour index on disk that keeps every version of itself.
 ///
@@ -26,9 +26,9 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 ok; 1 failure; 2 usage; 3 corrupt, or verify failed; 4 locked by another writer;
 5 version, tag or id not found; 6 out of memory limit or disk; 130 interrupted (the store stays openable).
 
-INPUT and QUERIES: .npy (n x d, float32, float64 or uint8), .csv (numbers, at most one header line),
+INPUT and QUERIES: .npy (n x d, float32, float64 or uint8), .csv or .tsv (numbers, at most one header line),
 or - for CSV on standard input; --format overrides the ending.
-WHEN: a version number, a tag, or an RFC 3339 time, which means the newest version not after it.";
+WHEN: a version number, a tag, latest, or an RFC 3339 time, which means the newest version not after it.";
 
 /// Options of every verb.
 #[derive(Args, Debug)]
@@ -43,6 +43,9 @@ pub(super) struct Global {
     /// No progress bar and no summary
     #[arg(long, global = true)]
     pub(super) quiet: bool,
+    /// Wait so long, such as 30s, for another writer of the store to end
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
+    pub(super) wait: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -179,9 +182,8 @@ pub(super) struct Query {
     /// Compare with every point instead of using the tree; the answers are the same
     #[arg(long)]
     pub(super) brute_force: bool,
-    /// The format of QUERIES, whatever its ending
-    #[arg(long, value_enum)]
-    pub(super) format: Option<Format>,
+    #[command(flatten)]
+    pub(super) text: Text,
 }
 
 #[derive(Args, Debug)]
@@ -228,9 +230,8 @@ pub(super) struct Diff {
     /// Neighbours per query
     #[arg(short, requires = "queries")]
     pub(super) k: Option<usize>,
-    /// The format of QUERIES, whatever its ending
-    #[arg(long, value_enum, requires = "queries")]
-    pub(super) format: Option<Format>,
+    #[command(flatten)]
+    pub(super) text: Text,
 }
 
 #[derive(Args, Debug)]
@@ -245,6 +246,9 @@ pub(super) struct Tag {
     /// Take the name away; the version stays
     #[arg(long, requires = "name")]
     pub(super) delete: bool,
+    /// Give the name to this version even if another has it, which may then expire
+    #[arg(long = "move", requires = "name", conflicts_with = "delete")]
+    pub(super) is_moved: bool,
 }
 
 #[derive(Args, Debug)]
@@ -357,9 +361,8 @@ pub(super) struct Bench {
     pub(super) k: usize,
     #[command(flatten)]
     pub(super) at: At,
-    /// The format of QUERIES, whatever its ending
-    #[arg(long, value_enum)]
-    pub(super) format: Option<Format>,
+    #[command(flatten)]
+    pub(super) text: Text,
 }
 
 /// Rows to be stored, and their ids.
@@ -368,11 +371,51 @@ pub(super) struct Input {
     /// Rows to store
     pub(super) input: PathBuf,
     /// Their ids: text, one a line, or .npy of uint64 or int64. Without it they are numbered on from the last
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "id_column")]
     pub(super) ids: Option<PathBuf>,
-    /// The format of INPUT, whatever its ending
+    #[command(flatten)]
+    pub(super) text: Text,
+}
+
+/// How rows are read. Columns are named by their names in the header, or by their numbers from 1.
+#[derive(Args, Debug)]
+pub(super) struct Text {
+    /// The format of the rows, whatever their file's ending
     #[arg(long, value_enum)]
     pub(super) format: Option<Format>,
+    /// What separates the fields of text: a character such as ';', or tab, or space
+    #[arg(long, value_name = "C")]
+    pub(super) delimiter: Option<Delimiter>,
+    /// The first line of the text is a header, whatever it looks like
+    #[arg(long, conflicts_with = "no_header")]
+    pub(super) header: bool,
+    /// The first line of the text is a row, whatever it looks like
+    #[arg(long)]
+    pub(super) no_header: bool,
+    /// The columns of the text that hold coordinates, in their order; all but that of the ids if not given
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(super) columns: Vec<String>,
+    /// The column of the text that holds the ids
+    #[arg(long, value_name = "NAME")]
+    pub(super) id_column: Option<String>,
+}
+
+impl Text {
+    /// What the arguments say, as the readers want it.
+    pub(super) fn reading(&self, cancel: &CancelToken) -> Reading {
+        let header = match (self.header, self.no_header) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        };
+        let csv = CsvRules {
+            delimiter: self.delimiter,
+            header,
+            columns: self.columns.clone(),
+            id_column: self.id_column.clone(),
+        };
+        Reading { format: self.format, csv, temporary: None, cancel: cancel.clone() }
+    }
 }
 
 /// The note kept with a new version.

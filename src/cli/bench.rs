@@ -29,7 +29,7 @@ pub(super) fn run(context: &Context, args: &Bench) -> Result<(), Failure> {
     let store = context.open_reader(&args.store, &bar)?;
     let snapshot = context.snapshot(&store, &args.store, &args.at)?;
     bar.stage("read", 0, 0);
-    let rows = ingest::read_all(&args.queries, args.format)?;
+    let rows = ingest::read_all(&args.queries, &args.text.reading(context.cancel()))?;
     let fail = |source| Failure::Query { input: ingest::label(&args.queries), source };
     if rows.dim != snapshot.dim() {
         let source = PointsError::Dimension { expected: snapshot.dim(), found: rows.dim };

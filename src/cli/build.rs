@@ -1,5 +1,6 @@
 //! `build`: a new store from one input. Interrupted or refused, it leaves nothing at STORE.
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::args::{Build, Input, Memory};
@@ -7,8 +8,8 @@ use super::context::Context;
 use super::failure::Failure;
 use super::made;
 use super::progress::Bar;
-use crate::ingest::{self, Points};
-use crate::{CreateError, CreateOptions, OpenOptions, PointSource, Store};
+use crate::ingest::{self, IdSource, IdsOfRows, Kept, Points, Reading};
+use crate::{CreateError, CreateOptions, OpenOptions, PointSource, Store, publish};
 
 pub(super) fn run(context: &Context, args: &Build) -> Result<(), Failure> {
     let started = Instant::now();
@@ -18,7 +19,7 @@ pub(super) fn run(context: &Context, args: &Build) -> Result<(), Failure> {
         return Err(fail(CreateError::Exists { path: args.store.clone() }));
     }
     let bar = Bar::new(context.quiet);
-    let mut points = args.input.open(&bar)?;
+    let mut points = args.input.open(context, &args.store, &args.memory, &bar)?;
     context.check_interrupt()?;
     let mut options = CreateOptions::new(points.dim()).metric(args.metric.into());
     if let Some(points) = args.leaf_capacity {
@@ -51,16 +52,61 @@ impl Input {
         ingest::label(&self.input)
     }
 
-    /// Opens the rows, and the ids if a file of them was given.
-    pub(super) fn open(&self, bar: &Bar) -> Result<Points, Failure> {
+    /// Opens the rows, and the ids if a file of them was given, for `store`.
+    pub(super) fn open(
+        &self,
+        context: &Context,
+        store: &Path,
+        memory: &Memory,
+        bar: &Bar,
+    ) -> Result<Points, Failure> {
         bar.stage("read", 0, 0);
-        let both = |path: &std::path::Path| path.as_os_str() == "-";
+        let reading = self.reading(context, store, memory)?;
+        let rows = ingest::open(&self.input, &reading)?;
+        let ids = self.ids.as_deref();
+        let ids = ids.map(|file| ingest::open_ids(file, context.cancel())).transpose()?;
+        Ok(Points { rows, ids })
+    }
+
+    /// The same, and the ids alone beforehand, if there are any: what they replace has to go first.
+    pub(super) fn open_with_ids(
+        &self,
+        context: &Context,
+        store: &Path,
+        memory: &Memory,
+        bar: &Bar,
+    ) -> Result<(Option<Box<dyn IdSource>>, Points), Failure> {
+        let kept = |path| Kept::open(path, context.cancel());
+        if let Some(file) = &self.ids {
+            bar.stage("read", 0, 0);
+            let rows = ingest::open(&self.input, &self.reading(context, store, memory)?)?;
+            let kept = kept(file)?;
+            let ids = || ingest::kept_ids(&kept, file);
+            return Ok((Some(ids()?), Points { rows, ids: Some(ids()?) }));
+        }
+        if self.text.id_column.is_none() {
+            return Ok((None, self.open(context, store, memory, bar)?));
+        }
+        let reading = self.reading(context, store, memory)?;
+        let kept = kept(&self.input)?;
+        let rows = || ingest::kept_rows(&kept, &self.input, &reading);
+        Ok((Some(Box::new(IdsOfRows(rows()?))), Points { rows: rows()?, ids: None }))
+    }
+
+    fn reading(
+        &self,
+        context: &Context,
+        store: &Path,
+        memory: &Memory,
+    ) -> Result<Reading, Failure> {
+        let both = |path: &Path| path.as_os_str() == "-";
         if both(&self.input) && self.ids.as_deref().is_some_and(both) {
             let why = "INPUT and --ids cannot both be standard input";
             return Err(Failure::Usage(why.to_owned()));
         }
-        let rows = ingest::open(&self.input, self.format)?;
-        let ids = self.ids.as_deref().map(ingest::open_ids).transpose()?;
-        Ok(Points { rows, ids })
+        let mut reading = self.text.reading(context.cancel());
+        let folder = memory.temporary_folder.as_deref();
+        reading.temporary = Some(folder.unwrap_or_else(|| publish::folder(store)).to_path_buf());
+        Ok(reading)
     }
 }

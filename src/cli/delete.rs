@@ -13,7 +13,8 @@ pub(super) fn run(context: &Context, args: &Delete) -> Result<(), Failure> {
     let started = Instant::now();
     let bar = Bar::new(context.quiet);
     let mut store = context.open_writer(&args.store, &bar)?;
-    let from_file = args.ids.as_deref().map(ingest::read_ids).transpose()?;
+    let from_file = args.ids.as_deref();
+    let from_file = from_file.map(|file| ingest::read_ids(file, context.cancel())).transpose()?;
     let ids = from_file.as_ref().unwrap_or(&args.id);
     let mut transaction = store.begin();
     transaction.message(&args.message.text);

@@ -60,18 +60,19 @@ fn answers(context: &Context, args: &Diff, store: &Store, k: usize) -> Result<()
     let queries = args.queries.as_deref().expect("asked for by the caller");
     let open = |when| store.find(when).and_then(|version| store.at(version)).about(&args.store);
     let (from, to) = (open(&args.from)?, open(&args.to)?);
-    let mut source = ingest::open(queries, args.format)?;
+    let mut source = ingest::open(queries, &args.text.reading(context.cancel()))?;
     let fail = |source| Failure::Query { input: ingest::label(queries), source };
     let (expected, found) = (from.dim(), source.dim());
     if expected != found {
         return Err(fail(PointsError::Dimension { expected, found }.into()));
     }
     let piece = (PIECE_VALUES / expected.max(4 * k.min(PIECE_VALUES))).max(1);
-    let (mut changed, mut values, mut done) = (Vec::new(), Vec::new(), 0u64);
+    let (mut changed, mut values, mut ids, mut done) = (Vec::new(), Vec::new(), Vec::new(), 0u64);
     loop {
         context.check_interrupt()?;
         values.clear();
-        let rows = source.read(piece, &mut values)?;
+        ids.clear();
+        let rows = source.read(piece, &mut values, &mut ids)?;
         if rows == 0 {
             break;
         }

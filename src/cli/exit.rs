@@ -24,6 +24,19 @@ pub(super) const FULL: u8 = 6;
 /// Ctrl-C; the store is openable, at its last version.
 pub(super) const INTERRUPTED: u8 = 130;
 
+/// What a code is called in JSON.
+pub(super) fn kind(code: u8) -> &'static str {
+    match code {
+        USAGE => "usage",
+        CORRUPT => "corrupt",
+        LOCKED => "locked",
+        NOT_FOUND => "not_found",
+        FULL => "full",
+        INTERRUPTED => "interrupted",
+        _ => "failure",
+    }
+}
+
 /// The exit code for a failure.
 pub(super) fn code(failure: &Failure) -> u8 {
     match failure {

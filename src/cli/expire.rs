@@ -13,7 +13,12 @@ use crate::{ExpireReport, Retention, VersionId};
 
 pub(super) fn run(context: &Context, args: &Expire) -> Result<(), Failure> {
     let started = Instant::now();
-    let mut store = context.open_writer(&args.store, &Bar::new(true))?;
+    let bar = Bar::new(true);
+    // Telling takes no more than reading.
+    let mut store = match args.dry_run {
+        true => context.open_reader(&args.store, &bar)?,
+        false => context.open_writer(&args.store, &bar)?,
+    };
     let mut rule = Retention::new();
     rule = args.keep_last.map_or(rule, |count| rule.keep_last(count));
     rule = args.keep_for.map_or(rule, |age| rule.keep_for(age));

@@ -33,9 +33,9 @@ pub(super) fn bytes(n: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// Bytes as people write them: `2GiB`, `512MiB`, `1.5 GiB`, `100MB`, `4096`.
+/// Bytes as people write them: `2GiB`, `512MiB`, `1.5 GiB`, `64M` (the same as `64MiB`), `100MB`, `4096`.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 9] = [
+    const UNITS: [(&str, u64); 13] = [
         ("kib", 1 << 10),
         ("mib", 1 << 20),
         ("gib", 1 << 30),
@@ -45,6 +45,11 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
         ("gb", 1_000_000_000),
         ("tb", 1_000_000_000_000),
         ("b", 1),
+        // As most commands have them.
+        ("k", 1 << 10),
+        ("m", 1 << 20),
+        ("g", 1 << 30),
+        ("t", 1 << 40),
     ];
     let lower = text.trim().to_ascii_lowercase();
     let unit = UNITS.iter().find_map(|(name, bytes)| Some((lower.strip_suffix(name)?, *bytes)));
@@ -52,7 +57,9 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     let bytes = number.trim_end().parse::<f64>().ok().map(|number| number * unit as f64);
     match bytes {
         Some(bytes) if bytes >= 1.0 && bytes < 2f64.powi(62) => Ok(bytes as u64),
-        _ => Err("a size is a number of bytes, KiB, MiB or GiB: 512MiB, 2GiB".to_owned()),
+        _ => {
+            Err("a size is a number of bytes, KiB, MiB or GiB: 512MiB, 64M, 0.5G, 100MB".to_owned())
+        }
     }
 }
 

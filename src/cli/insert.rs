@@ -8,14 +8,19 @@ use super::context::Context;
 use super::failure::{About, Failure};
 use super::made;
 use super::progress::Bar;
-use crate::ingest::{self, Points};
+use crate::ingest::IdSource;
 use crate::{PointId, PointSource, PointsError, Transaction};
 
 pub(super) fn run(context: &Context, args: &Insert) -> Result<(), Failure> {
     let started = Instant::now();
     let bar = Bar::new(context.quiet);
     let mut store = context.open_writer_within(&args.store, &args.memory, &bar)?;
-    let mut points = args.input.open(&bar)?;
+    let (replaced, mut points) = match args.on_duplicate {
+        OnDuplicate::Error => (None, args.input.open(context, &args.store, &args.memory, &bar)?),
+        OnDuplicate::Replace => {
+            args.input.open_with_ids(context, &args.store, &args.memory, &bar)?
+        }
+    };
     context.check_interrupt()?;
     let fail = |source| Failure::Insert { input: args.input.name(), source };
     if points.dim() != store.dim() {
@@ -25,10 +30,8 @@ pub(super) fn run(context: &Context, args: &Insert) -> Result<(), Failure> {
     }
     let mut transaction = store.begin();
     transaction.message(&args.message.text);
-    if args.on_duplicate == OnDuplicate::Replace
-        && let Some(file) = &args.input.ids
-    {
-        make_room(&mut transaction, &mut points, file, &args.store)?;
+    if let Some(ids) = replaced {
+        make_room(&mut transaction, ids, &args.store)?;
     }
     transaction.insert_from(&mut points).map_err(fail)?;
     let report = transaction.commit().about(&args.store)?;
@@ -36,17 +39,13 @@ pub(super) fn run(context: &Context, args: &Insert) -> Result<(), Failure> {
     made::print(context, &report, started)
 }
 
-/// Deletes those of the ids in `file` that are live. An id that stands twice is left for the insertion to report, which
-/// names rows. Standard input can be read only once, so its ids are kept.
+/// Deletes those of the ids that are live. An id that stands twice is left for the insertion to report, which names rows.
 fn make_room(
     transaction: &mut Transaction<'_>,
-    points: &mut Points,
-    file: &Path,
+    mut source: Box<dyn IdSource>,
     store: &Path,
 ) -> Result<(), Failure> {
     const IDS: usize = 1 << 16;
-    let mut source = ingest::open_ids(file)?;
-    let mut kept = Vec::new();
     let mut ids = Vec::new();
     while source.read(IDS, &mut ids)? > 0 {
         let mut live: Vec<PointId> = Vec::new();
@@ -60,13 +59,7 @@ fn make_room(
         if !live.is_empty() {
             transaction.delete(&live).about(store)?;
         }
-        if file.as_os_str() == "-" {
-            kept.extend_from_slice(&ids);
-        }
         ids.clear();
-    }
-    if file.as_os_str() == "-" {
-        points.ids = Some(ingest::ids_at_hand(kept));
     }
     Ok(())
 }

@@ -28,6 +28,13 @@ pub(super) fn print(context: &Context, report: &Report, started: Instant) -> Res
     if context.quiet {
         return Ok(());
     }
+    if !report.is_new {
+        return output::print(&format!(
+            "nothing changes, so no version is made: version {} stays the newest, with {} points\n",
+            report.version,
+            human::count(report.points)
+        ));
+    }
     output::print(&format!(
         "version {}: {} points (+{} -{}), dimension {}; {} written in {seconds:.3} s\n",
         report.version,
@@ -49,6 +56,7 @@ fn object(report: &Report, seconds: f64) -> Value {
         .collect();
     json!({
         "version": report.version.0,
+        "new": report.is_new,
         "points": report.points,
         "added": report.added,
         "removed": report.removed,

@@ -37,12 +37,14 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde_json::json;
 
 use args::{Cli, Verb};
 use context::Context;
 use failure::Failure;
 
 use crate::publish;
+use crate::waiting::is_stopped;
 
 /// Runs the command that the process was started as, and says how it ended.
 pub fn run() -> ExitCode {
@@ -50,7 +52,11 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             // Help and version, too, come this way. A closed terminal is no reason to panic.
-            let _ = e.print();
+            if e.use_stderr() && std::env::args_os().any(|word| word == "--json") {
+                tell(true, e.to_string().trim_end(), exit::USAGE);
+            } else {
+                let _ = e.print();
+            }
             return ExitCode::from(if e.use_stderr() { exit::USAGE } else { exit::OK });
         }
     };
@@ -63,13 +69,26 @@ pub fn run() -> ExitCode {
     match dispatch(&context, &cli.verb) {
         Ok(()) => ExitCode::from(exit::OK),
         Err(failure) => {
+            let failure = if is_stopped(&failure) { Failure::Interrupted } else { failure };
+            let code = exit::code(&failure);
             if !failure.is_closed_pipe() {
-                let message = human::printable(&failure.to_string());
-                let _ = writeln!(std::io::stderr(), "error: {message}");
+                tell(context.json, &failure.to_string(), code);
             }
-            ExitCode::from(exit::code(&failure))
+            ExitCode::from(code)
         }
     }
+}
+
+/// Says on standard error why the command ends as it does: a line, or with `--json` an object.
+fn tell(json: bool, message: &str, code: u8) {
+    let text = match json {
+        true => {
+            let error = json!({ "kind": exit::kind(code), "message": message, "exit": code });
+            output::json_text(&json!({ "error": error }))
+        }
+        false => format!("error: {}\n", human::printable(message)),
+    };
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 fn dispatch(context: &Context, verb: &Verb) -> Result<(), Failure> {

@@ -36,7 +36,7 @@ pub(super) fn run(context: &Context, args: &Query) -> Result<(), Failure> {
     let bar = Bar::new(context.quiet);
     let store = context.open_reader(&args.store, &bar)?;
     let snapshot = context.snapshot(&store, &args.store, &args.at)?;
-    let mut source = ingest::open(&args.queries, args.format)?;
+    let mut source = ingest::open(&args.queries, &args.text.reading(context.cancel()))?;
     let search = Search::new(context, args, &snapshot)?;
     search.check_dim(source.dim())?;
     let mut writer = search.writer(context, args, format)?;
@@ -160,13 +160,14 @@ impl<'a> Search<'a> {
             Ask::Within(_) => FIRST_RADIUS,
         };
         let total = source.remaining().unwrap_or(0) as u64;
-        let mut values = Vec::new();
+        let (mut values, mut ids) = (Vec::new(), Vec::new());
         let mut done = 0;
         loop {
             bar.stage("query", done, total);
             context.check_interrupt()?;
             values.clear();
-            let rows = source.read(piece, &mut values)?;
+            ids.clear();
+            let rows = source.read(piece, &mut values, &mut ids)?;
             if rows == 0 {
                 return Ok(done);
             }

@@ -28,6 +28,16 @@ pub(super) fn run(context: &Context, args: &Tag) -> Result<(), Failure> {
                 None => store.latest().map(|snapshot| snapshot.version()),
             };
             let version = version.about(&args.store)?;
+            let now = store.tags().about(&args.store)?;
+            let other = now.iter().find(|tag| tag.name == *name && tag.version != version);
+            if let Some(other) = other.filter(|_| !args.is_moved) {
+                return Err(Failure::Usage(format!(
+                    "{}: version {} is called `{}`; with --move version {version} is instead, and the other may expire",
+                    args.store.display(),
+                    other.version,
+                    human::printable(name),
+                )));
+            }
             store.tag(name, version).about(&args.store)?;
             drop(store);
             let object = json!({ "name": name, "version": version.0 });

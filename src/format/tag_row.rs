@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::printable::is_plain;
+use crate::time_text::{self, TimeText};
 
 /// Bytes that a tag's name may have.
 pub(crate) const TAG_BYTES: usize = 112;
@@ -57,8 +58,8 @@ impl TagRow {
     }
 }
 
-/// The name that will mean the newest version, and is no tag's until then.
-const RESERVED: &str = "latest";
+/// What means the newest version, and is no tag's name.
+pub(crate) const LATEST: &str = "latest";
 
 /// Says what is wrong with a name that a tag in a file has. Only what bytes alone decide: a rule
 /// that follows the tables of Unicode or the grammar of times, which both change, must not make a
@@ -80,7 +81,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
     if !name.chars().all(is_plain) {
         return Err("it has characters that do not show, or that change how others show");
     }
-    if name == RESERVED {
+    if name == LATEST {
         return Err("it is reserved for the newest version");
     }
     if name.trim() != name {
@@ -89,8 +90,8 @@ pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
     if name.bytes().all(|b| b.is_ascii_digit()) {
         return Err("it would be read as a version number");
     }
-    if name.parse::<jiff::Timestamp>().is_ok() || name.parse::<jiff::civil::DateTime>().is_ok() {
-        return Err("it would be read as a time");
+    if time_text::read(name) != TimeText::Other {
+        return Err("it has the form of a time");
     }
     Ok(())
 }
@@ -113,6 +114,9 @@ mod tests {
             "2026-11-25T22:00:00Z",
             "2026-11-25 22:00:00+01",
             "2026-11-25",
+            "2026-02-30T00:00:00Z",
+            "2026-11-25T24:00",
+            "9999-12-31T23:59:59Z",
             "latest",
             "a\u{202e}b",
             "a\u{2028}b",

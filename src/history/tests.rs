@@ -149,16 +149,21 @@ fn history(seed: u64) {
                 let mut transaction = store.begin();
                 transaction.delete(&ids).unwrap();
                 transaction.insert_with_ids(&batch, &ids).unwrap();
-                transaction.commit().unwrap();
+                let report = transaction.commit().unwrap();
                 points.extend(ids.into_iter().zip(batch));
-                versions.push(points);
+                if report.is_new {
+                    versions.push(points);
+                }
             }
             4 => {
                 let ids: Vec<u64> =
                     points.keys().copied().filter(|_| random.below(3) == 0).collect();
-                store.delete(&ids).unwrap();
+                let report = store.delete(&ids).unwrap();
+                assert_eq!(report.is_new, !ids.is_empty(), "{what}");
                 points.retain(|id, _| !ids.contains(id));
-                versions.push(points);
+                if report.is_new {
+                    versions.push(points);
+                }
             }
             5 if random.below(2) == 0 => {
                 store.compact().unwrap();

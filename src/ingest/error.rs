@@ -1,6 +1,7 @@
 //! What can be wrong with an input: which file, where in it, and what to do.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::printable::is_plain;
 
@@ -132,13 +133,67 @@ pub(crate) enum IngestError {
         value: i64,
     },
 
-    /// The text cannot be split into fields.
-    #[error("{file}: {why}")]
-    Csv {
+    /// A temporary file could not be had.
+    #[error("cannot write a temporary file in {}: {source}; --temporary-folder names another folder", .folder.display())]
+    Temporary {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The bytes are no lines of text.
+    #[error("{file}: line {line}: {why}")]
+    NotText {
         /// The file.
         file: String,
-        /// What the reader said, with the line.
+        /// Line, from 1.
+        line: u64,
+        /// What is wrong, and what to do.
         why: String,
+    },
+    /// Quotes that do not balance.
+    #[error("{file}: line {line}, field {column}: {why}")]
+    CsvQuote {
+        /// The file.
+        file: String,
+        /// Line, from 1.
+        line: u64,
+        /// Field of the line, from 1.
+        column: usize,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A header without rows.
+    #[error("{file}: a header and no rows under it; if the first line is a row, say --no-header")]
+    CsvNoRows {
+        /// The file.
+        file: String,
+    },
+    /// A first line that may be a point or a header.
+    #[error(
+        "{file}: the first line is `{text}`, which may be a point or the numbers of the columns; say --no-header or --header"
+    )]
+    CsvNumberedHeader {
+        /// The file.
+        file: String,
+        /// The line.
+        text: String,
+    },
+    /// A column that was asked for.
+    #[error("{file}: column `{column}`: {why}")]
+    CsvColumn {
+        /// The file.
+        file: String,
+        /// As it was asked for.
+        column: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// No coordinates are left.
+    #[error("{file}: no column of coordinates")]
+    CsvNoColumns {
+        /// The file.
+        file: String,
     },
     /// A row of another length.
     #[error("{file}: line {line} has {found} fields, the first row has {expected}")]
@@ -153,7 +208,7 @@ pub(crate) enum IngestError {
         found: usize,
     },
     /// A field that is no number.
-    #[error("{file}: line {line}, column {column}: `{text}` is not a number")]
+    #[error("{file}: line {line}, column {column}: `{text}` is not a number{hint}")]
     CsvField {
         /// The file.
         file: String,
@@ -163,6 +218,8 @@ pub(crate) enum IngestError {
         column: usize,
         /// What stands there.
         text: String,
+        /// What may be the matter.
+        hint: String,
     },
     /// A field that is no finite f32.
     #[error("{file}: line {line}, column {column}: `{text}` is not finite as a 32-bit number")]
@@ -176,13 +233,17 @@ pub(crate) enum IngestError {
         /// What stands there.
         text: String,
     },
-    /// A column of ids among the coordinates.
+    /// A column that looks like anything but coordinates.
     #[error(
-        "{file}: its first column is named `id`, which is no coordinate; drop that column and give the ids with --ids"
+        "{file}: column {column} is named `{name}`, so it seems to hold no coordinate; say what holds the ids with --id-column, or what holds the coordinates with --columns"
     )]
-    CsvIdColumn {
+    CsvIndexColumn {
         /// The file.
         file: String,
+        /// From 1.
+        column: usize,
+        /// Its name.
+        name: String,
     },
     /// A line of an id file that is no id.
     #[error("{file}: line {line}: `{text}` is not an id (a number from 0 to 2^64 - 1)")]

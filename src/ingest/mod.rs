@@ -11,32 +11,50 @@
 
 mod csv;
 mod error;
+mod fields;
 mod ids;
 mod input;
+mod lines;
 mod npy;
 mod points;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
+pub(crate) use csv::CsvRules;
 pub(crate) use error::IngestError;
-pub(crate) use ids::{IdSource, ids_at_hand, open_ids, read_ids};
+pub(crate) use fields::Delimiter;
+pub(crate) use ids::{IdSource, IdsOfRows, kept_ids, open_ids, read_ids};
 use input::Input;
-pub(crate) use input::label;
+pub(crate) use input::{Kept, label, open_seekable};
 pub(crate) use points::Points;
+
+use crate::{CancelToken, PointId};
 
 /// How an input's bytes are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// NumPy's array file: n x d, of f32, f64 or u8.
     Npy,
-    /// Text, one row a line, fields separated by commas.
+    /// Text, one row a line, fields separated by commas, or by what --delimiter says.
     Csv,
 }
 
+/// How an input is to be read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reading {
+    /// Instead of what the ending says.
+    pub(crate) format: Option<Format>,
+    pub(crate) csv: CsvRules,
+    /// Where temporary files go; the system's folder for them unless given.
+    pub(crate) temporary: Option<PathBuf>,
+    /// Ends waits for who writes the input.
+    pub(crate) cancel: CancelToken,
+}
+
 /// What [`Format::of`] can recognise, for messages.
-const ENDINGS: &str = ".npy, .csv, or - for CSV on standard input";
+const ENDINGS: &str = ".npy, .csv, .tsv, or - for CSV on standard input";
 
 impl Format {
     /// The format that a path's ending stands for; `-` is CSV.
@@ -47,7 +65,7 @@ impl Format {
         let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
         match ending.as_deref() {
             Some("npy") => Ok(Format::Npy),
-            Some("csv") => Ok(Format::Csv),
+            Some("csv" | "tsv") => Ok(Format::Csv),
             _ => Err(IngestError::UnknownFormat { file: input::label(path), supported: ENDINGS }),
         }
     }
@@ -82,32 +100,70 @@ pub(crate) trait RowSource: Send {
     /// Rows still to come, if the source knows without reading them. The length of the file vouches for it.
     fn remaining(&self) -> Option<usize>;
 
-    /// Appends up to `at_most` rows to `into` and says how many; 0 means that there are no more.
-    fn read(&mut self, at_most: usize, into: &mut Vec<f32>) -> Result<usize, IngestError>;
+    /// True if each row brings its id.
+    fn has_ids(&self) -> bool {
+        false
+    }
+
+    /// Appends up to `at_most` rows to `into`, their ids to `ids` if they have any, and says how many; 0 means that there are
+    /// no more.
+    fn read(
+        &mut self,
+        at_most: usize,
+        into: &mut Vec<f32>,
+        ids: &mut Vec<PointId>,
+    ) -> Result<usize, IngestError>;
 }
 
-/// Opens `path` (`-` is standard input) as rows of coordinates; `format` overrides the ending.
-pub(crate) fn open(path: &Path, format: Option<Format>) -> Result<Box<dyn RowSource>, IngestError> {
-    let format = match format {
+/// Opens `path` (`-` is standard input) as rows of coordinates.
+pub(crate) fn open(path: &Path, reading: &Reading) -> Result<Box<dyn RowSource>, IngestError> {
+    let (format, reading) = settled(path, reading)?;
+    rows_of(Input::open(path, &reading.cancel)?, format, &reading)
+}
+
+/// [`open`] of what `kept` has of `path`.
+pub(crate) fn kept_rows(
+    kept: &Kept,
+    path: &Path,
+    reading: &Reading,
+) -> Result<Box<dyn RowSource>, IngestError> {
+    let (format, reading) = settled(path, reading)?;
+    rows_of(kept.input()?, format, &reading)
+}
+
+/// What is not said follows from the ending.
+fn settled(path: &Path, reading: &Reading) -> Result<(Format, Reading), IngestError> {
+    let format = match reading.format {
         Some(format) => format,
         None => Format::of(path)?,
     };
-    rows_of(Input::open(path)?, format)
+    let mut reading = reading.clone();
+    if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tsv")) {
+        reading.csv.delimiter.get_or_insert(Delimiter::Char(b'\t'));
+    }
+    Ok((format, reading))
 }
 
-fn rows_of(input: Input, format: Format) -> Result<Box<dyn RowSource>, IngestError> {
+fn rows_of(
+    input: Input,
+    format: Format,
+    reading: &Reading,
+) -> Result<Box<dyn RowSource>, IngestError> {
     match format {
-        Format::Npy => npy::open_rows(input),
-        Format::Csv => csv::open_rows(input),
+        Format::Npy => {
+            let temporary = reading.temporary.clone().unwrap_or_else(std::env::temp_dir);
+            npy::open_rows(input, &temporary)
+        }
+        Format::Csv => csv::open_rows(input, &reading.csv),
     }
 }
 
 /// Reads all rows of `path`.
-pub(crate) fn read_all(path: &Path, format: Option<Format>) -> Result<Rows, IngestError> {
+pub(crate) fn read_all(path: &Path, reading: &Reading) -> Result<Rows, IngestError> {
     const PIECE: usize = 1 << 16;
-    let mut source = open(path, format)?;
+    let mut source = open(path, reading)?;
     let dim = source.dim();
-    let mut values = Vec::new();
+    let (mut values, mut ids) = (Vec::new(), Vec::new());
     if let Some(rows) = source.remaining() {
         let wanted =
             rows.checked_mul(dim).ok_or(IngestError::TooLarge { file: input::label(path) })?;
@@ -115,7 +171,9 @@ pub(crate) fn read_all(path: &Path, format: Option<Format>) -> Result<Rows, Inge
             .try_reserve_exact(wanted)
             .map_err(|_| IngestError::TooLarge { file: input::label(path) })?;
     }
-    while source.read(PIECE, &mut values)? > 0 {}
+    while source.read(PIECE, &mut values, &mut ids)? > 0 {
+        ids.clear();
+    }
     Ok(Rows { values, dim })
 }
 
@@ -126,9 +184,10 @@ pub(crate) fn rows_of_bytes(
     format: Format,
     piped: bool,
 ) -> Result<Rows, IngestError> {
-    let mut source = rows_of(Input::from_bytes("input", bytes, piped), format)?;
+    let mut source =
+        rows_of(Input::from_bytes("input", bytes, piped), format, &Reading::default())?;
     let (dim, mut values) = (source.dim(), Vec::new());
-    while source.read(7, &mut values)? > 0 {}
+    while source.read(7, &mut values, &mut Vec::new())? > 0 {}
     Ok(Rows { values, dim })
 }
 

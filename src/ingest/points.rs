@@ -1,4 +1,4 @@
-//! An input as the library wants it: rows, with ids if there is a file of them.
+//! An input as the library wants it: rows, with ids if they bring them or there is a file of them.
 
 use super::{IdSource, RowSource};
 use crate::{PointId, PointSource, SourceError};
@@ -6,6 +6,7 @@ use crate::{PointId, PointSource, SourceError};
 /// Rows of coordinates, and their ids.
 pub(crate) struct Points {
     pub(crate) rows: Box<dyn RowSource>,
+    /// Only if the rows have none.
     pub(crate) ids: Option<Box<dyn IdSource>>,
 }
 
@@ -15,7 +16,7 @@ impl PointSource for Points {
     }
 
     fn has_ids(&self) -> bool {
-        self.ids.is_some()
+        self.ids.is_some() || self.rows.has_ids()
     }
 
     fn remaining(&self) -> Option<u64> {
@@ -28,7 +29,7 @@ impl PointSource for Points {
         points: &mut Vec<f32>,
         ids: &mut Vec<PointId>,
     ) -> Result<usize, SourceError> {
-        let rows = self.rows.read(at_most, points)?;
+        let rows = self.rows.read(at_most, points, ids)?;
         if let Some(source) = &mut self.ids {
             // At the end one id more is asked for, so that too many are noticed.
             let mut left = rows.max(1);

@@ -137,8 +137,10 @@ impl Work {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// The new version.
+    /// The version that is the newest now.
     pub version: VersionId,
+    /// True if it was made; false if there was nothing to make one of.
+    pub is_new: bool,
     /// Live points in it.
     pub points: u64,
     /// Points inserted.

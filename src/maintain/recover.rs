@@ -98,9 +98,9 @@ impl Store {
         let path = path.as_ref();
         let file = open_file(path, false)?;
         let open_storage = |file| -> Result<Box<dyn Storage>, StorageError> {
-            Ok(Box::new(FileStorage::new(file, path, open.catch_faults)?))
+            Ok(Box::new(FileStorage::new(file, path, false, open.catch_faults)?))
         };
-        let storage = FileStorage::new(file, path, open.catch_faults)?;
+        let storage = FileStorage::new(file, path, false, open.catch_faults)?;
         let again = || open_storage(storage.handle()?);
         recover(&storage, &again, write, &open)
     }

@@ -474,6 +474,18 @@ impl Database {
         writer.moment(newest.commit.saturating_add(1), newest)
     }
 
+    /// The same for a preview, which a reader may make too.
+    pub(super) fn moment_for_telling(&self, newest: &CommitSlot) -> Result<Moment, ReadError> {
+        if self.writer.is_none() {
+            let now_ns = time_ns(Provenance::System, 0);
+            return Ok(Moment { now_ns, stamp_ns: now_ns });
+        }
+        self.moment(newest).map_err(|e| match e {
+            CommitError::Read(e) => e,
+            other => unreachable!("only reading fails: {other}"),
+        })
+    }
+
     /// All tags, by name, checked.
     pub(crate) fn tags(&self) -> Result<Vec<TagRow>, ReadError> {
         self.with_newest(|slot| self.tags_of(slot))

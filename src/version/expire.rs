@@ -168,7 +168,10 @@ pub(super) fn plan(
     if versions.is_empty() {
         return Ok(expiry);
     }
-    let mut condemned = db.pins.condemn(&versions)?;
+    let mut condemned = match db.writer {
+        Some(_) => db.pins.condemn(&versions)?,
+        None => db.pins.look(&versions)?,
+    };
     expiry.pinned = std::mem::take(&mut condemned.pinned);
     expiry.left = condemned.versions.len().saturating_sub(request.at_most);
     let doomed = &condemned.versions[..condemned.versions.len() - expiry.left];
@@ -232,9 +235,15 @@ pub(crate) fn expire(
 
 /// What [`expire`] would do.
 pub(crate) fn preview(db: &Database, rule: Retention) -> Result<Expiry, CommitError> {
-    let slot = db.newest()?;
     let request = ExpireRequest { rule, at_most: usize::MAX };
-    plan(db, &slot, &mut Past::new(db.past(&slot)?), request, db.moment(&slot)?, None)
+    db.with_newest(|slot| {
+        let moment = db.moment_for_telling(slot)?;
+        match plan(db, slot, &mut Past::new(db.past(slot)?), request, moment, None) {
+            Err(CommitError::Read(e)) => Err(e),
+            Err(CommitError::Storage(e)) => Err(e.into()),
+            told => Ok(told),
+        }
+    })?
 }
 
 /// Punches the free blocks of the newest commit, which is durable, and cuts off the file's end.

@@ -227,6 +227,20 @@ impl Pins {
         Ok(condemned)
     }
 
+    /// What [`Pins::condemn`] would find now. Keeps nobody from anything, and asks for no right but to read.
+    pub(crate) fn look(self: &Arc<Self>, versions: &[u64]) -> Result<Condemned, StorageError> {
+        let state = self.state();
+        let (mut free, mut pinned) = (Vec::new(), Vec::new());
+        for &version in versions {
+            let range = LockRange::Versions { first: version, last: version };
+            let is_open = state.counts.contains_key(&version)
+                || self.arena.storage().is_locked_elsewhere(range)?;
+            if is_open { pinned.push(version) } else { free.push(version) }
+        }
+        let (pins, ranges) = (self.clone(), Vec::new());
+        Ok(Condemned { pins, ranges, versions: free, pinned })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder panics")
     }
@@ -365,7 +379,7 @@ mod tests {
     fn told(path: &Path) -> (Store, Arc<Mutex<Option<Hook>>>) {
         let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
         let hook: Arc<Mutex<Option<Hook>>> = Arc::default();
-        let storage = Told(FileStorage::new(file, path, false).unwrap(), hook.clone());
+        let storage = Told(FileStorage::new(file, path, false, false).unwrap(), hook.clone());
         let folder = path.parent().unwrap();
         let options = OpenOptions::new().threads(1);
         (Store::from_storage(Box::new(storage), options, folder).unwrap(), hook)

@@ -104,7 +104,7 @@ impl Bench {
 }
 
 /// Points of a lattice, each position several times: ties everywhere.
-fn points(range: std::ops::Range<usize>) -> String {
+pub(crate) fn points(range: std::ops::Range<usize>) -> String {
     range.map(|i| format!("{},{},{}\n", i * 37 % 7, i * 11 % 5, i % 4)).collect()
 }
 
@@ -116,7 +116,7 @@ fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn f32_npy(shape: &str, values: &[f32]) -> Vec<u8> {
+pub(crate) fn f32_npy(shape: &str, values: &[f32]) -> Vec<u8> {
     let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     npy("<f4", shape, &data)
 }
@@ -208,7 +208,9 @@ fn the_past_is_found_by_number_tag_and_time() {
         assert_eq!(by_time, bench.ok(&format!("query s q.csv -k 3 --at {version}")));
     }
     assert_eq!(bench.ok("tag s"), "tag    version\ngood         1\nnewer        3\n");
-    assert_eq!(bench.ok("tag s newer --at good"), "newer: version 1\n");
+    bench.refuses(2, "tag s newer --at good", &["version 3 is called `newer`", "--move"]);
+    assert_eq!(bench.ok("tag s newer --at latest"), "newer: version 3\n");
+    assert_eq!(bench.ok("tag s newer --at good --move"), "newer: version 1\n");
     bench.refuses(5, "get s 1 --at best", &["no tag `best`; there are good, newer"]);
     bench.ok("tag s newer --delete");
     assert_eq!(bench.json("tag s")["tags"], serde_json::json!([{"name": "good", "version": 1}]));
@@ -351,7 +353,7 @@ fn answers_have_the_documented_form() {
     );
     assert_eq!(bench.ok("query s q.csv -k 0"), header);
     assert_eq!(bench.ok("query s q.csv -k 9").lines().count(), 1 + 2 * 4);
-    assert_eq!(bench.ok("query s q.csv -k 2 --at 0"), header);
+    assert_eq!(bench.ok("query s q.csv -k 2 --at 0 --quiet"), header);
     let object = bench.json("query s q.csv -k 2");
     assert_eq!(
         object,
@@ -445,7 +447,12 @@ fn export_and_build_go_round() {
 
     bench.fails(2, "export s out.txt", &[".csv or .npy"]);
     bench.fails(2, "export s - --json", &["name a file"]);
-    bench.fails(1, "build t out.csv", &["out.csv", "named `id`", "--ids"]);
+    bench.fails(1, "build t out.csv", &["out.csv", "named `id`", "--id-column"]);
+    bench.ok("export s out.csv");
+    bench.ok("build t out.csv --id-column id");
+    assert_eq!(bench.ok("export t -"), bench.ok("export s -"));
+    bench.ok("build u out.csv --columns x0,x1,x2");
+    assert_eq!(bench.json("stats u")["points"], bench.json("stats t")["points"]);
 }
 
 #[test]
@@ -523,7 +530,8 @@ fn every_format_of_points_gives_the_same_store() {
 
 fn finish_with_input(mut child: Child, input: &str) -> Output {
     let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(input.as_bytes()).unwrap();
+    // One that is being stopped reads no more.
+    let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     child.wait_with_output().unwrap()
 }

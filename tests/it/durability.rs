@@ -48,7 +48,10 @@ fn a_crash_loses_the_newest_and_nothing_else() {
                 1 if version > 2 => {
                     let live = listing(&store, version - 1);
                     let ids: Vec<u64> = live.iter().map(|p| p.0).filter(|id| id % 5 == 0).collect();
-                    store.delete(&ids).unwrap();
+                    // With a message it is a version even if no id is chosen.
+                    let mut transaction = store.begin();
+                    transaction.delete(&ids).unwrap().message("a fifth");
+                    transaction.commit().unwrap();
                 }
                 _ => drop(store.insert(&random.points(6, 2)).unwrap()),
             }

@@ -16,7 +16,7 @@ const SCALES: [f32; 5] = [1.0, 1.07, 1.19, 1.41, 1.68];
 
 /// Evaluations per point that a build of n points may take.
 fn bound(points: usize) -> f64 {
-    60.0 + 40.0 * (points as f64).log2()
+    40.0 + 26.0 * (points as f64).log2()
 }
 
 impl Random {

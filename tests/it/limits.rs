@@ -20,6 +20,8 @@ pub(crate) use group::MemoryGroup;
 use made::ROWS_PER_CHUNK;
 pub(crate) use made::{Made, Sheets};
 
+use crate::cli::Bench;
+
 pub(crate) const MIB: u64 = 1 << 20;
 const TREERING: &str = env!("CARGO_BIN_EXE_treering");
 
@@ -284,4 +286,44 @@ fn an_interrupt_in_the_middle_leaves_no_temporary_file() {
         fs::write(folder.join("t"), &before.1).unwrap();
     }
     assert!(interrupted > 0, "every build was faster than its interrupt");
+}
+
+/// What the system refuses is a full disk or memory, with their exit code: a limit on the size of files, and one on memory.
+#[cfg(target_os = "linux")]
+#[test]
+fn limits_of_the_system_are_like_a_full_disk() {
+    let bench = Bench::new();
+    let row = |row: &[f32]| format!("{},{},{}\n", row[0], row[1], row[2]);
+    let many: String = crate::common::Random(1).points(60_000, 3).chunks(3).map(row).collect();
+    bench.write("many.csv", many);
+    bench.write("few.csv", crate::cli::points(0..10));
+    bench.ok("build s few.csv --quiet");
+    let names = bench.names();
+    let before = bench.read("s");
+    let within = |limit: &str, line: &str| {
+        let mut shell = std::process::Command::new("sh");
+        let script = format!("ulimit {limit}; exec \"$0\" {line}");
+        shell.current_dir(bench.path("."));
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_treering")]).output().unwrap()
+    };
+    for (limit, line) in [
+        // Blocks of 512 bytes: 1 MiB, more than a store has without points.
+        ("-f 2048", "build t many.csv"),
+        ("-f 2048", "insert s many.csv"),
+        ("-f 100", "export s out.csv --at 1"),
+        // Kilobytes.
+        ("-v 30000", "build t many.csv --threads 1"),
+        ("-v 30000", "insert s many.csv --threads 1"),
+    ] {
+        let output = within(limit, line);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let is_small = line.starts_with("export");
+        let code = if is_small { 0 } else { 6 };
+        assert_eq!(output.status.code(), Some(code), "{limit}: {line}: {errors}");
+        if is_small {
+            std::fs::remove_file(bench.path("out.csv")).unwrap();
+        }
+        assert_eq!(bench.names(), names, "{limit}: {line}");
+        assert!(bench.read("s") == before, "{limit}: {line}");
+    }
 }

@@ -25,6 +25,10 @@ mod read_only;
 mod readers;
 #[cfg(feature = "cli")]
 mod real_size;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod signals;
 mod space;
+#[cfg(feature = "cli")]
+mod texts;
 mod time_travel;
 mod trust;

@@ -410,6 +410,12 @@ impl Model {
             self.step(&mut transaction, &mut draft, step);
         }
         let report: Report = transaction.commit().unwrap();
+        assert_eq!(report.is_new, draft.added + draft.removed > 0);
+        if !report.is_new {
+            let newest = VersionId(self.versions.len() as u64 - 1);
+            assert_eq!((report.version, report.points), (newest, before));
+            return;
+        }
         assert_eq!(report.version, VersionId(self.versions.len() as u64));
         assert_eq!(report.points, draft.live.len() as u64);
         assert_eq!((report.added, report.removed), (draft.added, draft.removed));

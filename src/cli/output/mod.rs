@@ -60,6 +60,11 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 /// Prints one JSON object and a line feed. Text in it that a terminal would not show as it is stays
 /// the same text, because JSON can say any character by its number.
 pub(super) fn print_json(object: &Value) -> Result<(), Failure> {
+    print(&json_text(object))
+}
+
+/// One JSON object and a line feed, as [`print_json`] prints them.
+pub(super) fn json_text(object: &Value) -> String {
     let mut text = String::new();
     for c in object.to_string().chars() {
         match is_plain(c) {
@@ -72,7 +77,7 @@ pub(super) fn print_json(object: &Value) -> Result<(), Failure> {
         }
     }
     text.push('\n');
-    print(&text)
+    text
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 
 use std::io::{self, Write};
 
+use crate::CancelToken;
 use crate::cli::failure::Failure;
 use crate::publish::{Output, OutputError};
+use crate::waiting::Wait;
 
 /// Bytes that are gathered before any is written. A verb that fails before it has produced more than this prints
 /// nothing.
@@ -60,9 +62,12 @@ impl Sink {
     fn flush(&mut self) -> Result<(), Failure> {
         let done = match &mut self.to {
             To::Print => {
+                // Never refused: what is told may have happened already.
+                let wait = Wait::begin(&CancelToken::default());
                 let mut stdout = io::stdout().lock();
                 let done = stdout.write_all(&self.buffer).and_then(|()| stdout.flush());
                 let name = || "standard output".to_owned();
+                drop(wait);
                 done.map_err(|source| OutputError::Io { name: name(), source })
             }
             To::Output(output) => {

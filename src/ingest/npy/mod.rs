@@ -1,13 +1,15 @@
 //! NumPy's `.npy`: a text header, then the values of one array.
 //!
 //! Points are an n x d array of little-endian `f32`, `f64` (each rounded to the nearest `f32`) or `u8`; ids a
-//! one-dimensional array of `u64` or of `i64` from 0 up. C order is read piece by piece. Fortran order is read whole and
-//! transposed. The length of a regular file is compared with what its header promises before anything is allocated; of a
+//! one-dimensional array of `u64` or of `i64` from 0 up. C order is read piece by piece. Fortran order is read first, into
+//! a temporary file if it is much, and transposed piece by piece. The length of a regular file is compared with what its header promises before anything is allocated; of a
 //! pipe no more is allocated than has arrived, give or take a factor of two.
 
 mod header;
 mod rows;
 mod values;
+
+use std::path::Path;
 
 use super::{IdSource, IngestError, Input, RowSource};
 use header::Header;
@@ -19,7 +21,10 @@ const POINT_TYPES: &str = "float32, float64 or uint8 (little-endian)";
 const ID_TYPES: &str = "uint64 or int64 (little-endian)";
 
 /// Opens an input as rows of coordinates.
-pub(super) fn open_rows(mut input: Input) -> Result<Box<dyn RowSource>, IngestError> {
+pub(super) fn open_rows(
+    mut input: Input,
+    temporary: &Path,
+) -> Result<Box<dyn RowSource>, IngestError> {
     let header = Header::read(&mut input)?;
     let element = match header.element {
         Some(Element::F32 | Element::F64 | Element::U8) => header.element,
@@ -37,7 +42,10 @@ pub(super) fn open_rows(mut input: Input) -> Result<Box<dyn RowSource>, IngestEr
     };
     let fortran = header.fortran && rows > 1 && dim > 1;
     let values = Values::new(input, &header, element)?;
-    if fortran { rows::transposed(values, rows, dim) } else { rows::in_order(values, rows, dim) }
+    match fortran {
+        true => rows::transposed(values, rows, dim, temporary),
+        false => rows::in_order(values, rows, dim),
+    }
 }
 
 /// Opens an input as a list of ids.
@@ -94,9 +102,9 @@ mod tests {
     }
 
     fn rows_of(input: Input) -> Result<(usize, Vec<f32>), IngestError> {
-        let mut rows = open_rows(input)?;
+        let mut rows = open_rows(input, &std::env::temp_dir())?;
         let mut values = Vec::new();
-        while rows.read(2, &mut values)? > 0 {}
+        while rows.read(2, &mut values, &mut Vec::new())? > 0 {}
         assert_eq!(rows.remaining(), Some(0));
         Ok((rows.dim(), values))
     }
@@ -134,6 +142,29 @@ mod tests {
         assert_eq!(read(array("<f4", false, "(0, 5)", &[])).unwrap(), (5, vec![]));
     }
 
+    /// More than is kept in memory goes through a file.
+    #[test]
+    fn a_large_array_in_fortran_order() {
+        let (rows, dim) = (700_001usize, 3);
+        let value = |row: usize, column: usize| (row * 4 + column) as f32;
+        let columns = (0..dim).flat_map(|c| (0..rows).map(move |r| value(r, c)));
+        let data: Vec<u8> = columns.flat_map(f32::to_le_bytes).collect();
+        let bytes = array("<f4", true, &format!("({rows}, {dim})"), &data);
+        for piped in [false, true] {
+            let input = Input::from_bytes("t.npy", bytes.clone(), piped);
+            let mut source = open_rows(input, &std::env::temp_dir()).unwrap();
+            let (mut found, mut row) = (Vec::new(), 0);
+            while source.read(100_000, &mut found, &mut Vec::new()).unwrap() > 0 {
+                for chunk in found.chunks(dim) {
+                    assert!((0..dim).all(|c| chunk[c] == value(row, c)), "row {row}");
+                    row += 1;
+                }
+                found.clear();
+            }
+            assert_eq!(row, rows);
+        }
+    }
+
     #[test]
     fn doubles_go_to_the_nearest_float() {
         let data: Vec<u8> = [0.1f64, 1.0 + 2f64.powi(-24) * 1.5, f64::NAN, f64::INFINITY]
@@ -147,6 +178,9 @@ mod tests {
         let data: Vec<u8> = [1.0f64, 2.0, 3.0, 1e39].iter().flat_map(|v| v.to_le_bytes()).collect();
         let message = read(array("<f8", false, "(2, 2)", &data)).unwrap_err().to_string();
         assert!(message.contains("row 1, column 1") && message.contains("1e39"), "{message}");
+        let data: Vec<u8> = [1.0f64, 1e39, 2.0, 3.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let message = read(array("<f8", true, "(2, 2)", &data)).unwrap_err().to_string();
+        assert!(message.contains("row 1, column 0"), "{message}");
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(super) struct Values {
     header_bytes: u64,
     rows: u64,
     columns: u64,
+    /// The first axis runs fastest.
+    fortran: bool,
     scratch: Vec<u8>,
 }
 
@@ -93,6 +95,7 @@ impl Values {
             header_bytes: header.bytes,
             rows,
             columns: header.shape.get(1).copied().unwrap_or(1).max(1),
+            fortran: header.fortran,
             scratch: Vec::new(),
         };
         if values.left == 0 && !values.vouched {
@@ -109,6 +112,11 @@ impl Values {
     /// True if `left` may decide the size of an allocation.
     pub(super) fn vouched(&self) -> bool {
         self.vouched
+    }
+
+    /// The name of the input, for messages.
+    pub(super) fn label(&self) -> &str {
+        &self.label
     }
 
     /// The error for a promise that memory cannot hold.
@@ -143,8 +151,16 @@ impl Values {
                     if let Some(((value, _), index)) = overflow {
                         return Err(IngestError::NpyRange {
                             file: self.label.clone(),
-                            row: index / self.columns,
-                            column: index % self.columns,
+                            row: if self.fortran {
+                                index % self.rows
+                            } else {
+                                index / self.columns
+                            },
+                            column: if self.fortran {
+                                index / self.rows
+                            } else {
+                                index % self.columns
+                            },
                             value,
                         });
                     }

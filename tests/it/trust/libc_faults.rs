@@ -334,7 +334,7 @@ impl Planned {
             Verb::Tag => {
                 let name = format!("tag{}", random.below(3));
                 after.tags.insert(name.clone(), version);
-                format!("tag {STORE} {name} --at {version}")
+                format!("tag {STORE} {name} --at {version} --move")
             }
             Verb::Untag => {
                 let (name, _) = after.tags.pop_first()?;
