@@ -11,7 +11,9 @@ use std::path::PathBuf;
 
 use crate::ids::{PointId, VersionId};
 
-pub use history::{AtError, BackupError, ReceiveError, RecoverError, RestoreError, TagError};
+pub use history::{
+    AtError, BackupError, ReceiveError, RecoverError, RestoreError, TagError, VacuumError,
+};
 
 /// A place in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]

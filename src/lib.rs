@@ -86,7 +86,7 @@ pub mod cli;
 pub use error::{
     AtError, BackupError, CommitError, Corruption, CreateError, Defect, DeleteError, InsertError,
     OpenError, OptionsError, Place, PointsError, QueryError, ReadError, ReceiveError, RecoverError,
-    RestoreError, SourceError, StorageError, TagError, TemporaryError,
+    RestoreError, SourceError, StorageError, TagError, TemporaryError, VacuumError,
 };
 pub use ids::{PointId, VersionId};
 pub use insert::report::{Counters, Report, StageTimes};
@@ -96,6 +96,7 @@ pub use maintain::receive::ReceiveReport;
 pub use maintain::recover::RecoverReport;
 pub use maintain::scrub::{ScrubOptions, ScrubReport};
 pub use maintain::stats::Stats;
+pub use maintain::vacuum::VacuumReport;
 pub use maintain::verify::{Problem, VerifyOptions, VerifyReport};
 pub use options::{
     CancelToken, CreateOptions, Durability, Metric, OpenOptions, Progress, Provenance, Verify,

@@ -7,7 +7,7 @@ use crate::arena::storage::FileStorage;
 use crate::error::{CreateError, StorageError};
 use crate::format::header::Header;
 use crate::options::{CreateOptions, OpenOptions};
-use crate::publish::sync_folder;
+use crate::publish::{sync_folder, take_after};
 use crate::temporary::Temporary;
 use crate::version::database::Database;
 
@@ -32,6 +32,11 @@ impl NewFile {
         Self::filled(target, |storage| Database::format_as(storage, header))
     }
 
+    /// The same, to take the place of that other.
+    pub(crate) fn with_header_of(target: &Path, header: &Header) -> Result<Self, CreateError> {
+        Self::formatted(target, |storage| Database::format_as(storage, header))
+    }
+
     fn filled(
         target: &Path,
         format: impl FnOnce(&FileStorage) -> Result<(), StorageError>,
@@ -40,6 +45,13 @@ impl NewFile {
         if target.symlink_metadata().is_ok() {
             return Err(CreateError::Exists { path: target.to_path_buf() });
         }
+        Self::formatted(target, format)
+    }
+
+    fn formatted(
+        target: &Path,
+        format: impl FnOnce(&FileStorage) -> Result<(), StorageError>,
+    ) -> Result<Self, CreateError> {
         let failed = |source| CreateError::Path { path: target.to_path_buf(), source };
         let file = Temporary::beside(target, 0o666).map_err(failed)?;
         let handle = file.file().try_clone().map_err(failed)?;
@@ -56,6 +68,15 @@ impl NewFile {
     /// Where the file will be.
     pub(crate) fn target(&self) -> &Path {
         &self.target
+    }
+
+    /// Puts the file in the place of the one that has its name, with the mode and the owner of that.
+    pub(crate) fn replace(self) -> std::io::Result<()> {
+        let NewFile { target, file } = self;
+        take_after(file.file(), &target.metadata()?)?;
+        file.file().sync_all()?;
+        file.replace(&target)?;
+        sync_folder(&target)
     }
 
     /// Gives the file its name without replacing anything, and makes the name durable.

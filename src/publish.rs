@@ -342,7 +342,7 @@ fn write_stream(file: &mut File, bytes: &[u8], cancel: &CancelToken) -> io::Resu
 }
 
 /// Gives a file the mode of the one whose place it takes and, if possible, its owner.
-fn take_after(file: &File, old: &Metadata) -> io::Result<()> {
+pub(crate) fn take_after(file: &File, old: &Metadata) -> io::Result<()> {
     let mut mode = old.mode() & 0o7777;
     let new = file.metadata()?;
     if (new.uid(), new.gid()) != (old.uid(), old.gid())

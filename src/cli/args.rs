@@ -82,6 +82,8 @@ pub(super) enum Verb {
     Receive(Receive),
     /// Check checksums and, with --deep, every invariant of the tree
     Verify(Verify),
+    /// Write the store anew without the holes that old versions have left: all versions and tags, in a shorter file
+    Vacuum(Vacuum),
     /// Say what is left of a damaged or truncated store; with --write, make a new store of it
     Recover(Recover),
     /// Sizes and shape of a version
@@ -331,6 +333,12 @@ pub(super) struct Verify {
     /// Stop after so much
     #[arg(long, value_name = "SIZE", requires = "scrub", value_parser = super::human::parse_bytes)]
     pub(super) at_most: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Vacuum {
+    /// The store; a copy of it must fit beside it twice
+    pub(super) store: PathBuf,
 }
 
 #[derive(Args, Debug)]

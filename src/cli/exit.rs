@@ -4,7 +4,7 @@ use super::failure::Failure;
 use crate::ingest::IngestError;
 use crate::{
     AtError, BackupError, CommitError, CreateError, DeleteError, InsertError, OpenError,
-    QueryError, ReadError, ReceiveError, RecoverError, StorageError, TagError,
+    QueryError, ReadError, ReceiveError, RecoverError, StorageError, TagError, VacuumError,
 };
 
 /// Done.
@@ -52,6 +52,7 @@ pub(super) fn code(failure: &Failure) -> u8 {
         Failure::Backup { source, .. } => backup(source),
         Failure::Receive { source, .. } => receive(source),
         Failure::Recover { source, .. } => recover(source),
+        Failure::Vacuum { source, .. } => vacuum(source),
         Failure::Lost { .. } => CORRUPT,
         Failure::Insert { source, .. } => insert(source),
         Failure::Delete { source, .. } => delete(source),
@@ -120,6 +121,20 @@ fn recover(source: &RecoverError) -> u8 {
         RecoverError::Backup(source) => backup(source),
         RecoverError::Receive(source) => receive(source),
         RecoverError::Interrupted => INTERRUPTED,
+    }
+}
+
+fn vacuum(source: &VacuumError) -> u8 {
+    match source {
+        VacuumError::Open(source) => open(source),
+        VacuumError::Read(source) => read(source),
+        VacuumError::Backup(source) => backup(source),
+        VacuumError::Receive(source) => receive(source),
+        VacuumError::Commit(source) => commit(source),
+        VacuumError::Verify(source) => at(source),
+        VacuumError::NotWhole { .. } => CORRUPT,
+        VacuumError::Replace { source, .. } => io(source),
+        VacuumError::Interrupted => INTERRUPTED,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::ingest::IngestError;
 use crate::publish::OutputError;
 use crate::{
     AtError, BackupError, CommitError, CreateError, DeleteError, InsertError, OpenError, PointId,
-    QueryError, ReadError, ReceiveError, RecoverError, TagError, VersionId,
+    QueryError, ReadError, ReceiveError, RecoverError, TagError, VacuumError, VersionId,
 };
 
 /// Why a verb failed. The message is one line that names the file.
@@ -37,6 +37,9 @@ pub(super) enum Failure {
     /// The backup was refused, or could not be taken over.
     #[error("{}: {source}", .file.display())]
     Receive { file: PathBuf, source: ReceiveError },
+    /// The store could not be written anew.
+    #[error("{}: {source}", .store.display())]
+    Vacuum { store: PathBuf, source: VacuumError },
     /// Nothing could be recovered.
     #[error("{}: {source}", .store.display())]
     Recover { store: PathBuf, source: RecoverError },
@@ -111,7 +114,7 @@ macro_rules! about {
     )*};
 }
 about!(OpenError => Open, AtError => At, ReadError => Read, DeleteError => Delete, CommitError => Commit,
-    TagError => Tag, BackupError => Backup, RecoverError => Recover);
+    TagError => Tag, BackupError => Backup, RecoverError => Recover, VacuumError => Vacuum);
 
 fn open_message(store: &Path, source: &OpenError) -> String {
     match source {

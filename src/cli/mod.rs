@@ -31,6 +31,7 @@ mod recover;
 mod restore;
 mod stats;
 mod tag;
+mod vacuum;
 mod verify;
 
 use std::io::Write;
@@ -108,6 +109,7 @@ fn dispatch(context: &Context, verb: &Verb) -> Result<(), Failure> {
         Verb::Expire(args) => expire::run(context, args),
         Verb::Backup(args) => backup::run(context, args),
         Verb::Receive(args) => receive::run(context, args),
+        Verb::Vacuum(args) => vacuum::run(context, args),
         Verb::Recover(args) => recover::run(context, args),
         Verb::Verify(args) => verify::run(context, args),
         Verb::Stats(args) => stats::run(context, args),

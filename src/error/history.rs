@@ -1,6 +1,7 @@
 //! Why a version could not be opened, and why history could not be changed.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::{CommitError, CreateError, OpenError, ReadError};
@@ -234,5 +235,46 @@ pub enum RecoverError {
     Receive(#[from] ReceiveError),
     /// Interrupted by the caller's [`crate::CancelToken`].
     #[error("interrupted; nothing was written")]
+    Interrupted,
+}
+
+/// Why a store was not written anew. It is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VacuumError {
+    /// It could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It could not be copied.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The new file could not be made.
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+    /// The saved rule could not be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The new file could not be verified.
+    #[error(transparent)]
+    Verify(#[from] AtError),
+    /// The new file is not what it should be.
+    #[error("the new file is not whole: {problem}; the store is as it was")]
+    NotWhole {
+        /// The first problem that was found.
+        problem: String,
+    },
+    /// The new file could not be put in the place of the old one.
+    #[error("cannot replace {}: {source}", .path.display())]
+    Replace {
+        /// The store.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Interrupted by the caller's [`crate::CancelToken`].
+    #[error("interrupted; the store is as it was")]
     Interrupted,
 }

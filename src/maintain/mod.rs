@@ -6,4 +6,5 @@ pub(crate) mod receive;
 pub(crate) mod recover;
 pub(crate) mod scrub;
 pub(crate) mod stats;
+pub(crate) mod vacuum;
 pub(crate) mod verify;

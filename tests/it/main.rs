@@ -32,3 +32,4 @@ mod space;
 mod texts;
 mod time_travel;
 mod trust;
+mod vacuum;

@@ -154,7 +154,10 @@ impl Planned {
                 plan.ids = live.keys().copied().step_by(step).take(count).collect();
                 let left: Points =
                     live.into_iter().filter(|(id, _)| !plan.ids.contains(id)).collect();
-                after.add(left);
+                // Of nothing no version is made.
+                if !plan.ids.is_empty() {
+                    after.add(left);
+                }
             }
             Operation::Tag if plan.version > 0 => {
                 after.tags.insert(plan.name.clone(), plan.version);

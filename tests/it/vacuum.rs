@@ -1,0 +1,142 @@
+//! A store written anew: nothing of it is lost, readers go on, who waits gets the new file, and the file is as short as it
+//! can be.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use treering::{OpenOptions, Retention, Store, VersionId};
+
+use crate::common::{Random, assert_sound, threads, tiny};
+
+/// Points, times and numbers of all versions, tags and the rule.
+fn everything(store: &Store) -> String {
+    let rows = |version| {
+        let mut rows = BTreeMap::new();
+        let snapshot = store.at(version).unwrap();
+        snapshot.for_each(|id, row| drop(rows.insert(id, row.to_vec()))).unwrap();
+        rows
+    };
+    let versions = store.versions().unwrap();
+    let versions: Vec<_> =
+        versions.iter().map(|v| (v.version, v.time, v.message.clone(), rows(v.version))).collect();
+    let tags = store.tags().unwrap();
+    format!("{versions:?} {tags:?} {}", store.retention().unwrap())
+}
+
+fn length_and_space(path: &Path) -> (u64, u64) {
+    let metadata = path.metadata().unwrap();
+    (metadata.len(), metadata.blocks() * 512)
+}
+
+#[test]
+fn nothing_is_lost_and_the_holes_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, link) = (dir.path().join("s.tre"), dir.path().join("link.tre"));
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let mut store = Store::create_with(&path, tiny(2, 4), threads(1)).unwrap();
+    let mut random = Random(1);
+    store.set_retention(Retention::new().keep_last(5)).unwrap();
+    for round in 0..80 {
+        let ids: Vec<u64> = {
+            let mut ids = Vec::new();
+            store.latest().unwrap().for_each(|id, _| ids.push(id)).unwrap();
+            ids.into_iter().filter(|id| id % 3 == round % 3).collect()
+        };
+        let mut transaction = store.begin();
+        transaction.insert(&random.points(40, 2)).unwrap();
+        transaction.delete(&ids).unwrap().message("round");
+        transaction.commit().unwrap();
+    }
+    store.tag("kept", VersionId(79)).unwrap();
+    let before = everything(&store);
+    let held = Store::open_with(&path, threads(1).read_only(true)).unwrap();
+    let snapshot = held.at(VersionId(78)).unwrap();
+    let answers = snapshot.knn(&[0.5, 0.5], 9).unwrap();
+
+    // Another writer keeps it away.
+    assert!(Store::vacuum(&path, threads(1)).is_err());
+    drop(store);
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    let report = Store::vacuum(&link, threads(1)).unwrap();
+    assert_eq!(report.versions, 5);
+    assert!(link.symlink_metadata().unwrap().is_symlink());
+    assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o640);
+    let mut store = Store::open_with(&path, threads(1)).unwrap();
+    assert_sound(&store, "written anew");
+    assert!(everything(&store) == before);
+    assert_eq!(
+        (report.file_bytes.1, store.file_bytes()),
+        (store.file_bytes(), report.file_bytes.1)
+    );
+    // Whoever has the old file open goes on.
+    assert_eq!(snapshot.knn(&[0.5, 0.5], 9).unwrap(), answers);
+    assert_eq!(held.at(VersionId(78)).unwrap().knn(&[0.5, 0.5], 9).unwrap(), answers);
+    store.insert(&random.points(40, 2)).unwrap();
+    assert_sound(&store, "and gone on with");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left");
+}
+
+#[test]
+fn a_writer_that_waits_gets_the_new_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.tre");
+    drop(Store::create_with(&path, tiny(2, 4), threads(1)).unwrap());
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..3)
+            .map(|seed| {
+                let path = &path;
+                scope.spawn(move || {
+                    let open = || threads(1).wait(Duration::from_secs(60));
+                    for _ in 0..15 {
+                        let mut store = Store::open_with(path, open()).unwrap();
+                        store.insert(&Random(seed).points(3, 2)).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let mut done = 0;
+        while !writers.iter().all(|writer| writer.is_finished()) {
+            let open: OpenOptions = threads(1).wait(Duration::from_secs(60));
+            Store::vacuum(&path, open).unwrap();
+            done += 1;
+        }
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        assert!(done > 1);
+    });
+    let store = Store::open_with(&path, threads(1)).unwrap();
+    assert_eq!((store.latest().unwrap().version().0, store.latest().unwrap().len()), (45, 135));
+    assert_sound(&store, "all are there");
+}
+
+/// A thousand rounds of insertion, deletion and expiry by a rule: how long the file is beside the space that it takes.
+#[test]
+fn a_file_does_not_grow_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.tre");
+    let rounds = if cfg!(debug_assertions) { 200 } else { 1_000 };
+    let mut store = Store::create_with(&path, treering::CreateOptions::new(4), threads(1)).unwrap();
+    store.set_retention(Retention::new().keep_last(3)).unwrap();
+    let mut random = Random(7);
+    let mut live: Vec<u64> = Vec::new();
+    let mut next = 0u64;
+    for round in 0..rounds {
+        let count = 1 + random.below(400);
+        store.insert(&random.points(count as usize, 4)).unwrap();
+        live.extend(next..next + count);
+        next += count;
+        let gone: Vec<u64> = live.iter().copied().filter(|_| random.below(3) == 0).collect();
+        live.retain(|id| gone.binary_search(id).is_err());
+        store.delete(&gone).unwrap();
+        if round % 10 == 9 {
+            store.expire(Retention::new().keep_last(2)).unwrap();
+        }
+    }
+    let (len, space) = length_and_space(&path);
+    println!("{rounds} rounds: {len} bytes long, {space} taken");
+    drop(store);
+    Store::vacuum(&path, threads(1)).unwrap();
+    let (len, space) = length_and_space(&path);
+    println!("after vacuum: {len} bytes long, {space} taken");
+}
