@@ -135,8 +135,10 @@ fn a_file_does_not_grow_for_ever() {
     }
     let (len, space) = length_and_space(&path);
     println!("{rounds} rounds: {len} bytes long, {space} taken");
+    assert!(len <= 2 * space);
     drop(store);
     Store::vacuum(&path, threads(1)).unwrap();
     let (len, space) = length_and_space(&path);
     println!("after vacuum: {len} bytes long, {space} taken");
+    assert!(20 * len <= 21 * space);
 }
