@@ -421,6 +421,7 @@ impl Text {
             header,
             columns: self.columns.clone(),
             id_column: self.id_column.clone(),
+            one_by_one: false,
         };
         Reading { format: self.format, csv, temporary: None, cancel: cancel.clone() }
     }

@@ -40,8 +40,7 @@ pub(super) fn kind(code: u8) -> &'static str {
 /// The exit code for a failure.
 pub(super) fn code(failure: &Failure) -> u8 {
     match failure {
-        Failure::Ingest(IngestError::TooLarge { .. }) => FULL,
-        Failure::Ingest(_) => FAILURE,
+        Failure::Ingest(source) => ingest(source),
         Failure::Create { source, .. } => create(source),
         Failure::Open { source, .. } => open(source),
         Failure::At { source, .. } => at(source),
@@ -67,6 +66,14 @@ pub(super) fn code(failure: &Failure) -> u8 {
         Failure::Usage(_) => USAGE,
         Failure::System { .. } => FAILURE,
         Failure::Interrupted => INTERRUPTED,
+    }
+}
+
+fn ingest(source: &IngestError) -> u8 {
+    match source {
+        IngestError::TooLarge { .. } => FULL,
+        IngestError::Temporary { source, .. } => io(source),
+        _ => FAILURE,
     }
 }
 
@@ -161,10 +168,7 @@ fn insert(source: &InsertError) -> u8 {
         InsertError::Interrupted => INTERRUPTED,
         InsertError::MemoryLimit { .. } => FULL,
         InsertError::Temporary(e) => io(&e.source),
-        InsertError::Source(e) => match e.downcast_ref::<IngestError>() {
-            Some(IngestError::TooLarge { .. }) => FULL,
-            _ => FAILURE,
-        },
+        InsertError::Source(e) => e.downcast_ref::<IngestError>().map_or(FAILURE, ingest),
         InsertError::Read(source) => read(source),
         InsertError::Commit(source) => commit(source),
         InsertError::Points(_)
@@ -213,7 +217,7 @@ fn read(source: &ReadError) -> u8 {
 }
 
 fn storage(source: &StorageError) -> u8 {
-    if source.is_disk_full() { FULL } else { FAILURE }
+    io(&source.source)
 }
 
 fn io(source: &std::io::Error) -> u8 {

@@ -1,6 +1,7 @@
 //! `query`: nearest neighbours, or all points within a radius, of each row of an input.
 //!
-//! The input is read and answered in pieces, so neither it nor its answers need to fit into memory. The tree and brute
+//! The input is read and answered in pieces, so neither it nor its answers need to fit into memory; text that comes down a
+//! pipe is answered as it comes. The tree and brute
 //! force differ only in how [`Search::answer`] gets its answers; everything that is printed goes the same way.
 
 use std::path::{Path, PathBuf};
@@ -36,7 +37,9 @@ pub(super) fn run(context: &Context, args: &Query) -> Result<(), Failure> {
     let bar = Bar::new(context.quiet);
     let store = context.open_reader(&args.store, &bar)?;
     let snapshot = context.snapshot(&store, &args.store, &args.at)?;
-    let mut source = ingest::open(&args.queries, &args.text.reading(context.cancel()))?;
+    let mut reading = args.text.reading(context.cancel());
+    reading.csv.one_by_one = true;
+    let mut source = ingest::open(&args.queries, &reading)?;
     let search = Search::new(context, args, &snapshot)?;
     search.check_dim(source.dim())?;
     let mut writer = search.writer(context, args, format)?;
@@ -167,7 +170,7 @@ impl<'a> Search<'a> {
             context.check_interrupt()?;
             values.clear();
             ids.clear();
-            let rows = source.read(piece, &mut values, &mut ids)?;
+            let rows = source.read_ready(piece, &mut values, &mut ids)?;
             if rows == 0 {
                 return Ok(done);
             }
@@ -177,6 +180,9 @@ impl<'a> Search<'a> {
                     lists.iter().try_for_each(|row| writer.answers(row))?;
                     piece = next_piece(piece, lists.iter().map(Vec::len).sum());
                 }
+            }
+            if source.is_piped() {
+                writer.flow()?;
             }
             done += rows as u64;
         }

@@ -11,7 +11,7 @@
 //!    when none of its fields is a number and at least one is a name: text with a letter, and no word for a missing value (`NA`,
 //!    `null`, ...). So a first row with a bad field is reported and not skipped.
 //! 7. A first line `0,1,2,...` above one that has a fraction may be a point or the numbers of the columns: one of the two
-//!    options must say.
+//!    options must say. (Not of questions down a pipe, each of which is answered before the next.)
 //! 8. Under a header there is at least one row.
 //! 9. A column whose name says that it holds no coordinate (none, `id`, `index`, `Unnamed: 0`, a word `id` anywhere in it, ...)
 //!    is refused, unless `--id-column` says that it holds the ids, or `--columns` which columns hold coordinates.
@@ -33,6 +33,8 @@ pub(crate) struct CsvRules {
     pub(crate) columns: Vec<String>,
     /// The column of the ids.
     pub(crate) id_column: Option<String>,
+    /// Down a pipe each row may wait for what is said of the one before, so rule 7 looks no line ahead.
+    pub(crate) one_by_one: bool,
 }
 
 /// Rows of a text.
@@ -47,11 +49,13 @@ struct CsvRows {
     id_column: Option<usize>,
     /// A line has been taken apart, and its row has not been given out.
     pending: bool,
+    is_piped: bool,
 }
 
 /// Opens an input as rows of text.
 pub(super) fn open_rows(input: Input, rules: &CsvRules) -> Result<Box<dyn RowSource>, IngestError> {
     let mut rows = CsvRows {
+        is_piped: input.length.is_none(),
         lines: Lines::new(input),
         delimiter: rules.delimiter.unwrap_or(Delimiter::COMMA),
         fields: Fields::default(),
@@ -71,7 +75,10 @@ pub(super) fn open_rows(input: Input, rules: &CsvRules) -> Result<Box<dyn RowSou
     if is_header && !rows.advance()? {
         return Err(IngestError::CsvNoRows { file: rows.lines.label });
     }
-    if maybe_numbered && let Some(second) = rows.lines.peek()? {
+    if maybe_numbered
+        && !(rules.one_by_one && rows.is_piped)
+        && let Some(second) = rows.lines.peek()?
+    {
         let mut fields = Fields::default();
         let is_whole = |field: &str| field.parse::<i64>().is_ok();
         // What is wrong with its quotes is told when it is read.
@@ -265,6 +272,29 @@ impl CsvRows {
     }
 }
 
+impl CsvRows {
+    /// Reads one row, and more as long as `go_on` says so.
+    fn read_while(
+        &mut self,
+        at_most: usize,
+        into: &mut Vec<f32>,
+        ids: &mut Vec<PointId>,
+        go_on: impl Fn(&Lines) -> bool,
+    ) -> Result<usize, IngestError> {
+        for rows in 0..at_most {
+            if rows > 0 && !go_on(&self.lines) {
+                return Ok(rows);
+            }
+            if !self.pending && !self.advance()? {
+                return Ok(rows);
+            }
+            self.pending = false;
+            self.take(into, ids)?;
+        }
+        Ok(at_most)
+    }
+}
+
 impl RowSource for CsvRows {
     fn dim(&self) -> usize {
         self.columns.len()
@@ -284,14 +314,20 @@ impl RowSource for CsvRows {
         into: &mut Vec<f32>,
         ids: &mut Vec<PointId>,
     ) -> Result<usize, IngestError> {
-        for rows in 0..at_most {
-            if !self.pending && !self.advance()? {
-                return Ok(rows);
-            }
-            self.pending = false;
-            self.take(into, ids)?;
-        }
-        Ok(at_most)
+        self.read_while(at_most, into, ids, |_| true)
+    }
+
+    fn read_ready(
+        &mut self,
+        at_most: usize,
+        into: &mut Vec<f32>,
+        ids: &mut Vec<PointId>,
+    ) -> Result<usize, IngestError> {
+        self.read_while(at_most, into, ids, Lines::has_arrived)
+    }
+
+    fn is_piped(&self) -> bool {
+        self.is_piped
     }
 }
 

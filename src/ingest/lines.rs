@@ -70,6 +70,11 @@ impl Lines {
         Ok(line.map(|line| str::from_utf8(line).expect("checked when it was read")))
     }
 
+    /// True if the next line is there without waiting for whoever writes it.
+    pub(super) fn has_arrived(&self) -> bool {
+        self.next.is_some() || self.reader.buffer().contains(&b'\n')
+    }
+
     /// The line, without its end.
     pub(super) fn line(&self) -> &str {
         str::from_utf8(&self.buffer).expect("checked when it was read")

@@ -113,6 +113,21 @@ pub(crate) trait RowSource: Send {
         into: &mut Vec<f32>,
         ids: &mut Vec<PointId>,
     ) -> Result<usize, IngestError>;
+
+    /// [`RowSource::read`] that waits for the first row only: what has not arrived by then is for the next call.
+    fn read_ready(
+        &mut self,
+        at_most: usize,
+        into: &mut Vec<f32>,
+        ids: &mut Vec<PointId>,
+    ) -> Result<usize, IngestError> {
+        self.read(at_most, into, ids)
+    }
+
+    /// True if somebody writes the rows while they are read.
+    fn is_piped(&self) -> bool {
+        false
+    }
 }
 
 /// Opens `path` (`-` is standard input) as rows of coordinates.

@@ -813,6 +813,30 @@ fn the_demo_tells_a_true_story() {
     assert!(bench.names().is_empty());
 }
 
+/// Whoever asks one question after the other down a pipe gets each answer before the next question.
+#[test]
+fn a_question_down_a_pipe_is_answered_at_once() {
+    use std::io::BufRead;
+    let bench = Bench::with_store();
+    for line in ["query s - -k 1", "query s - -k 1 --brute-force"] {
+        let mut command = bench.command(line);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut questions = child.stdin.take().unwrap();
+        let mut answers = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        for number in 0..3 {
+            questions.write_all(b"0,1,2\n").unwrap();
+            if number == 0 {
+                assert_eq!(answers.next().unwrap().unwrap(), "query,rank,id,distance");
+            }
+            let answer = answers.next().unwrap().unwrap();
+            assert!(answer.starts_with(&format!("{number},")), "{answer}");
+        }
+        drop(questions);
+        assert_eq!(answers.count(), 0);
+        assert!(child.wait().unwrap().success());
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {

@@ -15,6 +15,12 @@ pub(crate) trait AnswerWriter {
     /// Appends the answers to the next query, nearest first.
     fn answers(&mut self, neighbors: &[Neighbor]) -> Result<(), Failure>;
 
+    /// Hands on what there is so far, if a part of the output is of use: whoever asks one question after the other
+    /// waits for the answer.
+    fn flow(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// Completes the output.
     fn finish(self: Box<Self>) -> Result<(), Failure>;
 }
@@ -42,6 +48,10 @@ impl AnswerWriter for CsvAnswers {
         }
         self.query += 1;
         self.sink.write(self.text.as_bytes())
+    }
+
+    fn flow(&mut self) -> Result<(), Failure> {
+        self.sink.flush()
     }
 
     fn finish(self: Box<Self>) -> Result<(), Failure> {

@@ -59,7 +59,8 @@ impl Sink {
         }
     }
 
-    fn flush(&mut self) -> Result<(), Failure> {
+    /// Writes what is buffered.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         let done = match &mut self.to {
             To::Print => {
                 // Never refused: what is told may have happened already.
