@@ -520,7 +520,7 @@ fn streams_are_bounded() {
 
 #[test]
 fn hostile_stores_are_bounded() {
-    let seeds = scale(120, 4_000) as u64;
+    let seeds = scale(120, 600) as u64;
     const AT_ONCE: u64 = 40;
     let failures: Vec<String> = (0..seeds)
         .step_by(AT_ONCE as usize)
