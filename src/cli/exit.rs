@@ -140,6 +140,7 @@ fn vacuum(source: &VacuumError) -> u8 {
         VacuumError::Commit(source) => commit(source),
         VacuumError::Verify(source) => at(source),
         VacuumError::NotWhole { .. } => CORRUPT,
+        VacuumError::OtherNames { .. } => FAILURE,
         VacuumError::Replace { source, .. } => io(source),
         VacuumError::Interrupted => INTERRUPTED,
     }

@@ -266,6 +266,17 @@ pub enum VacuumError {
         /// The first problem that was found.
         problem: String,
     },
+    /// The file has other names, which would keep the old one.
+    #[error(
+        "{} has {names} names (hard links), and the others would keep the old file; remove them first",
+        .path.display()
+    )]
+    OtherNames {
+        /// The store.
+        path: PathBuf,
+        /// How many names.
+        names: u64,
+    },
     /// The new file could not be put in the place of the old one.
     #[error("cannot replace {}: {source}", .path.display())]
     Replace {

@@ -37,8 +37,9 @@
 //! prunes nothing; so would one whose children overlap. [`Pace`] and [`super::overlap`] close them as soon as that can be
 //! foreseen. They only close, and what they compute is charged, so they take nothing from the proof.
 
-/// Evaluations per point of a build of n points: `BASE + PER_DOUBLING * log2(n)` at most. Data with structure take up to two
-/// thirds of it (a million rows on sheets of 8 dimensions); what has none takes all, so that more would only cost.
+/// Evaluations per point of a build of n points: `BASE + PER_DOUBLING * log2(n)` at most. Data with structure keep the
+/// trees that they have without a bound (the most seen: 390 of 506 for 250,000 rows on sheets of 4 dimensions); what has none takes
+/// all, so that more would only cost.
 const BASE: u64 = 40;
 const PER_DOUBLING: u64 = 26;
 

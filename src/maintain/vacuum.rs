@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{BufReader, BufWriter};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::error::{CreateError, OpenError, VacuumError};
@@ -36,7 +37,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Another writer; damage; no room; interrupted. The store is as it was.
+    /// Another writer; damage; no room; a file with several names (hard links), under the others of which the old one would go
+    /// on; interrupted. The store is as it was.
     ///
     /// # Examples
     ///
@@ -64,6 +66,11 @@ impl Store {
         let target = fs::canonicalize(path).map_err(failed)?;
         let open = OpenOptions { read_only: false, ..open };
         let old = Store::open_with(&target, open.clone())?;
+        // Under another name the old file would go on, and with it a second history.
+        let names = fs::metadata(&target).map_err(failed)?.nlink();
+        if names > 1 {
+            return Err(VacuumError::OtherNames { path: target, names });
+        }
         let db = &old.core.db;
         let history = db.history()?;
         let versions = history.rows.iter().filter(|row| !row.is_expired()).count() as u64;

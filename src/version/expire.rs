@@ -236,14 +236,18 @@ pub(crate) fn expire(
 /// What [`expire`] would do.
 pub(crate) fn preview(db: &Database, rule: Retention) -> Result<Expiry, CommitError> {
     let request = ExpireRequest { rule, at_most: usize::MAX };
-    db.with_newest(|slot| {
-        let moment = db.moment_for_telling(slot)?;
-        match plan(db, slot, &mut Past::new(db.past(slot)?), request, moment, None) {
-            Err(CommitError::Read(e)) => Err(e),
-            Err(CommitError::Storage(e)) => Err(e.into()),
-            told => Ok(told),
+    loop {
+        // Outside the gate, where a reader would keep the writer waiting for as long as this takes.
+        let slot = db.newest()?;
+        let told = db.moment_for_telling(&slot).map_err(CommitError::from).and_then(|moment| {
+            let mut past = Past::new(db.past(&slot)?);
+            plan(db, &slot, &mut past, request, moment, None)
+        });
+        // What a reader has read beside a writer holds if no commit has come meanwhile.
+        if db.writer.is_some() || db.newest()?.commit == slot.commit {
+            return told;
         }
-    })?
+    }
 }
 
 /// Punches the free blocks of the newest commit, which is durable, and cuts off the file's end.

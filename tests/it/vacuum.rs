@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use treering::{OpenOptions, Retention, Store, VersionId};
+use treering::{OpenOptions, Retention, Store, VacuumError, VersionId};
 
 use crate::common::{Random, assert_sound, threads, tiny};
 
@@ -58,6 +58,12 @@ fn nothing_is_lost_and_the_holes_are() {
     // Another writer keeps it away.
     assert!(Store::vacuum(&path, threads(1)).is_err());
     drop(store);
+    // So does another name, under which the old file would go on beside the new one.
+    let other = dir.path().join("other.tre");
+    std::fs::hard_link(&path, &other).unwrap();
+    let e = Store::vacuum(&path, threads(1)).unwrap_err();
+    assert!(matches!(e, VacuumError::OtherNames { names: 2, .. }), "{e}");
+    std::fs::remove_file(&other).unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
     let report = Store::vacuum(&link, threads(1)).unwrap();
     assert_eq!(report.versions, 5);
