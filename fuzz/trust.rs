@@ -12,5 +12,7 @@ pub(crate) mod hostile;
 pub(crate) mod inputs;
 #[path = "../tests/it/trust/model.rs"]
 mod model;
+#[path = "../tests/it/trust/packed.rs"]
+mod packed;
 #[path = "../tests/it/trust/workload.rs"]
 mod workload;

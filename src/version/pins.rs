@@ -427,6 +427,31 @@ mod tests {
         *hook.lock().unwrap() = None;
     }
 
+    /// Telling what would expire takes as long as finding it, so it happens outside the gate: a writer never waits for it.
+    #[test]
+    fn a_preview_stands_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.tre");
+        let mut store = Store::create(&path, CreateOptions::new(1)).unwrap();
+        for i in 0..5 {
+            store.insert(&[i as f32]).unwrap();
+        }
+        let impatient = OpenOptions::new().read_only(true).patience(Duration::ZERO);
+        let reader = Store::open_with(&path, impatient).unwrap();
+        let held = reader.at(VersionId(2)).unwrap();
+        let other = Store::open_with(&path, OpenOptions::new().read_only(true)).unwrap();
+        let also_held = other.at(VersionId(3)).unwrap();
+        let gate = store.core.db.pins.close().unwrap();
+        assert!(reader.latest().is_err(), "the gate is closed");
+        let told = reader.expire_preview(Retention::new().keep_last(1)).unwrap();
+        drop(gate);
+        assert_eq!(
+            (told.expired, told.pinned),
+            ([1, 4].map(VersionId).to_vec(), [2, 3].map(VersionId).to_vec())
+        );
+        drop((held, also_held));
+    }
+
     /// A reader that wants a version that is about to go waits until it knows.
     #[test]
     fn a_condemned_version_is_waited_for() {

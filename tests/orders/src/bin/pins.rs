@@ -65,6 +65,7 @@ mod arena {
 
         pub(crate) trait Storage {
             fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError>;
+            fn is_locked_elsewhere(&self, range: LockRange) -> Result<bool, StorageError>;
             fn clock(&self) -> std::time::Duration;
             fn pause(&self, time: std::time::Duration);
         }
@@ -159,6 +160,10 @@ impl Storage for Description {
             }
         }
         Ok(true)
+    }
+
+    fn is_locked_elsewhere(&self, _: LockRange) -> Result<bool, StorageError> {
+        unreachable!("nobody previews an expiry here")
     }
 
     fn clock(&self) -> Duration {

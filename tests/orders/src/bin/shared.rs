@@ -6,6 +6,7 @@ use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::thread;
 
 #[path = "../../../../src/arena/checked.rs"]
+#[allow(dead_code)]
 mod checked;
 #[path = "../../../../src/version/newest.rs"]
 mod newest;
