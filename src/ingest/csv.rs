@@ -81,8 +81,11 @@ pub(super) fn open_rows(input: Input, rules: &CsvRules) -> Result<Box<dyn RowSou
     {
         let mut fields = Fields::default();
         let is_whole = |field: &str| field.parse::<i64>().is_ok();
-        // What is wrong with its quotes is told when it is read.
-        if fields.split(second, rows.delimiter).is_ok() && !fields.iter(second).all(is_whole) {
+        // What else is wrong with it is told when it is read.
+        if fields.split(second, rows.delimiter).is_ok()
+            && fields.iter(second).all(is_number)
+            && !fields.iter(second).all(is_whole)
+        {
             let (file, text) = (rows.lines.label, quote(first.join(",").as_bytes()));
             return Err(IngestError::CsvNumberedHeader { file, text });
         }
@@ -394,6 +397,7 @@ mod tests {
             ("1,\"2\"5\n", "line 1, field 2: text follows a closing quote"),
             ("1,2\"\n", "line 1, field 2: a quote stands inside"),
             ("0,1\n0.5,6\n", "--no-header"),
+            ("0,1\n2,x\n", "line 2, column 2: `x` is not a number"),
             ("1;2;3\n", "say --delimiter ';'"),
             ("a;b\n1;2\n", "say --delimiter ';'"),
             ("1\t2\n", "say --delimiter tab"),

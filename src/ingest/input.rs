@@ -10,7 +10,7 @@ use super::IngestError;
 use crate::options::CancelToken;
 use crate::waiting::Wait;
 
-/// A pipe or a device. Its calls are made again if a signal ended them before they read anything: not every library above does
+/// A file that may be a pipe or a device, so that reading may wait for others. Its calls are made again if a signal ended them before they read anything: not every library above does
 /// so.
 struct Piped<R> {
     from: R,
