@@ -24,8 +24,8 @@ use crate::format::version_row::VersionRow;
 use crate::options::CancelToken;
 use crate::retention::{ClockLeap, Retention};
 
-/// What part of the free space goes back to the file system.
-const GIVEN_BACK: f64 = 0.95;
+/// Free bytes that may stay with the file: one in so many, of those that are free and of those that are in use.
+const ONE_IN_KEPT: u64 = 20;
 
 /// What a commit is to let go.
 #[derive(Clone, Copy, Debug)]
@@ -253,13 +253,14 @@ pub(crate) fn preview(db: &Database, rule: Retention) -> Result<Expiry, CommitEr
 /// Punches the free blocks of the newest commit, which is durable, and cuts off the file's end.
 ///
 /// A hole costs the file system the same whatever its length, and half of them are a twentieth of the bytes: so the
-/// longest are punched, as many as it takes for [`GIVEN_BACK`] of all. The others stay free in the file, to be used again.
+/// longest are punched, as many as it takes until little is left ([`ONE_IN_KEPT`]). The others stay free in the file, to be
+/// used again. A file that has long had more holes than bytes must not keep a part of those: hence the second measure.
 fn give_back(db: &Database) -> Result<(), CommitError> {
     let slot = db.newest()?;
     let (space, _) = db.load_space(&slot)?;
     let storage = db.arena.storage();
     let runs = space.free_runs(DATA_START, slot.file_bytes);
-    let shortest = shortest_of_most(runs.iter().map(|run| run.1).collect());
+    let shortest = shortest_given_back(runs.iter().map(|run| run.1).collect(), space.used_bytes());
     for (offset, len) in runs.into_iter().filter(|run| run.1 >= shortest) {
         storage.punch(offset, len)?;
     }
@@ -268,14 +269,14 @@ fn give_back(db: &Database) -> Result<(), CommitError> {
     Ok(())
 }
 
-/// The length from which on the runs together are [`GIVEN_BACK`] of all.
-fn shortest_of_most(mut lengths: Vec<u64>) -> u64 {
+/// The length from which on runs are given back, of a file in which so many bytes are in use.
+fn shortest_given_back(mut lengths: Vec<u64>, used: u64) -> u64 {
     lengths.sort_unstable();
-    let total: u64 = lengths.iter().sum();
-    let mut left = total - (total as f64 * GIVEN_BACK) as u64;
+    let free: u64 = lengths.iter().sum();
+    let mut kept = free.min(used) / ONE_IN_KEPT;
     for len in lengths {
-        match left.checked_sub(len) {
-            Some(rest) => left = rest,
+        match kept.checked_sub(len) {
+            Some(rest) => kept = rest,
             None => return len,
         }
     }
@@ -287,11 +288,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_holes_are_most_of_the_space() {
-        assert_eq!(shortest_of_most(Vec::new()), 0);
-        assert_eq!(shortest_of_most(vec![4096]), 4096);
-        assert_eq!(shortest_of_most(vec![8; 100]), 8);
-        assert_eq!(shortest_of_most(vec![1, 90, 1, 1, 7, 1]), 7);
-        assert_eq!(shortest_of_most(vec![1, 95, 1, 1, 1, 1]), 95);
+    fn the_longest_holes_are_given_back() {
+        let shortest = |lengths: &[u64]| shortest_given_back(lengths.to_vec(), 1000);
+        assert_eq!(shortest(&[]), 0);
+        assert_eq!(shortest(&[4096]), 4096);
+        assert_eq!(shortest(&[8; 100]), 8);
+        assert_eq!(shortest(&[1, 90, 1, 1, 7, 1]), 7);
+        assert_eq!(shortest(&[1, 95, 1, 1, 1, 1]), 95);
+        // Of old holes nothing is kept: 50 bytes of a million that are free.
+        assert_eq!(shortest(&[40, 20, 1_000_000, 9]), 40);
     }
 }

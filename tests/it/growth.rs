@@ -281,6 +281,45 @@ fn many_batches_cost_some_builds_at_most() {
     }
 }
 
+/// The ways to answer a row of queries by: the tree, a scan of all rows, and what is taken if nobody says. By counted
+/// cost the last is within half as much again of the better of the others, a query that looks whether that holds
+/// included.
+#[test]
+fn the_way_that_is_taken_is_nearly_the_cheaper_one() {
+    const QUERIES: usize = 100;
+    let kinds = [
+        (Kind::Normal, 64, SCALES[0]),
+        (Kind::Normal, 64, SCALES[2]),
+        (Kind::Cube, 20, SCALES[0]),
+        (Kind::Sphere, 384, SCALES[3]),
+        (Kind::Mixture(100, 0.1), 128, SCALES[0]),
+        (Kind::Cube, 3, SCALES[0]),
+    ];
+    let kinds = kinds.into_iter().map(|(kind, dim, scale)| {
+        (format!("{kind:?} {dim}-d x {scale}"), Some((dim, made(kind, 20_000, dim, 13))), scale)
+    });
+    let files = ["glove_100k_50d", "minilm_wordpiece_384d"];
+    let files = files.into_iter().flat_map(|name| {
+        [SCALES[0], SCALES[2]].map(|scale| (format!("{name} x {scale}"), shuffled(name, 1), scale))
+    });
+    for (name, data, scale) in kinds.chain(files) {
+        let Some((dim, rows)) = data else { continue };
+        let rows = times(&rows, scale);
+        let (store, _) = built(&rows, dim);
+        let snapshot = store.latest().unwrap();
+        let tree = per_query(&snapshot, &rows, dim);
+        let scan = (rows.len() / dim) as f64;
+        let mut searcher = snapshot.searcher();
+        for row in rows.chunks_exact(dim).take(QUERIES) {
+            let query: Vec<f32> = row.iter().map(|x| x * 1.001).collect();
+            searcher.knn(&query, 10).unwrap();
+        }
+        let taken = searcher.distance_evaluations() as f64 / QUERIES as f64;
+        println!("{name}: {taken:.0} evaluations per query; by tree {tree:.0}, by scan {scan:.0}");
+        assert!(taken <= 1.5 * tree.min(scan), "{name}");
+    }
+}
+
 #[test]
 fn a_flat_node_that_gains_structure_is_split() {
     let dim = 32;

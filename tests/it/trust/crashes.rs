@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use treering::{Store, simulation};
 
 use super::disk::{Disk, Event};
-use super::figures::{Tally, finished, in_parallel, one_in, say, scale};
+use super::figures::{Tally, finished, in_parallel, one_in, one_in_by_night, say, scale};
 use super::medium::{Fate, Medium, Seen};
 use super::model::{State, Wrong, check};
 use super::packed::Packed;
@@ -131,12 +131,13 @@ impl<'a> Crashes<'a> {
     }
 }
 
-/// Does `operations` to a store on `disk` that is in `state`, and crashes at every point of those from number `from` on.
+/// Does `operations` to a store on `disk` that is in `state`, and crashes at every point of those from number `from` on. Of
+/// what a crash can leave, one in `thin` is tried.
 fn run_and_crash(
     crashes: &mut Crashes<'_>,
     (disk, mut state): (Disk, State),
     operations: &[Operation],
-    from: usize,
+    (from, thin): (usize, u64),
     mut source: Option<Source>,
 ) {
     let mut store = open(&disk).unwrap();
@@ -156,7 +157,7 @@ fn run_and_crash(
                 events: events.clone(),
                 allowed: vec![plan.states, vec![state.clone()]],
             };
-            crashes.try_record(recorded, 1, 1, &format!("{:?}", &operations[..=number]));
+            crashes.try_record(recorded, 1, thin, &format!("{:?}", &operations[..=number]));
             events.iter().for_each(|event| medium.follow(event));
         }
     }
@@ -166,11 +167,14 @@ fn run_and_crash(
     }
 }
 
-/// All sequences of up to three operations.
+/// Operations of the longest sequences of which all are tried.
+const LONGEST: usize = 3;
+
+/// All sequences of up to [`LONGEST`] operations.
 fn sequences(alphabet: &[Operation]) -> Vec<Vec<Operation>> {
     let mut all: Vec<Vec<Operation>> = vec![Vec::new()];
     let mut longest = all.clone();
-    for _ in 0..3 {
+    for _ in 0..LONGEST {
         let longer = longest.iter().flat_map(|sequence: &Vec<Operation>| {
             alphabet.iter().map(|&next| [&sequence[..], &[next]].concat())
         });
@@ -195,7 +199,8 @@ pub(crate) fn every_short_sequence(tally: &Tally, one_in: usize) {
             false => seasoned(&mut Random(1), 3),
         };
         let source = is_copy.then(Source::new);
-        run_and_crash(&mut crashes, start, operations, operations.len() - 1, source);
+        let thin = if operations.len() == LONGEST { one_in_by_night(3) as u64 } else { 1 };
+        run_and_crash(&mut crashes, start, operations, (operations.len() - 1, thin), source);
     });
 }
 
@@ -226,7 +231,7 @@ fn history(tally: &Tally, seed: usize) {
                 0 => seasoned(&mut Random(seed as u64), 12),
                 _ => (formatted(), State::default()),
             };
-            run_and_crash(&mut crashes, start, &operations, 0, source);
+            run_and_crash(&mut crashes, start, &operations, (0, 1), source);
         }
     }
 }

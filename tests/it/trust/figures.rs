@@ -130,3 +130,8 @@ pub(crate) fn scale(few: usize, all: usize) -> usize {
 pub(crate) fn one_in(few: usize) -> usize {
     times().map_or(few, |_| 1)
 }
+
+/// The same for what is done in full only if more than the whole suite is asked for.
+pub(crate) fn one_in_by_night(few: usize) -> usize {
+    times().filter(|&times| times > 1).map_or(few, |_| 1)
+}

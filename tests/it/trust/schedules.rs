@@ -209,7 +209,7 @@ pub(crate) fn schedules(tally: &Tally, seeds: std::ops::Range<u64>) {
 fn processes_in_many_orders() {
     let tally = Tally::default();
     let start = std::time::Instant::now();
-    schedules(&tally, 0..scale(1_500, 3_000) as u64);
+    schedules(&tally, 0..scale(1_500, 2_000) as u64);
     say("schedules", tally.schedules.load(Ordering::Relaxed));
     say("steps of schedules", STEPS.load(Ordering::Relaxed));
     say("seconds for them", start.elapsed().as_secs());
