@@ -204,7 +204,7 @@ fn a_hundred_thousand_versions_and_tags() {
 #[test]
 #[ignore = "takes minutes"]
 fn groups_of_ten_thousand() {
-    for (versions, group) in [(1_000, 1), (1_000, 10_000), (2_000, 1), (2_000, 10_000)] {
+    for (versions, group) in [(1_000, 1), (1_000, 10_000), (10_000, 1), (10_000, 10_000)] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.tre");
         let open = threads(1).durability(Durability::Deferred { versions: group });
