@@ -8,7 +8,7 @@ mod disk;
 mod forge;
 #[path = "../tests/it/trust/hostile.rs"]
 pub(crate) mod hostile;
-#[path = "../tests/it/trust/inputs.rs"]
+#[path = "../cli/tests/it/trust/inputs.rs"]
 pub(crate) mod inputs;
 #[path = "../tests/it/trust/model.rs"]
 mod model;

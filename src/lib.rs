@@ -27,88 +27,50 @@
 //! ```
 
 mod arena;
-mod copies;
-mod error;
 mod external;
+#[doc(hidden)]
+pub mod files;
 mod format;
-mod history;
-mod ids;
-#[cfg(feature = "cli")]
-mod ingest;
 mod insert;
 mod maintain;
-mod memory;
-mod metric;
-mod new_file;
-mod opening;
-mod options;
-mod pool;
-mod printable;
-#[cfg_attr(
-    not(feature = "cli"),
-    allow(dead_code, reason = "the library itself writes stores only")
-)]
-mod publish;
 mod query;
-mod retention;
-#[cfg_attr(
-    not(feature = "simulation"),
-    allow(
-        unreachable_pub,
-        dead_code,
-        reason = "public through `simulation`, which is not compiled"
-    )
-)]
-mod seeded_bug;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub mod simulation;
-mod snapshot;
-mod source;
-mod spill;
+mod space;
 mod store;
-mod sync;
-#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the command replaces files"))]
-mod temporary;
-mod time_text;
-mod transaction;
 mod tree;
+mod values;
 mod version;
-mod version_info;
-#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the command waits for pipes"))]
-mod waiting;
-mod when;
 
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod cli;
-
-pub use error::{
-    AtError, BackupError, CommitError, Corruption, CreateError, Defect, DeleteError, InsertError,
-    OpenError, OptionsError, Place, PointsError, QueryError, ReadError, ReceiveError, RecoverError,
-    RestoreError, SourceError, StorageError, TagError, TemporaryError, VacuumError,
-};
-pub use ids::{PointId, VersionId};
 pub use insert::report::{Counters, Report, StageTimes};
 pub use maintain::backup::BackupReport;
 pub use maintain::diff::Diff;
 pub use maintain::receive::ReceiveReport;
-pub use maintain::recover::RecoverReport;
-pub use maintain::scrub::{ScrubOptions, ScrubReport};
 pub use maintain::stats::Stats;
-pub use maintain::vacuum::VacuumReport;
 pub use maintain::verify::{Problem, VerifyOptions, VerifyReport};
-pub use options::{
+pub use query::Neighbor;
+pub use store::Store;
+pub use store::recover::RecoverReport;
+pub use store::scrub::{ScrubOptions, ScrubReport};
+pub use store::snapshot::{NeighborTable, Searcher, Snapshot};
+pub use store::transaction::Transaction;
+pub use store::vacuum::VacuumReport;
+pub use store::version_info::{VersionInfo, VersionKind};
+pub use values::error::{
+    AtError, BackupError, CommitError, Corruption, CreateError, Defect, DeleteError, InsertError,
+    OpenError, OptionsError, Place, PointsError, QueryError, ReadError, ReceiveError, RecoverError,
+    RestoreError, SourceError, StorageError, TagError, TemporaryError, VacuumError,
+};
+pub use values::ids::{PointId, VersionId};
+pub use values::options::{
     CancelToken, CreateOptions, Durability, Metric, OpenOptions, Progress, Provenance, Verify,
 };
-pub use query::Neighbor;
-pub use retention::{ClockLeap, ExpireReport, Retention};
-pub use snapshot::{NeighborTable, Searcher, Snapshot};
-pub use source::PointSource;
-pub use store::Store;
-pub use transaction::Transaction;
-pub use version_info::{VersionInfo, VersionKind};
-pub use when::{Tag, When, WhenError};
+#[doc(hidden)]
+pub use values::printable;
+pub use values::retention::{ClockLeap, ExpireReport, Retention};
+pub use values::source::PointSource;
+pub use values::when::{Tag, When, WhenError};
 
 /// The examples of the README, compiled and run.
 #[cfg(doctest)]

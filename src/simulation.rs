@@ -10,19 +10,15 @@ use std::time::Duration;
 use crate::arena::lock::LockRange;
 use crate::arena::mapping::Bytes;
 use crate::arena::storage::Storage;
-#[cfg(feature = "cli")]
-use crate::error::SourceError;
-use crate::error::{CreateError, OpenError, ReceiveError, RecoverError, StorageError};
-#[cfg(feature = "cli")]
-use crate::ingest::{self, Format};
 use crate::maintain::receive::{self, ReceiveReport};
-use crate::maintain::recover::{self, RecoverReport};
-use crate::options::{CreateOptions, OpenOptions};
 use crate::store::Store;
+use crate::store::recover::{self, RecoverReport};
+use crate::values::error::{CreateError, OpenError, ReceiveError, RecoverError, StorageError};
+use crate::values::options::{CreateOptions, OpenOptions};
 use crate::version::database::Database;
 
 pub use crate::arena::lock::Hold;
-pub use crate::seeded_bug::SeededBug;
+pub use crate::values::seeded_bug::SeededBug;
 
 /// A disk with one file on it. Offsets and lengths are bytes.
 #[expect(
@@ -152,44 +148,6 @@ pub fn receive(
 /// mapped may then change any time.
 pub fn forget_latest(store: &Store) {
     *store.latest.lock().expect("no holder panics") = None;
-}
-
-/// How the bytes of an input are laid out, and whether their number is known before they are read.
-#[cfg(feature = "cli")]
-#[derive(Clone, Copy, Debug)]
-pub struct Layout {
-    /// `.npy`, or else text.
-    pub npy: bool,
-    /// From a pipe, so of unknown length.
-    pub piped: bool,
-}
-
-#[cfg(feature = "cli")]
-impl Layout {
-    fn format(self) -> Format {
-        if self.npy { Format::Npy } else { Format::Csv }
-    }
-}
-
-/// What the command reads from an input of rows: their length, and their values one after the other.
-///
-/// # Errors
-///
-/// The input is refused.
-#[cfg(feature = "cli")]
-pub fn read_rows(bytes: Vec<u8>, layout: Layout) -> Result<(usize, Vec<f32>), SourceError> {
-    let rows = ingest::rows_of_bytes(bytes, layout.format(), layout.piped)?;
-    Ok((rows.dim, rows.values))
-}
-
-/// What the command reads from an input of ids.
-///
-/// # Errors
-///
-/// The input is refused.
-#[cfg(feature = "cli")]
-pub fn read_ids(bytes: Vec<u8>, layout: Layout) -> Result<Vec<u64>, SourceError> {
-    Ok(ingest::ids_of_bytes(bytes, layout.format(), layout.piped)?)
 }
 
 /// A disk as the store sees it.

@@ -5,10 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::error::Corruption;
+use crate::arena::sync::atomic::{AtomicU64, Ordering};
+use crate::arena::sync::{Mutex, MutexGuard};
 use crate::format::arrays::Entry;
-use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard};
+use crate::values::error::Corruption;
 
 /// Names bytes for as long as the file exists: address and birth.
 pub(crate) type Name = (u64, u64);

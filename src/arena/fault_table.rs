@@ -4,7 +4,7 @@
 //! by [`Table::any_damaged`] that there is a mark, whoever else takes places and gives them back meanwhile; and when all
 //! places have been given back there is none.
 
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use crate::arena::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 /// A map, if there is one.
 pub(super) struct Place {

@@ -26,7 +26,7 @@ use memmap2::MmapMut;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::fault::{self, Guard};
-use crate::error::StorageError;
+use crate::values::error::StorageError;
 
 /// Address space per window. Segments never straddle a multiple of it.
 pub(crate) const WINDOW_BYTES: u64 = 1 << 30;

@@ -13,18 +13,19 @@ pub(crate) mod mapping;
 pub(crate) mod pressure;
 pub(crate) mod process;
 pub(crate) mod storage;
+pub(crate) mod sync;
 pub(crate) mod watch;
 
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Corruption, Defect, Place, ReadError, StorageError};
 use crate::format::DATA_START;
 use crate::format::arrays::Entry;
 use crate::format::checksum::{Origin, crc32};
-use crate::options::Verify;
-use crate::seeded_bug::SeededBug;
+use crate::values::error::{Corruption, Defect, Place, ReadError, StorageError};
+use crate::values::options::Verify;
+use crate::values::seeded_bug::SeededBug;
 use checked::Checked;
 pub(crate) use checked::{Name, name};
 use mapping::{Bytes, WINDOW_BYTES};

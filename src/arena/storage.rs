@@ -13,7 +13,7 @@ use super::fault;
 use super::lock::{self, Hold, LockRange};
 use super::mapping::{Bytes, Windows};
 use super::process::Owner;
-use crate::error::StorageError;
+use crate::values::error::StorageError;
 
 /// What a store needs of a disk. Offsets and lengths are bytes.
 pub(crate) trait Storage: Send + Sync {

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex};
 
 use super::mapping::Bytes;
 use super::{Arena, Name, fault, name};
-use crate::error::ReadError;
 use crate::format::arrays::Entry;
+use crate::values::error::ReadError;
 
 /// Watches over what one reader has mapped.
 pub(crate) struct Watch {

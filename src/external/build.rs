@@ -12,11 +12,9 @@ use rayon::prelude::*;
 
 use super::Means;
 use super::account::{Account, MOST_DEPTH};
-use super::budget::Budget;
 use super::top::{Found, TOP, Top, TopId, TopNode};
-use crate::error::InsertError;
+use crate::external::spill::{ChainId, Key, Sorter, Taken};
 use crate::format::rows::{COUNT_UNEQUAL_TWINS, CountRow, LinkRow, NONE, NodeRow, OwnerRow};
-use crate::ids::PointId;
 use crate::insert::batch::Batch;
 use crate::insert::credit::Credit;
 use crate::insert::journal::Journal;
@@ -25,11 +23,13 @@ use crate::insert::report::Work;
 use crate::insert::root::choose_root;
 use crate::insert::source::{Moved, Point, Source};
 use crate::insert::split::{Body, Branch, Share, Splitter};
-use crate::metric::{self, BOX_GROUP, Level};
-use crate::spill::{ChainId, Key, Sorter, Taken};
+use crate::space::{self, BOX_GROUP, Level};
 use crate::tree::columns::{ROOT, Range, Tree};
 use crate::tree::extent;
 use crate::tree::root_level;
+use crate::values::budget::Budget;
+use crate::values::error::InsertError;
+use crate::values::ids::PointId;
 use crate::version::early::Early;
 
 /// Rows appended at a time from a sorter.
@@ -417,7 +417,7 @@ impl<'a> Builder<'a> {
             while ids.len() < ROWS {
                 let Some((key, row)) = sorted.next()? else { break };
                 let (sum, id) = key.as_wide_last();
-                filled.row.own_radius = metric::distance(f32::from_bits(sum));
+                filled.row.own_radius = space::distance(f32::from_bits(sum));
                 filled.unequal_twins |= sum == 0 && *row != center[..];
                 if self.tree.has_boxes() {
                     self.top.nodes[node].extent.include(row);
@@ -572,7 +572,7 @@ impl<'a> Builder<'a> {
         let TopNode { live, extent, farthest, number, .. } = self.top.nodes[node];
         let tree = &mut *self.tree;
         let number = number as u64;
-        tree.radii.set(number, metric::distance(farthest))?;
+        tree.radii.set(number, space::distance(farthest))?;
         let before = tree.nodes.get(number)?;
         tree.nodes.set(number, NodeRow { built: live, flat_capacity, ..before })?;
         tree.links.set(number, row)?;

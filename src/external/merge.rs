@@ -3,14 +3,15 @@
 //! They are located first, and sorted by the node that each belongs to. In a packed tree neighbouring nodes have
 //! neighbouring numbers, so the batches that they are then inserted in touch one neighbourhood after the other.
 
-use super::{Budget, Means, Spooled};
-use crate::error::InsertError;
+use super::{Means, Spooled};
+use crate::external::spill::{Key, Sorter};
 use crate::insert;
 use crate::insert::batch::Batch;
 use crate::insert::locate::locate;
 use crate::insert::report::Work;
-use crate::spill::{Key, Sorter};
 use crate::tree::columns::Tree;
+use crate::values::budget::Budget;
+use crate::values::error::InsertError;
 use crate::version::early::Early;
 
 /// Inserts the points, batch by batch.

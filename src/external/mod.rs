@@ -12,27 +12,26 @@
 //! centers differs.
 
 mod account;
-mod budget;
 mod build;
 mod merge;
 mod read;
+mod spill;
 #[cfg(test)]
 mod tests;
 mod top;
 
 use std::path::Path;
 
-pub(crate) use budget::Budget;
-
-use crate::error::{CommitError, DeleteError, InsertError};
+use crate::external::spill::{ChainId, Chains, Sorter};
 use crate::format::arrays::{ArrayRoot, DATA_ARRAYS};
 use crate::insert::batch::{Batch, NextId};
 use crate::insert::report::Work;
 use crate::insert::{self, Context};
-use crate::source::PointSource;
-use crate::spill::{ChainId, Chains, Sorter};
 use crate::tree::columns::Tree;
 use crate::tree::id_index;
+use crate::values::budget::Budget;
+use crate::values::error::{CommitError, DeleteError, InsertError};
+use crate::values::source::PointSource;
 use crate::version::database::Database;
 use crate::version::early::Early;
 use build::Builder;

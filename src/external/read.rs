@@ -1,13 +1,13 @@
 //! Reading points that may not fit into memory: checked, named, and put aside in a temporary file.
 
 use super::{Means, Spooled};
-use crate::error::{InsertError, PointsError};
-use crate::ids::PointId;
+use crate::external::spill::{Chains, Key, Sorter};
 use crate::insert::batch::{NextId, check_points, move_beyond};
-use crate::source::PointSource;
-use crate::spill::{Chains, Key, Sorter};
 use crate::tree::columns::Tree;
 use crate::tree::id_index;
+use crate::values::error::{InsertError, PointsError};
+use crate::values::ids::PointId;
+use crate::values::source::PointSource;
 
 /// Reads all of a source. Its ids are distinct and not live in `tree`; without ids they go on from `next`, which moves
 /// beyond every id used.

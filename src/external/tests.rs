@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Budget;
 use crate::arena::lock::{Hold, LockRange};
 use crate::arena::mapping::Bytes;
 use crate::arena::storage::{MemoryStorage, Storage};
-use crate::error::StorageError;
 use crate::insert::Context;
 use crate::insert::batch::Batch;
 use crate::insert::credit::Credit;
 use crate::insert::locate::locate;
 use crate::insert::report::Work;
 use crate::insert::scratch::ScratchPool;
-use crate::options::{CreateOptions, OpenOptions};
 use crate::store::Store;
 use crate::tree::check;
+use crate::values::budget::Budget;
+use crate::values::error::StorageError;
+use crate::values::options::{CreateOptions, OpenOptions};
 use crate::version::database::Database;
 use crate::{InsertError, PointId, Snapshot, VerifyOptions};
 

@@ -9,13 +9,13 @@
 use rayon::prelude::*;
 
 use super::account::MOST_DEPTH;
-use crate::error::TemporaryError;
-use crate::ids::PointId;
+use crate::external::spill::{ChainId, Chains};
 use crate::insert::source::Source;
 use crate::insert::split::Branch;
-use crate::metric::{self, Kernel, Level, Slack};
-use crate::spill::{ChainId, Chains};
+use crate::space::{self, Kernel, Level, Slack};
 use crate::tree::extent::Extent;
+use crate::values::error::TemporaryError;
+use crate::values::ids::PointId;
 
 /// A node of the top tree, by position.
 pub(crate) type TopId = usize;
@@ -218,7 +218,7 @@ impl Top {
             path.push(parent);
         }
         path.reverse();
-        let radius = metric::distance(self.nodes[node].reach);
+        let radius = space::distance(self.nodes[node].reach);
         let center = self.center(node);
         let newcomers: Vec<(Vec<TopId>, Vec<f32>)> = path
             .windows(2)
@@ -228,8 +228,8 @@ impl Top {
                 let mut centers = Vec::new();
                 for &child in above.children[above.settled..].iter().filter(|&&c| c != step[1]) {
                     let new = &self.nodes[child];
-                    let distance = metric::distance(self.kernel.sum(center, self.center(child)));
-                    let within = metric::distance(new.level.pow4());
+                    let distance = space::distance(self.kernel.sum(center, self.center(child)));
+                    let within = space::distance(new.level.pow4());
                     if !self.slack.excludes(distance, radius, within) {
                         near.push(child);
                         centers.extend_from_slice(self.center(child));

@@ -7,7 +7,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::rows;
 use super::tag_row::TagRow;
 use super::version_row::VersionRow;
-use crate::metric::BOX_GROUP;
 
 /// The parts of the header that say how arrays lie in segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +51,9 @@ macro_rules! arrays {
         }
     };
 }
+
+/// Boxes of a row of the array of boxes, one to a lane of the kernels that read them.
+pub(crate) const BOX_GROUP: usize = 16;
 
 /// Bytes of a fixed record, in the form the table below wants.
 const fn fixed<T>(_row_of_floats: usize) -> usize {

@@ -4,7 +4,7 @@
 //! of an earlier commit, does not pass for it even where the bytes themselves would.
 
 use super::arrays::{Array, Entry};
-use crate::error::Place;
+use crate::values::error::Place;
 
 const SEED_BYTES: usize = 24;
 

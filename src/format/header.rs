@@ -5,8 +5,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::arrays::Geometry;
 use super::checksum::crc32;
 use super::{PAGE_BYTES, page};
-use crate::metric;
-use crate::options::{CreateOptions, Metric};
+use crate::values::options::MAX_DIM;
+use crate::values::options::{CreateOptions, Metric};
 
 /// First eight bytes of every store.
 pub(crate) const MAGIC: [u8; 8] = *b"TREERING";
@@ -119,7 +119,7 @@ impl Header {
         if header.reserved != [0; 28] || rest.iter().any(|&b| b != 0) {
             return Err(HeaderDefect::Damaged("reserved bytes are not zero"));
         }
-        if header.dim as usize > metric::MAX_DIM || header.options().is_none() {
+        if header.dim as usize > MAX_DIM || header.options().is_none() {
             return Err(HeaderDefect::Damaged("geometry is out of range"));
         }
         Ok(header)

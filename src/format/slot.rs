@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::arrays::{ArrayRoot, STATE_ARRAYS};
 use super::checksum::crc32;
 use super::{PAGE_BYTES, page};
-use crate::seeded_bug::SeededBug;
+use crate::values::seeded_bug::SeededBug;
 
 const SLOT_MAGIC: [u8; 8] = *b"TREESLOT";
 const HINT_MAGIC: [u8; 8] = *b"TREEHINT";

@@ -10,12 +10,12 @@ use super::locate::Placements;
 use super::plan::{Change, Changes, Keep, new_link};
 use super::report::Work;
 use super::source::{Moved, Source};
-use crate::error::{InsertError, ReadError};
 use crate::format::rows::NONE;
-use crate::ids::PointId;
-use crate::seeded_bug::SeededBug;
 use crate::tree::columns::{ROOT, Tree};
 use crate::tree::id_index;
+use crate::values::error::{InsertError, ReadError};
+use crate::values::ids::PointId;
+use crate::values::seeded_bug::SeededBug;
 
 /// Applies a plan. New points must be counted where they were placed; moved ones are counted there already.
 pub(crate) fn apply(

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use crate::error::{InsertError, PointsError, ReadError};
-use crate::ids::PointId;
-use crate::metric;
+use crate::space;
 use crate::tree::columns::Tree;
 use crate::tree::id_index;
+use crate::values::error::{InsertError, PointsError, ReadError};
+use crate::values::ids::PointId;
 
 /// A checked batch.
 pub(crate) struct Batch<'a> {
@@ -29,7 +29,7 @@ pub(crate) fn check_points(points: &[f32], dim: usize) -> Result<usize, PointsEr
     if !points.len().is_multiple_of(dim) {
         return Err(PointsError::Ragged { values: points.len(), dim });
     }
-    let limit = metric::domain_limit(dim);
+    let limit = space::domain_limit(dim);
     // NaN is outside, too.
     let is_inside = |x: &f32| x.abs() <= limit;
     // Whole pieces without a branch, so that the compiler makes it vectors.
@@ -143,7 +143,7 @@ mod tests {
             check_points(&[0.0, 1.0, f32::NEG_INFINITY, 0.0], 2),
             Err(PointsError::NotFinite { row: 1, column: 0, .. })
         ));
-        let limit = metric::domain_limit(2);
+        let limit = space::domain_limit(2);
         assert_eq!(check_points(&[limit, -limit], 2), Ok(1));
         assert!(matches!(
             check_points(&[0.0, limit.next_up()], 2),

@@ -5,7 +5,7 @@
 //! of an earlier block, and need not be compared with each other.
 
 use super::scratch::Scratch;
-use crate::metric::{Kernel, Level};
+use crate::space::{Kernel, Level};
 
 /// Candidates of a block, at most: one to a bit.
 pub(crate) const BLOCK: usize = u64::BITS as usize;

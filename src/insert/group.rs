@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::locate::Placements;
 use super::source::Point;
-use crate::error::ReadError;
 use crate::tree::columns::Tree;
+use crate::values::error::ReadError;
 
 /// A subtree is rebuilt when it holds more than 3 points for every 2 that it was built with. At twice as many, sheets of 4
 /// dimensions that come sorted cost a query a tenth more, and a hundred batches write a fifth less.

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::report::Work;
-use crate::error::ReadError;
 use crate::format::rows::{CountRow, LinkRow, NodeRow};
 use crate::tree::columns::{Links, ROOT, Tree};
 use crate::tree::extent::{self, Extent};
 use crate::tree::{LEVELS, level_row};
+use crate::values::error::ReadError;
 
 /// Pending changes of existing rows.
 #[derive(Default)]

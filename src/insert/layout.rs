@@ -11,11 +11,11 @@ use rayon::prelude::*;
 use super::journal::Journal;
 use super::source::{Point, Source};
 use super::split::{Body, Branch};
-use crate::error::ReadError;
 use crate::format::rows::{COUNT_UNEQUAL_TWINS, CountRow, LinkRow, NONE, NodeRow, OwnerRow};
-use crate::metric::BOX_GROUP;
+use crate::space::BOX_GROUP;
 use crate::tree::columns::{ROOT, Range, Tree};
 use crate::tree::extent::{self, Extent};
+use crate::values::error::ReadError;
 
 /// Rows that will be appended to the arrays of a tree.
 pub(crate) struct Layout {

@@ -11,12 +11,12 @@ use rayon::prelude::*;
 use super::batch::Batch;
 use super::report::Work;
 use super::{Context, Stop};
-use crate::error::ReadError;
-use crate::metric::{self, Level};
+use crate::space::{self, Level};
 use crate::tree::columns::{ROOT, Tree};
 use crate::tree::extent::Extent;
 use crate::tree::met::Met;
 use crate::tree::root_level;
+use crate::values::error::ReadError;
 
 /// Where each point of a batch goes.
 pub(crate) struct Placements {
@@ -109,7 +109,7 @@ impl Part {
         self.root_sum = self.root_sum.max(sum);
         let mut met = Met::default();
         loop {
-            let distance = metric::distance(sum);
+            let distance = space::distance(sum);
             if tree.has_boxes() && !tree.extent(node)?.covers(point) {
                 self.extents.entry(node).or_insert(Extent::EMPTY).include(point);
             }
@@ -170,9 +170,9 @@ impl Part {
 mod tests {
     use super::*;
     use crate::insert::scratch::ScratchPool;
-    use crate::options::{CreateOptions, OpenOptions};
     use crate::store::Store;
     use crate::tree::columns::Range;
+    use crate::values::options::{CreateOptions, OpenOptions};
 
     /// Points on a small lattice with some noise: ties, duplicates and exact powers of two between them.
     fn points(n: usize, dim: usize) -> Vec<f32> {

@@ -18,7 +18,7 @@ mod tests {
     use super::*;
     use crate::insert::conflict::conflicts;
     use crate::insert::scratch::Scratch;
-    use crate::metric::{Kernel, Level};
+    use crate::space::{Kernel, Level};
 
     #[test]
     fn winners_are_those_of_the_sequential_greedy() {

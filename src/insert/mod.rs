@@ -32,9 +32,9 @@ pub(crate) mod split;
 
 use std::time::Instant;
 
-use crate::error::{InsertError, ReadError};
-use crate::options::OpenOptions;
 use crate::tree::columns::Tree;
+use crate::values::error::{InsertError, ReadError};
+use crate::values::options::OpenOptions;
 use batch::Batch;
 use report::Work;
 use scratch::ScratchPool;

@@ -8,7 +8,7 @@
 use super::redistribute::Shares;
 use super::source::Point;
 use super::split::{Share, Splitter};
-use crate::metric;
+use crate::space;
 
 /// Members asked for their neighbours, at most, each of another child.
 const SAMPLES: usize = 64;
@@ -48,14 +48,14 @@ pub(super) fn overlap(splitter: &Splitter<'_>, shares: &Shares) -> (bool, u64) {
             let to_others = &mut scratch.sums[..others.len()];
             kernel.sums(row, &scratch.rows, to_others);
             let nearest = to_others.iter().copied().fold(sums[sample], f32::min);
-            let nearest = metric::distance(nearest);
+            let nearest = space::distance(nearest);
             let to_centers = &mut scratch.sums[..children.len()];
             kernel.sums(row, &scratch.centers, to_centers);
             evaluations += (others.len() + children.len()) as u64;
             for (i, (child, &sum)) in children.iter().zip(&*to_centers).enumerate() {
                 if i != own {
                     let points = child.share.members.len() as u64;
-                    let gap = metric::distance(sum) - metric::distance(child.reach);
+                    let gap = space::distance(sum) - space::distance(child.reach);
                     met += points;
                     skipped += if gap > nearest { points } else { 0 };
                 }

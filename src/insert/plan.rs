@@ -18,15 +18,15 @@ use super::scope::{are_enough, bucket_scope};
 use super::source::{Moved, Point, Source};
 use super::split::{Body, Branch, Goal, Share, Splitter};
 use super::{Context, Stop};
-use crate::error::ReadError;
 use crate::format::rows::{
     COUNT_UNEQUAL_TWINS, LinkRow, RUN_BUCKET, RUN_CHILDREN, RUN_TWINS, RunRow,
 };
-use crate::memory;
-use crate::metric::{self, Level};
+use crate::space::{self, Level};
 use crate::tree::columns::{Links, ROOT, Range, Tree};
 use crate::tree::met::Met;
 use crate::tree::root_level;
+use crate::values::error::ReadError;
+use crate::values::memory;
 
 /// What becomes of a node's present rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,7 +232,7 @@ impl Planner<'_> {
             false => {
                 let farthest = share.farthest();
                 Body {
-                    own_radius: metric::distance(farthest),
+                    own_radius: space::distance(farthest),
                     bucket: splitter.bucket_order(share),
                     twins_equal: true,
                     ..Body::default()
@@ -337,7 +337,7 @@ impl Planner<'_> {
             retired,
             body,
             moved,
-            radius: Some(metric::distance(farthest)),
+            radius: Some(space::distance(farthest)),
             root,
             dropped,
         })
@@ -391,7 +391,7 @@ fn gather_live(tree: &Tree, range: Range, moved: &mut Moved) -> Result<(), ReadE
         }
     })?;
     // Squares of what no store takes overflow, and a split of them would never end.
-    let limit = metric::domain_limit(tree.dim);
+    let limit = space::domain_limit(tree.dim);
     let rows = moved.rows.iter().rev().take(live.len() * tree.dim);
     match rows.copied().all(|x| x.abs() <= limit) {
         true => Ok(()),
@@ -402,7 +402,7 @@ fn gather_live(tree: &Tree, range: Range, moved: &mut Moved) -> Result<(), ReadE
 /// The center of a node that is to be split.
 fn center(tree: &Tree, node: u32) -> Result<&[f32], ReadError> {
     let center = tree.centers.row(node as u64)?;
-    let limit = metric::domain_limit(tree.dim);
+    let limit = space::domain_limit(tree.dim);
     match center.iter().all(|x| x.abs() <= limit) {
         true => Ok(center),
         false => Err(ReadError::row("centers", node as u64, "a center that is no point")),

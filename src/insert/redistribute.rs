@@ -14,7 +14,7 @@ use super::report::Work;
 use super::scratch::Scratch;
 use super::source::{Point, copy_row};
 use super::split::{Share, Splitter};
-use crate::metric::{self, Kernel, Level, Slack};
+use crate::space::{self, Kernel, Level, Slack};
 
 /// Members gathered for one tile: as many as fit the first-level cache, within limits.
 fn members_per_tile(dim: usize) -> usize {
@@ -157,7 +157,7 @@ fn plan_tasks<'a>(
 ) -> (Vec<Task<'a>>, usize) {
     let dim = splitter.source.dim;
     let count = center_rows.len() / dim;
-    let within = metric::distance(level.pow4());
+    let within = space::distance(level.pow4());
     let met = (count * shares.children.len()) as u64;
     work.counters.distance_evaluations += met;
     credit.pay(met);
@@ -166,10 +166,10 @@ fn plan_tasks<'a>(
     let mut sums = vec![0.0; count];
     for (i, child) in shares.children.iter().enumerate() {
         splitter.kernel.sums(splitter.source.row(child.center), center_rows, &mut sums);
-        let radius = metric::distance(child.reach);
+        let radius = space::distance(child.reach);
         let near: Vec<Near> = (0..count as u32)
             .zip(&sums)
-            .map(|(center, &sum)| (center, metric::distance(sum)))
+            .map(|(center, &sum)| (center, space::distance(sum)))
             .filter(|&(_, distance)| !splitter.slack.excludes(distance, radius, within.min(radius)))
             .map(|(center, distance)| Near {
                 center,
@@ -461,12 +461,12 @@ mod tests {
                     old.iter().zip(&new).map(|(old, new)| old + way * (new - old)).collect();
                 let owned = kernel.sum(&member, &old);
                 let offered = kernel.sum(&member, &new);
-                let distance = metric::distance(kernel.sum(&old, &new));
+                let distance = space::distance(kernel.sum(&old, &new));
                 for within in [0.25 * scale, 1024.0 * scale] {
                     let least = least_attracted(Slack::new(dim), distance, within);
                     if owned < least {
                         dropped += 1;
-                        assert!(offered > owned || metric::distance(offered) > within);
+                        assert!(offered > owned || space::distance(offered) > within);
                     }
                 }
             }

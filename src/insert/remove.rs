@@ -6,10 +6,10 @@ use rayon::prelude::*;
 use super::batch::first_duplicate;
 use super::journal::Journal;
 use super::report::Work;
-use crate::error::{DeleteError, ReadError};
-use crate::ids::PointId;
 use crate::tree::columns::Tree;
 use crate::tree::id_index;
+use crate::values::error::{DeleteError, ReadError};
+use crate::values::ids::PointId;
 
 /// Deletes the points with these ids. After an error the tree is as it was.
 pub(crate) fn remove(tree: &mut Tree, ids: &[PointId], work: &mut Work) -> Result<(), DeleteError> {

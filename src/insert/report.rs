@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::format::version_row::COUNTERS;
-use crate::ids::VersionId;
-use crate::retention::ClockLeap;
+use crate::values::ids::VersionId;
+use crate::values::retention::ClockLeap;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::source::{Point, Source};
 use super::split::greatest;
-use crate::metric::Kernel;
+use crate::space::Kernel;
 
 /// Points that may become the root.
 const CANDIDATES: usize = 32;

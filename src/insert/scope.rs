@@ -1,9 +1,9 @@
 //! How far from its center a node with children keeps rows in its bucket.
 
 use super::report::Work;
-use crate::error::ReadError;
-use crate::metric::Level;
+use crate::space::Level;
 use crate::tree::columns::{Links, Tree};
+use crate::values::error::ReadError;
 
 /// A node that links so many later ranges waits for one more row out of scope before it links another.
 const RUNS_PER_STRANGER: usize = 16;
@@ -48,9 +48,9 @@ pub(super) fn are_enough(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{CreateOptions, OpenOptions};
     use crate::store::Store;
     use crate::tree::columns::ROOT;
+    use crate::values::options::{CreateOptions, OpenOptions};
 
     /// Rows in buckets of nodes with children, and how many of them are out of scope.
     fn out_of_scope(tree: &Tree) -> (u64, u64) {

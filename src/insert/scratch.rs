@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::report::Counters;
-use crate::metric::Near;
+use crate::space::Near;
 
 /// Buffers of one piece of sequential work. Capacities only grow.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 use crate::arena::cast::prefetch;
-use crate::ids::PointId;
+use crate::values::ids::PointId;
 
 /// Rows read from the tree because their node changes.
 #[derive(Default)]

@@ -25,7 +25,7 @@ use super::redistribute::{Child, Shares, redistribute};
 use super::report::Work;
 use super::source::{Moved, Point, Source};
 use super::{Context, Stop};
-use crate::metric::{self, Kernel, Level, Slack};
+use crate::space::{self, Kernel, Level, Slack};
 use crate::tree::columns::Tree;
 
 /// Points and their sums of squares to one center.
@@ -225,7 +225,7 @@ impl<'a> Splitter<'a> {
         credit: Credit,
         work: &mut Work,
     ) -> Result<Branch, Stop> {
-        let radius = metric::distance(share.farthest());
+        let radius = space::distance(share.farthest());
         let body = self.body(self.source.row(center), share, self.whole(), credit, work)?;
         Ok(Branch { center, level, radius, body })
     }
@@ -278,7 +278,7 @@ impl<'a> Splitter<'a> {
         let mut shares = Shares { own, children: Vec::new() };
         let mut credit = credit;
         let flat = self.win_children(&mut shares, goal, &mut credit, work)?;
-        let own_radius = metric::distance(shares.own.farthest());
+        let own_radius = space::distance(shares.own.farthest());
         let flat_capacity = if flat { 2 * shares.own.members.len() as u32 } else { 0 };
         let bucket = self.bucket_order(shares.own);
         let children = self.branches(shares.children, credit, work)?;
@@ -543,8 +543,8 @@ impl<'a> Splitter<'a> {
 mod tests {
     use super::super::scratch::ScratchPool;
     use super::*;
-    use crate::options::{CreateOptions, OpenOptions};
     use crate::store::Store;
+    use crate::values::options::{CreateOptions, OpenOptions};
 
     /// However the priorities lie, the candidates are the first of those that are far, and all of those are counted.
     #[test]

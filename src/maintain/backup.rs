@@ -8,14 +8,14 @@ use std::io::{self, Write};
 
 use zerocopy::IntoBytes;
 
-use crate::error::BackupError;
 use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS, Entry};
 use crate::format::stream::{
     Begin, FRAME_BEGIN, FRAME_END, FRAME_SEGMENT, FRAME_TAGS, FRAME_VERSION, FrameHead,
     STREAM_MAGIC, STREAM_VERSION, SegmentHead,
 };
-use crate::ids::VersionId;
-use crate::options::CancelToken;
+use crate::values::error::BackupError;
+use crate::values::ids::VersionId;
+use crate::values::options::CancelToken;
 use crate::version::database::{Database, History};
 use crate::version::table::Visit;
 

@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::ReadError;
 use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS};
-use crate::ids::PointId;
 use crate::tree::columns::Tree;
+use crate::values::error::ReadError;
+use crate::values::ids::PointId;
 use crate::version::database::Database;
 use crate::version::table::Visit;
 

@@ -3,8 +3,5 @@
 pub(crate) mod backup;
 pub(crate) mod diff;
 pub(crate) mod receive;
-pub(crate) mod recover;
-pub(crate) mod scrub;
 pub(crate) mod stats;
-pub(crate) mod vacuum;
 pub(crate) mod verify;

@@ -11,7 +11,6 @@ use std::io::{Read, Seek, SeekFrom};
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::error::{AtError, CommitError, ReadError, ReceiveError};
 use crate::format::arrays::{self, Array, ArrayRoot, ArraySpec, DATA_ARRAYS};
 use crate::format::header::Header;
 use crate::format::page;
@@ -21,9 +20,10 @@ use crate::format::stream::{
 };
 use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
-use crate::ids::VersionId;
-use crate::memory;
-use crate::options::CancelToken;
+use crate::values::error::{AtError, CommitError, ReadError, ReceiveError};
+use crate::values::ids::VersionId;
+use crate::values::memory;
+use crate::values::options::CancelToken;
 use crate::version::column::{ChangedColumn, EarlyColumn, Written, WrittenColumn};
 use crate::version::commit::{Draft, NewVersion, commit};
 use crate::version::database::Database;

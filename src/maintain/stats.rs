@@ -1,11 +1,11 @@
 //! What a version holds and what the file spends on it.
 
-use crate::error::ReadError;
 use crate::format::arrays::{Array, DATA_ARRAYS, Entry};
 use crate::format::version_row::VersionRow;
-use crate::ids::VersionId;
-use crate::options::Metric;
 use crate::tree::columns::Tree;
+use crate::values::error::ReadError;
+use crate::values::ids::VersionId;
+use crate::values::options::Metric;
 use crate::version::database::Database;
 use crate::version::table::{Table, Visit};
 

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
-use crate::error::{AtError, Corruption, Defect, Place, ReadError};
 use crate::format::arrays::{Array, DATA_ARRAYS, Entry};
 use crate::format::slot::CommitSlot;
 use crate::format::version_row::VersionRow;
-use crate::ids::VersionId;
-use crate::options::OpenOptions;
 use crate::query::{brute, knn};
 use crate::tree::check::{self, Checked, Sound};
 use crate::tree::columns::Tree;
+use crate::values::error::{AtError, Corruption, Defect, Place, ReadError};
+use crate::values::ids::VersionId;
+use crate::values::options::OpenOptions;
 use crate::version::database::Database;
 use crate::version::pins::Pin;
 use crate::version::space_check::check_space;

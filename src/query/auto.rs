@@ -4,8 +4,8 @@
 
 use super::knn::Scratch;
 use super::{brute, knn};
-use crate::error::ReadError;
 use crate::tree::columns::Tree;
+use crate::values::error::ReadError;
 
 /// What things cost in nanoseconds, roughly, on present processors; only the ratios matter.
 ///

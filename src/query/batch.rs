@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use super::auto::{self, Verdict};
 use super::knn::{self, Scratch};
 use super::{Neighbor, brute};
-use crate::error::ReadError;
 use crate::tree::columns::Tree;
+use crate::values::error::ReadError;
 
 /// Queries that one task answers in turn.
 const QUERIES_PER_TASK: usize = 64;

@@ -7,10 +7,10 @@
 
 use super::frontier::Frontier;
 use super::knn::{self, Scratch};
-use crate::error::ReadError;
 use crate::format::rows::NONE;
-use crate::metric::{self, Near};
+use crate::space::{self, Near};
 use crate::tree::columns::{Links, ROOT, Range, Tree};
+use crate::values::error::ReadError;
 
 /// Subtrees of at most so many values, and rows, are scanned as a whole; those of few rows anyway.
 const FLAT_VALUES: usize = 32_768;
@@ -127,7 +127,7 @@ fn descend(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), Read
     scratch.best_first.path_children.clear();
     scratch.evaluations += 1;
     let sum = tree.kernel.sum(query, tree.centers.row(ROOT.into())?);
-    let mut at = Candidate { node: ROOT, bound: 0.0, distance: metric::distance(sum) };
+    let mut at = Candidate { node: ROOT, bound: 0.0, distance: space::distance(sum) };
     loop {
         scratch.visits += 1;
         let links = tree.link(at.node)?;

@@ -10,9 +10,9 @@ use super::ahead::Ahead;
 use super::heap::KBest;
 use super::refine;
 use super::scan::scan;
-use crate::error::ReadError;
-use crate::metric;
+use crate::space;
 use crate::tree::columns::{Range, Tree};
+use crate::values::error::ReadError;
 
 /// Queries that share one pass over the rows, at most.
 pub(super) const QUERIES_PER_PASS: usize = 512;
@@ -93,7 +93,7 @@ pub(crate) fn within(tree: &Tree, query: &[f32], radius: f32) -> Result<Vec<Neig
     let mut found = Vec::new();
     for_tiles(tree, query, |first, sums| {
         for (slot, &sum) in (first..).zip(sums) {
-            let distance = metric::distance(sum);
+            let distance = space::distance(sum);
             if distance <= radius && tree.is_live(slot)? {
                 found.push(Neighbor { id: tree.ids.get(slot as u64)?, distance });
             }

@@ -5,11 +5,11 @@
 //! visits, and cost more than those.
 
 use super::knn::{self, Scratch};
-use crate::error::ReadError;
 use crate::format::rows::{LinkRow, NONE};
-use crate::metric::{self, BOX_GROUP, Near};
+use crate::space::{self, BOX_GROUP, Near};
 use crate::tree::columns::{Links, ROOT, Range, Tree};
 use crate::tree::extent;
+use crate::values::error::ReadError;
 
 /// Subtrees of at most so many rows are scanned as a whole.
 const FLAT_ROWS: u32 = 256;
@@ -86,7 +86,7 @@ fn descend(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), Read
     scratch.depth_first.path.clear();
     scratch.evaluations += 1;
     let sum = tree.kernel.sum(query, tree.centers.row(ROOT.into())?);
-    let (mut node, mut distance) = (ROOT, metric::distance(sum));
+    let (mut node, mut distance) = (ROOT, space::distance(sum));
     loop {
         scratch.visits += 1;
         let links = tree.link(node)?;
@@ -170,7 +170,7 @@ fn visit(tree: &Tree, query: &[f32], node: u32, scratch: &mut Scratch) -> Result
         return knn::scan_counted(tree, query, links.row.own_slots(), scratch);
     }
     let sum = tree.kernel.sum(query, tree.centers.row(node.into())?);
-    knn::own_points(tree, query, node, links, metric::distance(sum), scratch)?;
+    knn::own_points(tree, query, node, links, space::distance(sum), scratch)?;
     push_children(tree, query, node, links, NONE, scratch)
 }
 

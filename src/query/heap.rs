@@ -4,9 +4,9 @@
 use super::Neighbor;
 use super::sorted_list::SortedList;
 use super::sum_limit;
-use crate::error::ReadError;
-use crate::metric::{MAX_SORTED, Near};
+use crate::space::{MAX_SORTED, Near};
 use crate::tree::columns::{Range, Tree};
+use crate::values::error::ReadError;
 
 /// Keeps the first k of all candidates offered, in the order (distance, id).
 #[derive(Default)]
@@ -235,8 +235,8 @@ impl KBest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{CreateOptions, OpenOptions};
     use crate::store::Store;
+    use crate::values::options::{CreateOptions, OpenOptions};
 
     #[test]
     fn keeps_what_sorting_would() {

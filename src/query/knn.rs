@@ -5,10 +5,10 @@ use super::heap::KBest;
 use super::scan::scan;
 use super::{best_first, depth_first};
 use crate::arena::pressure::Pressure;
-use crate::error::ReadError;
-use crate::metric::{self, Near};
+use crate::space::{self, Near};
 use crate::tree::columns::{Links, ROOT, Range, Tree};
 use crate::tree::met::Met;
+use crate::values::error::ReadError;
 
 /// Queries are sorted by subtrees of about this many points.
 const SORTING_POINTS: u32 = 16_384;
@@ -111,7 +111,7 @@ pub(super) fn nearest_child(
         scratch.evaluations += u64::from(block.count);
         tree.centers.for_chunks(block.start.into(), block.count.into(), |first, centers| {
             let (place, sum) = tree.kernel.nearest(query, centers);
-            let child = Near::new(metric::distance(sum), first as u32 + place as u32);
+            let child = Near::new(space::distance(sum), first as u32 + place as u32);
             nearest = nearest.min(child);
         })
     })?;

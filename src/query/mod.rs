@@ -16,7 +16,7 @@ mod refine;
 pub(crate) mod scan;
 mod sorted_list;
 
-use crate::ids::PointId;
+use crate::values::ids::PointId;
 
 /// A point found, and how far it is.
 #[derive(Clone, Copy, Debug, PartialEq)]

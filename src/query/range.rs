@@ -1,10 +1,10 @@
 //! All points within a radius, or their number.
 
 use super::Neighbor;
-use crate::error::ReadError;
-use crate::metric;
+use crate::space;
 use crate::tree::columns::{ROOT, Range, Tree};
 use crate::tree::met::Met;
+use crate::values::error::ReadError;
 
 /// Buffers of a query, reused from one to the next.
 #[derive(Default)]
@@ -102,7 +102,7 @@ fn search(
     if tree.node_rows() > 0 {
         let sum = tree.kernel.sum(query, tree.centers.row(ROOT as u64)?);
         *evaluations += 1;
-        pending.push((ROOT, metric::distance(sum)));
+        pending.push((ROOT, space::distance(sum)));
     }
     let mut met = Met::default();
     while let Some((node, distance)) = pending.pop() {
@@ -120,7 +120,7 @@ fn search(
             tree.sums(&tree.coordinates, range, query, sums)?;
             *evaluations += range.count as u64;
             for (i, &sum) in sums.iter().enumerate() {
-                let distance = metric::distance(sum);
+                let distance = space::distance(sum);
                 if distance <= radius {
                     collect.point(tree, range.start + i as u32, distance)?;
                 }
@@ -143,7 +143,7 @@ fn search(
             tree.sums(&tree.centers, block, query, sums)?;
             *evaluations += block.count as u64;
             let numbers = block.start..block.start + block.count;
-            pending.extend(numbers.zip(sums.iter().map(|&sum| metric::distance(sum))));
+            pending.extend(numbers.zip(sums.iter().map(|&sum| space::distance(sum))));
             Ok(())
         })?;
     }

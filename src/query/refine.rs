@@ -3,9 +3,9 @@
 
 use super::ahead::Ahead;
 use super::heap::KBest;
-use crate::error::ReadError;
-use crate::metric::{self, Filter, Grid, Near, Pair, ValueFilter};
+use crate::space::{self, Filter, Grid, Near, Pair, ValueFilter};
 use crate::tree::columns::Tree;
+use crate::values::error::ReadError;
 
 /// Bytes of a tile: what the second-level cache holds well.
 const TILE_BYTES: usize = 128 * 1024;
@@ -196,7 +196,7 @@ impl<'a> Pass<'a> {
                 continue;
             }
             if let Some(slot) = slot_of(pair.row) {
-                best.offer(tree, Near::new(metric::distance(sum), slot))?;
+                best.offer(tree, Near::new(space::distance(sum), slot))?;
             }
         }
         self.adapt();
@@ -242,10 +242,10 @@ fn next_octets(all: usize, octets: usize, refining: usize, filtering: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metric::MAX_DIM;
-    use crate::options::{CreateOptions, OpenOptions};
     use crate::query::Neighbor;
     use crate::store::Store;
+    use crate::values::options::MAX_DIM;
+    use crate::values::options::{CreateOptions, OpenOptions};
 
     #[test]
     fn a_tile_has_rows_whatever_the_dimension() {
@@ -318,7 +318,7 @@ mod tests {
                             let mut all = Vec::new();
                             for (id, row) in (0..).zip(points.chunks_exact(dim)) {
                                 if id % 3 > 0 {
-                                    let distance = metric::distance(tree.kernel.sum(query, row));
+                                    let distance = space::distance(tree.kernel.sum(query, row));
                                     all.push(Neighbor { id, distance });
                                 }
                             }

@@ -1,9 +1,9 @@
 //! From ranges of slots to candidates: what every search ends in.
 
 use super::heap::KBest;
-use crate::error::ReadError;
-use crate::metric::Near;
+use crate::space::Near;
 use crate::tree::columns::{Range, Tree};
+use crate::values::error::ReadError;
 
 /// Rows scanned before the bound is looked at again.
 const STEP: u32 = 256;

@@ -4,9 +4,9 @@
 //! rule; so ids are read where it is undecided which candidate is the k-th, and in the end.
 
 use super::Neighbor;
-use crate::error::ReadError;
-use crate::metric::{self, Near, PLACES};
+use crate::space::{self, Near, PLACES};
 use crate::tree::columns::Tree;
+use crate::values::error::ReadError;
 
 #[derive(Default)]
 pub(super) struct SortedList {
@@ -18,11 +18,11 @@ pub(super) struct SortedList {
 }
 
 impl SortedList {
-    /// Empties the list and makes it one for `k` > 0 candidates, at most [`metric::MAX_SORTED`].
+    /// Empties the list and makes it one for `k` > 0 candidates, at most [`space::MAX_SORTED`].
     pub(super) fn reset(&mut self, k: usize) {
         assert!(k > 0, "a list has a last place");
         self.k = k;
-        metric::sorted_list(k, &mut self.list);
+        space::sorted_list(k, &mut self.list);
     }
 
     /// The candidates, the nearest first.
@@ -53,7 +53,7 @@ impl SortedList {
         while !candidates.is_empty() {
             let taken = tree.kernel.insert_sorted(&mut self.list, self.k, candidates);
             candidates = &candidates[taken..];
-            if metric::is_undecided(self.list.as_flattened(), self.k) {
+            if space::is_undecided(self.list.as_flattened(), self.k) {
                 self.decide(tree)?;
             }
         }

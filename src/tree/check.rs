@@ -10,10 +10,10 @@ use super::id_index;
 use super::level_row;
 use super::met::Met;
 use super::sharing::{self, Shared};
-use crate::error::{Corruption, Defect, Place, ReadError};
 use crate::format::rows::{COUNT_UNEQUAL_TWINS, CountRow, NodeRow};
-use crate::memory;
-use crate::metric::{self, Level};
+use crate::space::{self, Level};
+use crate::values::error::{Corruption, Defect, Place, ReadError};
+use crate::values::memory;
 
 /// More violations than this are not listed.
 const LISTED: usize = 20;
@@ -459,7 +459,7 @@ impl<'a> Checker<'a> {
                 self.expect(level.covers(sum), node, || {
                     format!("T2: slot {slot} is not covered by its node {node}")
                 });
-                self.expect(metric::distance(sum) <= own_radius, node, || {
+                self.expect(space::distance(sum) <= own_radius, node, || {
                     format!("T5: slot {slot} is outside the own radius of node {node}")
                 });
             }
@@ -514,7 +514,7 @@ impl<'a> Checker<'a> {
                         format!("T8: slot {slot} is outside the box of node {node}")
                     });
                 }
-                let near = metric::distance(sum) <= above.radius;
+                let near = space::distance(sum) <= above.radius;
                 let covered = above.node != ROOT || root_level.covers(sum);
                 if !(near && covered) && tree.is_live(slot)? {
                     let node = above.node;

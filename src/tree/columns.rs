@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use crate::arena::Access;
 use crate::arena::watch::Watch;
-use crate::error::ReadError;
 use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS};
 pub(crate) use crate::format::rows::Range;
 use crate::format::rows::{
     self, CountRow, IndexPieceRow, IndexRunRow, LinkRow, NodeRow, OwnerRow, RunRow,
 };
-use crate::memory;
-use crate::metric::{BOX_GROUP, Kernel, MAX_BOX_DIM, Slack};
+use crate::space::{BOX_GROUP, Kernel, MAX_BOX_DIM, Slack};
+use crate::values::error::ReadError;
+use crate::values::memory;
 use crate::version::column::{ChangedColumn, Column, EarlyColumn, Record};
 use crate::version::database::Database;
 use crate::version::table::Table;

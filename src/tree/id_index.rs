@@ -8,9 +8,9 @@
 use rayon::prelude::*;
 
 use super::columns::Tree;
-use crate::error::ReadError;
 use crate::format::rows::{IndexPieceRow, IndexRunRow, NONE};
-use crate::ids::PointId;
+use crate::values::error::ReadError;
+use crate::values::ids::PointId;
 
 /// A stretch of at least this many ids is stored dense if no gap in it exceeds [`DENSE_GAP`]. So is every stretch of a
 /// run with fewer ids, however short: a batch of a few points then does not touch the array of keys at all.

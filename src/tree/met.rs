@@ -5,8 +5,8 @@
 //! to the tree. What is met is counted before anything is done with it.
 
 use super::columns::too_many_runs;
-use crate::error::ReadError;
 use crate::tree::columns::{Links, Range, Tree, too_many_nodes, too_many_slots};
+use crate::values::error::ReadError;
 
 /// How much of a tree a walk has met.
 #[derive(Default)]
@@ -68,9 +68,9 @@ impl Met {
 mod tests {
     use super::*;
     use crate::format::rows::{self, CountRow, LinkRow, RunRow};
-    use crate::options::{CreateOptions, OpenOptions};
     use crate::query::{knn, range};
     use crate::store::Store;
+    use crate::values::options::{CreateOptions, OpenOptions};
 
     /// A search of a tree whose rows have been changed is refused before it has cost much.
     fn search_damaged(dim: usize, damage: impl Fn(&mut Tree, u32, &mut LinkRow, &mut CountRow)) {

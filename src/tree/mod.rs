@@ -17,7 +17,7 @@
 //! - **T6 capacity**: a bucket holds at most `leaf_capacity` - 1 rows (the center's own point makes up the rest), or
 //!   flat_capacity(p) if p is flat. Tombstones count. Twins, rows with s = 0, do not: they lie in a list of their own.
 //! - **T7 count**: every live point is in exactly one bucket or twin list, and counts add up along the tree.
-//! - **T8 box**: up to [`crate::metric::MAX_BOX_DIM`] dimensions, every live point of a subtree is in its box.
+//! - **T8 box**: up to [`crate::space::MAX_BOX_DIM`] dimensions, every live point of a subtree is in its box.
 //!
 //! Separation holds among siblings only, as in Izbicki & Shelton, "Faster cover trees" (ICML 2015). Elkin & Kurlin's
 //! Definition 2.1 ("A new near-linear time algorithm for k-nearest neighbor search using a compressed cover tree",
@@ -31,7 +31,7 @@ pub(crate) mod id_index;
 pub(crate) mod met;
 mod sharing;
 
-use crate::metric::Level;
+use crate::space::Level;
 
 /// Least and greatest level of a node, and the row of `level_counts` that belongs to a level.
 pub(crate) const LEVELS: std::ops::RangeInclusive<i16> = -75..=64;

@@ -13,9 +13,9 @@ use std::collections::HashSet;
 
 use super::columns::{ROOT, Tree};
 use super::extent::{self, Extent};
-use crate::error::ReadError;
 use crate::format::rows::NONE;
-use crate::metric::BOX_GROUP;
+use crate::space::BOX_GROUP;
+use crate::values::error::ReadError;
 use crate::version::column::{Column, Record};
 
 /// How a tree differs from one that has been checked.
@@ -174,9 +174,9 @@ fn appended(old: &Tree, new: &Tree) -> Result<bool, ReadError> {
 mod tests {
     use super::*;
     use crate::format::rows::RunRow;
-    use crate::options::{CreateOptions, OpenOptions};
     use crate::store::Store;
     use crate::tree::check::{Sound, check, check_after};
+    use crate::values::options::{CreateOptions, OpenOptions};
 
     struct Random(u64);
 

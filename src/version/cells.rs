@@ -6,8 +6,8 @@
 
 use std::sync::OnceLock;
 
-use crate::error::ReadError;
-use crate::memory;
+use crate::values::error::ReadError;
+use crate::values::memory;
 
 /// Cells with a place of their own from the beginning: at 40 bytes, 1.3 MB of them.
 const NEAR: usize = 1 << 15;

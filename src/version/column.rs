@@ -21,9 +21,9 @@ use super::table::{Table, Visit};
 use crate::arena::cast::{Typed, prefetch, prefetch_lines};
 use crate::arena::watch::Watch;
 use crate::arena::{Access, Arena};
-use crate::error::{Defect, Place, ReadError};
 use crate::format::arrays::{ArrayRoot, ArraySpec, Entry};
-use crate::seeded_bug::SeededBug;
+use crate::values::error::{Defect, Place, ReadError};
+use crate::values::seeded_bug::SeededBug;
 
 /// What a record of a column must be.
 pub(crate) trait Record: FromBytes + IntoBytes + Immutable + Copy + Send + Sync {}

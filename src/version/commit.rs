@@ -11,15 +11,15 @@ use super::early::Early;
 use super::expire::{ExpireRequest, Expiry};
 use super::family::Brief;
 use crate::arena::watch::Watch;
-use crate::error::{CommitError, ReadError, StorageError};
 use crate::format::arrays::{ArrayRoot, DATA_ARRAYS, STATE_ARRAYS};
 use crate::format::slot::{CommitSlot, Hint};
 use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
 use crate::format::{HINT_OFFSET, slot_offset};
-use crate::options::CancelToken;
-use crate::retention::Retention;
-use crate::seeded_bug::SeededBug;
+use crate::values::error::{CommitError, ReadError, StorageError};
+use crate::values::options::CancelToken;
+use crate::values::retention::Retention;
+use crate::values::seeded_bug::SeededBug;
 
 /// What is to become the next commit.
 pub(crate) struct Draft<'a> {

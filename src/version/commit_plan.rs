@@ -11,11 +11,11 @@ use super::placement::Placement;
 use super::space_ledger::SpaceLedger;
 use super::state_plan::{StateChange, StatePlan};
 use crate::arena::free_space::FreeSpace;
-use crate::error::{CommitError, ReadError};
 use crate::format::slot::CommitSlot;
 use crate::format::version_row::VersionRow;
 use crate::format::{LAST_COMMIT, PAGE_BYTES, SLOT_RING};
-use crate::retention::Retention;
+use crate::values::error::{CommitError, ReadError};
+use crate::values::retention::Retention;
 
 /// Commits that may share their syncs.
 const MOST_GROUPED: u32 = 10_000;

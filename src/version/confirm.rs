@@ -4,11 +4,11 @@ use super::commit::leave_hint;
 use super::database::{Database, Writer, cut_back};
 use super::ring::SlotCopy;
 use super::table::Table;
-use crate::error::CommitError;
 use crate::format::arrays::{Array, DATA_ARRAYS};
 use crate::format::slot::CommitSlot;
 use crate::format::slot_offset;
-use crate::seeded_bug::SeededBug;
+use crate::values::error::CommitError;
+use crate::values::seeded_bug::SeededBug;
 
 /// Makes sure that the newest commit is durable before another builds on it. Its slot is there, so the first sync of the
 /// commit returned and its blocks are durable; they are read and checked, and not written again, because a write that

@@ -18,9 +18,6 @@ use crate::arena::lock::{Hold, LockRange};
 use crate::arena::storage::Storage;
 use crate::arena::watch::Watch;
 use crate::arena::{Access, Arena};
-use crate::error::{
-    AtError, CommitError, Corruption, Defect, OpenError, Place, ReadError, StorageError,
-};
 use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS, Entry, Geometry};
 use crate::format::checksum::Origin;
 use crate::format::header::Header;
@@ -29,11 +26,14 @@ use crate::format::slot::{CommitSlot, Hint};
 use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
 use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, PAGE_BYTES, SLOT_RING, slot_offset};
-use crate::ids::VersionId;
-use crate::memory;
-use crate::options::{CreateOptions, Provenance, Verify};
-use crate::retention::Retention;
-use crate::seeded_bug::SeededBug;
+use crate::values::error::{
+    AtError, CommitError, Corruption, Defect, OpenError, Place, ReadError, StorageError,
+};
+use crate::values::ids::VersionId;
+use crate::values::memory;
+use crate::values::options::{CreateOptions, Provenance, Verify};
+use crate::values::retention::Retention;
+use crate::values::seeded_bug::SeededBug;
 
 /// An open store file.
 pub(crate) struct Database {

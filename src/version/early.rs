@@ -13,8 +13,8 @@ use super::commit_plan::writable_space;
 use super::database::{Database, cut_back};
 use crate::arena::free_space::FreeSpace;
 use crate::arena::{Arena, Piece};
-use crate::error::{CommitError, StorageError};
 use crate::format::checksum::Origin;
+use crate::values::error::{CommitError, StorageError};
 
 /// The space that a transaction has taken so far.
 pub(crate) struct Early {

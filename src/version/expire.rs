@@ -15,14 +15,14 @@ use super::past::{Doomed, Past};
 use super::pins::Condemned;
 use super::space_ledger::coalesce;
 use super::table::Table;
-use crate::error::{CommitError, ReadError};
 use crate::format::DATA_START;
 use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS};
 use crate::format::rows::FreedRow;
 use crate::format::slot::CommitSlot;
 use crate::format::version_row::VersionRow;
-use crate::options::CancelToken;
-use crate::retention::{ClockLeap, Retention};
+use crate::values::error::{CommitError, ReadError};
+use crate::values::options::CancelToken;
+use crate::values::retention::{ClockLeap, Retention};
 
 /// Free bytes that may stay with the file: one in so many, of those that are free and of those that are in use.
 const ONE_IN_KEPT: u64 = 20;
@@ -78,8 +78,8 @@ impl Rows {
     pub(crate) fn get(&self, version: u64) -> Result<VersionRow, ReadError> {
         let row = self.0.get(version - 1)?;
         row.check(version).map_err(|what| {
-            let place = crate::error::Place::Version(crate::VersionId(version));
-            ReadError::corrupt(place, crate::error::Defect::Invalid(what))
+            let place = crate::values::error::Place::Version(crate::VersionId(version));
+            ReadError::corrupt(place, crate::values::error::Defect::Invalid(what))
         })?;
         Ok(row)
     }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format::version_row::VersionRow;
-use crate::seeded_bug::SeededBug;
+use crate::values::seeded_bug::SeededBug;
 
 /// What must be known of every version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The newest commit that a handle knows of.
 
+use crate::arena::sync::RwLock;
 use crate::format::slot::CommitSlot;
-use crate::sync::RwLock;
 
 /// It never goes back: threads of one handle may find commits in any order.
 pub(super) struct Newest(RwLock<CommitSlot>);

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::family::{Brief, Family};
-use crate::retention::Retention;
+use crate::values::retention::Retention;
 
 /// Steps of the clock up to this length are believed, whatever the rule: 31 days.
 const ORDINARY_NS: u64 = 31 * 86_400 * 1_000_000_000;

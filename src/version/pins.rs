@@ -19,11 +19,11 @@ use std::time::Duration;
 use crate::arena::Arena;
 use crate::arena::lock::{Hold, LockRange};
 use crate::arena::storage::Storage;
-use crate::error::StorageError;
-use crate::options::CancelToken;
-use crate::seeded_bug::SeededBug;
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Mutex, MutexGuard};
+use crate::arena::sync::atomic::{AtomicBool, Ordering};
+use crate::arena::sync::{Mutex, MutexGuard};
+use crate::values::error::StorageError;
+use crate::values::options::CancelToken;
+use crate::values::seeded_bug::SeededBug;
 
 /// Longest wait of a writer at the gate, if no other is asked for. Readers stay inside for milliseconds; one that was
 /// stopped there must not stop the writer without a word.

@@ -9,9 +9,9 @@ use super::database::Database;
 use super::table::TableUpdate;
 use crate::arena::Piece;
 use crate::arena::free_space::FreeSpace;
-use crate::error::{CommitError, ReadError};
 use crate::format::arrays::{ArrayRoot, Class, Entry};
 use crate::format::checksum::Origin;
+use crate::values::error::{CommitError, ReadError};
 
 /// A column with a place for everything of it that a commit writes.
 pub(super) struct Placement<C> {

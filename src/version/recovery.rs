@@ -2,12 +2,12 @@
 
 use super::ring::{Ring, SlotCopy, read_page};
 use crate::arena::storage::Storage;
-use crate::error::{Corruption, Defect, OpenError, Place, ReadError, StorageError};
 use crate::format::header::{Header, HeaderDefect};
 use crate::format::slot::{CommitSlot, Hint};
 use crate::format::version_row::VersionRow;
 use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, LAST_COMMIT, PAGE_BYTES, SLOT_RING};
-use crate::seeded_bug::SeededBug;
+use crate::values::error::{Corruption, Defect, OpenError, Place, ReadError, StorageError};
+use crate::values::seeded_bug::SeededBug;
 
 /// The newest commit of a store, and whether it is known to be durable.
 pub(crate) struct Newest {

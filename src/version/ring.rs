@@ -7,9 +7,9 @@
 //! hold a slot; or both are damaged, which the hint would explain, and the hint cannot be read.
 
 use crate::arena::storage::{Storage, read_twice};
-use crate::error::StorageError;
 use crate::format::slot::{CommitSlot, Hint};
 use crate::format::{HINT_OFFSET, PAGE_BYTES, SLOT_RING, slot_offset};
+use crate::values::error::StorageError;
 
 /// A page that was read, or what the device said instead.
 pub(super) type Page = Result<[u8; PAGE_BYTES], String>;

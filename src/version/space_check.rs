@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 use super::database::{Accounts, Database};
 use super::family::{Brief, Family};
 use super::table::{Table, Visit};
-use crate::error::{Corruption, Defect, Place, ReadError};
 use crate::format::DATA_START;
 use crate::format::arrays::{Array, DATA_ARRAYS, Entry};
 use crate::format::checksum::Origin;
+use crate::values::error::{Corruption, Defect, Place, ReadError};
 
 /// More problems than this are one problem.
 const MOST_PROBLEMS: usize = 20;

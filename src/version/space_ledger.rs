@@ -23,10 +23,10 @@
 use std::collections::BTreeMap;
 
 use crate::arena::free_space::FreeSpace;
-use crate::error::ReadError;
 use crate::format::arrays::Entry;
 use crate::format::rows::FreedRow;
-use crate::seeded_bug::SeededBug;
+use crate::values::error::ReadError;
+use crate::values::seeded_bug::SeededBug;
 
 /// The accounts of space as of the newest commit.
 pub(super) struct SpaceLedger {

@@ -11,13 +11,13 @@ use super::space_ledger::{Retired, coalesce};
 use super::table::{Table, TableUpdate};
 use crate::arena::Access;
 use crate::arena::free_space::FreeSpace;
-use crate::error::{CommitError, ReadError};
 use crate::format::arrays::{Array, ArrayRoot, Class, DATA_ARRAYS, Entry, STATE_ARRAYS};
 use crate::format::rows::FreedRow;
 use crate::format::slot::CommitSlot;
 use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
-use crate::seeded_bug::SeededBug;
+use crate::values::error::{CommitError, ReadError};
+use crate::values::seeded_bug::SeededBug;
 
 /// What a commit changes in the store state, besides the accounts of space.
 #[derive(Default)]

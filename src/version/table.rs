@@ -11,11 +11,11 @@ use super::divisor::MOST_ROWS;
 use crate::arena::cast::Typed;
 use crate::arena::mapping::Bytes;
 use crate::arena::{Access, Arena};
-use crate::error::{Defect, Place, ReadError};
 use crate::format::DATA_START;
 use crate::format::arrays::{Array, ArrayRoot, ArraySpec, Entry};
 use crate::format::checksum::Origin;
 use crate::format::table_node::{self, fanout, height};
+use crate::values::error::{Defect, Place, ReadError};
 
 /// The table of one array in one version.
 #[derive(Clone)]

@@ -171,3 +171,29 @@ pub(crate) fn with_a_mount(unshare: &mut std::process::Command) -> Option<std::p
     }
     Some(output)
 }
+
+/// s of section 7 of the specification.
+pub(crate) fn canonical_sum(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        lanes[i % 16] += (a - b) * (a - b);
+    }
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    lanes[0]
+}
+
+/// CRC-32 of section 1, one bit at a time.
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for &byte in bytes {
+        crc ^= u32::from(byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 };
+        }
+    }
+    !crc
+}

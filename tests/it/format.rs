@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use treering::{CreateOptions, OpenOptions, Provenance, Retention, Store, VersionId, VersionKind};
 
-use crate::common::{Random, threads, tiny};
+use crate::common::{Random, canonical_sum, crc32, threads, tiny};
 
 const SPEC: &str = include_str!("../../format-spec.md");
 
@@ -189,32 +189,6 @@ fn little_endian(bytes: &[u8]) -> u64 {
 
 fn assert_zero(bytes: &[u8], what: &str) {
     assert!(bytes.iter().all(|&byte| byte == 0), "{what}: not zero");
-}
-
-/// CRC-32 of section 1, one bit at a time.
-pub(crate) fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for &byte in bytes {
-        crc ^= u32::from(byte);
-        for _ in 0..8 {
-            crc = crc >> 1 ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 };
-        }
-    }
-    !crc
-}
-
-/// s of section 7.
-pub(crate) fn canonical_sum(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    for (i, (a, b)) in a.iter().zip(b).enumerate() {
-        lanes[i % 16] += (a - b) * (a - b);
-    }
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
-    }
-    lanes[0]
 }
 
 /// Whether s is within 2^level.

@@ -1,9 +1,7 @@
-//! The integration tests, one binary; each file is a story.
+//! The integration tests of the library, one binary; each file is a story. Those of the command are in `cli/tests/it`.
 
 mod allocation;
 mod backup;
-#[cfg(feature = "cli")]
-mod cli;
 mod common;
 mod data;
 mod determinism;
@@ -14,22 +12,10 @@ mod fork;
 mod format;
 mod growth;
 mod history;
-#[cfg(feature = "cli")]
-mod limits;
 mod model;
-#[cfg(all(feature = "cli", target_os = "linux"))]
-mod not_files;
-#[cfg(all(feature = "cli", target_os = "linux"))]
-mod outputs;
-mod read_only;
 mod readers;
-#[cfg(feature = "cli")]
-mod real_size;
-#[cfg(all(feature = "cli", target_os = "linux"))]
-mod signals;
 mod space;
-#[cfg(feature = "cli")]
-mod texts;
 mod time_travel;
 mod trust;
 mod vacuum;
+mod warm;

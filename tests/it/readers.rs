@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use treering::{AtError, Neighbor, PointId, Retention, Snapshot, Store, VersionId};
 
-use crate::common::{Random, assert_sound, threads, tiny};
-use crate::format::canonical_sum;
+use crate::common::{Random, assert_sound, canonical_sum, threads, tiny};
 
 /// Versions for which a point lives.
 const LIFE: u64 = 20;

@@ -31,11 +31,7 @@ mod forge;
 mod full_disk;
 mod golden;
 mod hostile;
-#[cfg(feature = "cli")]
-mod inputs;
 mod kills;
-#[cfg(feature = "cli")]
-mod libc_faults;
 mod long_history;
 mod medium;
 mod model;
@@ -49,3 +45,6 @@ mod sectors;
 mod trees;
 mod used;
 mod workload;
+
+/// The parts of the suite that this process runs, if it runs all: crashes, faults, flips, kills, bugs, schedules.
+const PARTS: u64 = 6;

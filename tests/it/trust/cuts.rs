@@ -19,8 +19,8 @@ use treering::{
 
 use super::figures::{one_in, say, scale};
 use super::preamble::small;
+use crate::common::crc32;
 use crate::common::{Random, threads};
-use crate::format::crc32;
 
 const CHILD: &str = "TREERING_TRUST_CUT";
 

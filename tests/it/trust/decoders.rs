@@ -13,7 +13,8 @@ use super::disk::Disk;
 use super::model::{State, check};
 use super::workload::{LOCAL, Planned, formatted, open, options, seasoned};
 use crate::common::Random;
-use crate::format::{Image, Lie, Spec, crc32};
+use crate::common::crc32;
+use crate::format::{Image, Lie, Spec};
 
 /// A store file, and the fields of it that can be given other values.
 struct Base {

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use super::PARTS;
 use super::model::Wrong;
 use crate::common::ALLOCATION_CHECKS;
 
@@ -66,10 +67,6 @@ impl Tally {
         );
     }
 }
-
-/// The parts of the suite that this process runs, if it runs all: crashes, faults, flips, kills, bugs, schedules, and
-/// faults at system calls if there is a command.
-const PARTS: u64 = 6 + cfg!(feature = "cli") as u64;
 
 /// A part is over, and its tally, if it has one, is clean. The last one sums up.
 pub(crate) fn finished(tally: Option<&Tally>) {

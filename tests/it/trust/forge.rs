@@ -12,7 +12,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::format::{Image, Record, Spec, crc32};
+use crate::common::crc32;
+use crate::format::{Image, Record, Spec};
 
 /// Bytes of a page of the preamble, of an entry, and of the head of a table node.
 const PAGE: usize = 4096;

@@ -10,8 +10,7 @@ use treering::{Neighbor, Store, VerifyOptions, VersionId};
 
 use super::figures::{finished, say, scale};
 use super::preamble::small;
-use crate::common::{Random, threads};
-use crate::format::canonical_sum;
+use crate::common::{Random, canonical_sum, threads};
 
 /// What the writer that gets killed does, version by version: all follows from the number.
 #[derive(Clone, Default)]

@@ -11,8 +11,9 @@ use treering::{CreateOptions, Durability, Retention, Store, VerifyOptions, Versi
 use super::disk::{Disk, Event};
 use super::preamble::small;
 use super::workload::options;
+use crate::common::crc32;
 use crate::common::{Random, threads};
-use crate::format::{Spec, crc32};
+use crate::format::Spec;
 
 /// Commits over whose cost a mean is taken.
 const SAMPLE: u64 = 20;

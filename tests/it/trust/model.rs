@@ -7,8 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use treering::{Neighbor, OpenOptions, Place, Snapshot, Store, VerifyOptions, VersionId};
 
-use crate::common::{ALLOCATION_CHECKS, Random, threads};
-use crate::format::canonical_sum;
+use crate::common::{ALLOCATION_CHECKS, Random, canonical_sum, threads};
 
 /// Dimension of all stores here.
 pub(crate) const DIM: usize = 2;

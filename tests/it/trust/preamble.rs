@@ -8,8 +8,9 @@ use treering::{
     VerifyOptions, VersionId,
 };
 
+use crate::common::crc32;
 use crate::common::{Random, threads};
-use crate::format::{Image, Spec, crc32};
+use crate::format::{Image, Spec};
 
 pub(crate) fn small() -> CreateOptions {
     CreateOptions::new(2)

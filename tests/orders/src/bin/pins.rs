@@ -61,7 +61,7 @@ mod arena {
 
     pub(crate) mod storage {
         use super::lock::{Hold, LockRange};
-        use crate::error::StorageError;
+        use crate::values::error::StorageError;
 
         pub(crate) trait Storage {
             fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError>;

@@ -1,0 +1,25 @@
+//! `delete`: points leave by id, in one new version; if one id is unknown, none leaves.
+
+use std::time::Instant;
+
+use crate::args::Delete;
+use crate::context::Context;
+use crate::failure::{About, Failure};
+use crate::ingest;
+use crate::made;
+use crate::progress::Bar;
+
+pub(super) fn run(context: &Context, args: &Delete) -> Result<(), Failure> {
+    let started = Instant::now();
+    let bar = Bar::new(context.quiet);
+    let mut store = context.open_writer(&args.store, &bar)?;
+    let from_file = args.ids.as_deref();
+    let from_file = from_file.map(|file| ingest::read_ids(file, context.cancel())).transpose()?;
+    let ids = from_file.as_ref().unwrap_or(&args.id);
+    let mut transaction = store.begin();
+    transaction.message(&args.message.text);
+    transaction.delete(ids).about(&args.store)?;
+    let report = transaction.commit().about(&args.store)?;
+    drop((bar, store));
+    made::print(context, &report, started)
+}

@@ -1,0 +1,619 @@
+//! One version, pinned: everything that can be asked of it.
+
+use std::sync::{Arc, Mutex};
+
+use crate::format::version_row::VersionRow;
+use crate::insert::batch::check_points;
+use crate::maintain::verify;
+use crate::query::{Neighbor, auto, batch, brute, knn, range};
+use crate::store::core::Core;
+use crate::store::version_info::VersionInfo;
+use crate::tree::columns::Tree;
+use crate::tree::id_index;
+use crate::values::error::{PointsError, QueryError, ReadError};
+use crate::values::ids::{PointId, VersionId};
+use crate::values::options::{Metric, Verify};
+use crate::version::pins::Pin;
+
+/// One version of a store, read-only. Cheap to clone, usable from any thread; it neither blocks the
+/// writer nor sees anything that is committed later. The version does not expire as long as a
+/// snapshot or [`Searcher`] of it exists in any process; when the last is dropped, it may. A
+/// snapshot may outlive its [`crate::Store`], and keeps no writer out.
+///
+/// A forked child cannot use the snapshots that it inherits, because its parent may let their
+/// versions go: whatever they are asked fails with [`ReadError::OtherProcess`]. It opens the store
+/// itself.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let mut store = treering::Store::create(dir.path().join("s.tre"), treering::CreateOptions::new(2))?;
+/// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+/// let snapshot = store.latest()?;
+/// let nearest = snapshot.knn(&[0.0, 1.0], 1)?;
+/// assert_eq!((nearest[0].id, nearest[0].distance), (0, 1.0));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Snapshot {
+    inner: Arc<Opened>,
+    /// Keeps the version from expiring. Dropped after what is mapped, whose bytes may change from then on.
+    _pin: Arc<Pin>,
+}
+
+/// A version that has been opened. By itself it does not keep the version from expiring.
+pub(crate) struct Opened {
+    core: Arc<Core>,
+    row: VersionRow,
+    info: Option<VersionInfo>,
+    tree: Tree,
+    /// Searchers not in use, so that single queries reuse scratch.
+    idle: Mutex<Vec<Buffers>>,
+}
+
+#[derive(Default)]
+struct Buffers {
+    knn: knn::Scratch,
+    range: range::Scratch,
+    found: Vec<Neighbor>,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("version", &self.version()).finish_non_exhaustive()
+    }
+}
+
+impl Opened {
+    /// Opens a version, which is pinned meanwhile.
+    pub(crate) fn new(core: Arc<Core>, row: VersionRow) -> Result<Self, ReadError> {
+        if core.options.verify == Verify::OnOpen {
+            core.db.confirm(core.pool.install(|| verify::check_once(&core.db, &row)))?;
+        }
+        let tree = Tree::open(&core.db, &row.roots)?;
+        if core.db.confirm_watched(&tree.watch, tree.live())? != row.points {
+            return Err(ReadError::row(
+                "counts",
+                0,
+                "the root counts other points than the version",
+            ));
+        }
+        let info = (row.version > 0).then(|| VersionInfo::from_row(&row));
+        let idle = Mutex::new(Vec::new());
+        Ok(Opened { core, row, info, tree, idle })
+    }
+
+    /// The version's number.
+    pub(crate) fn version(&self) -> u64 {
+        self.row.version
+    }
+}
+
+impl Snapshot {
+    /// What was opened, pinned.
+    pub(crate) fn of(inner: Arc<Opened>, pin: Pin) -> Self {
+        Snapshot { inner, _pin: Arc::new(pin) }
+    }
+
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.inner.tree
+    }
+
+    pub(crate) fn row(&self) -> &VersionRow {
+        &self.inner.row
+    }
+
+    /// The version's number.
+    pub fn version(&self) -> VersionId {
+        VersionId(self.inner.row.version)
+    }
+
+    /// The version's record; `None` for version 0, the empty store.
+    pub fn info(&self) -> Option<&VersionInfo> {
+        self.inner.info.as_ref()
+    }
+
+    /// Live points.
+    pub fn len(&self) -> u64 {
+        self.inner.row.points
+    }
+
+    /// True if there are no live points.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The dimension.
+    pub fn dim(&self) -> usize {
+        self.inner.tree.dim
+    }
+
+    /// The distance.
+    pub fn metric(&self) -> Metric {
+        Metric::Euclidean
+    }
+
+    fn check(&self, queries: &[f32]) -> Result<usize, QueryError> {
+        self.check_whole()?;
+        Ok(check_points(queries, self.dim())?)
+    }
+
+    /// An error if the file has been cut meanwhile: touching what is gone would end the process. It still does if the
+    /// file is cut while a query runs, unless faults are caught; then [`Snapshot::confirm`] tells.
+    fn check_whole(&self) -> Result<(), ReadError> {
+        self.inner.core.db.check_whole()
+    }
+
+    /// An answer of the tree, unless what it rests on is gone.
+    #[inline]
+    fn confirm<T>(&self, answer: Result<T, ReadError>) -> Result<T, ReadError> {
+        self.inner.core.db.confirm_watched(&self.tree().watch, answer)
+    }
+
+    fn check_one(&self, query: &[f32]) -> Result<(), QueryError> {
+        if query.len() != self.dim() {
+            let (expected, found) = (self.dim(), query.len());
+            return Err(PointsError::Dimension { expected, found }.into());
+        }
+        check_points(query, self.dim())?;
+        Ok(())
+    }
+
+    /// The first min(`k`, live points) of all live points, in the order (distance, id).
+    ///
+    /// `query`: one row of `dim` values. Exact: equal, bit for bit, to sorting all canonical distances.
+    ///
+    /// # Errors
+    ///
+    /// A query of another dimension, not finite, or outside the domain; damage or I/O failure on the path read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// let found = snapshot.knn(&[0.0, 1.0], 5)?; // there are only two
+    /// assert_eq!(found.iter().map(|n| n.id).collect::<Vec<_>>(), [0, 1]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn knn(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
+        let mut searcher = self.searcher();
+        searcher.knn(query, k).map(<[_]>::to_vec)
+    }
+
+    /// All live points with distance at most `radius` (the metric's own unit, inclusive), in the order (distance, id).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::knn`]; also a radius that is negative or NaN. Infinity finds everything.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// assert_eq!(snapshot.within(&[0.0, 0.0], 5.0)?.len(), 2); // inclusive
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn within(&self, query: &[f32], radius: f32) -> Result<Vec<Neighbor>, QueryError> {
+        let mut searcher = self.searcher();
+        searcher.within(query, radius).map(<[_]>::to_vec)
+    }
+
+    /// How many live points have distance at most `radius`. Does not visit subtrees that lie wholly inside.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::within`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// assert_eq!(snapshot.count_within(&[0.0, 0.0], 4.9)?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn count_within(&self, query: &[f32], radius: f32) -> Result<u64, QueryError> {
+        self.check_one(query)?;
+        check_radius(radius)?;
+        let mut searcher = self.searcher();
+        searcher.check_whole()?;
+        let scratch = &mut searcher.buffers.range;
+        Ok(self.confirm(range::count_within(self.tree(), query, radius, scratch))?)
+    }
+
+    /// [`Snapshot::knn`] for many queries, on all threads of the store's pool.
+    ///
+    /// `queries`: row-major `[m x dim]`. The answer does not depend on the number of threads.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::knn`]; the first offending query is named.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// let table = snapshot.knn_batch(&[0.0, 1.0, 3.0, 3.0], 1)?; // two queries
+    /// assert_eq!((table.row(0)[0].id, table.row(1)[0].id), (0, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn knn_batch(&self, queries: &[f32], k: usize) -> Result<NeighborTable, QueryError> {
+        let count = self.check(queries)?;
+        let answer = self.inner.core.pool.install(|| batch::knn_batch(self.tree(), queries, k));
+        let (neighbors, evaluations) = self.confirm(answer)?;
+        self.neighbor_table(count, k, neighbors, evaluations)
+    }
+
+    /// [`Snapshot::knn`] by a scan of all rows, without the tree: the same bits, and the same cost for any data.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::knn`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// assert_eq!(snapshot.brute_knn(&[0.0, 1.0], 2)?, snapshot.knn(&[0.0, 1.0], 2)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn brute_knn(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
+        self.check_one(query)?;
+        self.check_whole()?;
+        let answer = self.inner.core.pool.install(|| brute::knn_batch(self.tree(), query, k));
+        Ok(self.confirm(answer)?)
+    }
+
+    /// [`Snapshot::knn_batch`] by scans of all rows, several queries to a scan.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::knn_batch`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// let queries = [0.0, 1.0, 3.0, 3.0];
+    /// let (scan, tree) = (snapshot.brute_knn_batch(&queries, 2)?, snapshot.knn_batch(&queries, 2)?);
+    /// assert!(scan.iter().eq(tree.iter()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn brute_knn_batch(&self, queries: &[f32], k: usize) -> Result<NeighborTable, QueryError> {
+        let count = self.check(queries)?;
+        let answer = self.inner.core.pool.install(|| brute::knn_batch(self.tree(), queries, k));
+        let neighbors = self.confirm(answer)?;
+        let evaluations = count as u64 * self.tree().slots() as u64;
+        self.neighbor_table(count, k, neighbors, evaluations)
+    }
+
+    fn neighbor_table(
+        &self,
+        queries: usize,
+        k: usize,
+        neighbors: Vec<Neighbor>,
+        evaluations: u64,
+    ) -> Result<NeighborTable, QueryError> {
+        let per_query = usize::try_from(self.len()).unwrap_or(usize::MAX).min(k);
+        if neighbors.len() != queries * per_query {
+            let what = "the tree holds fewer points than it counts";
+            return Err(ReadError::row("counts", 0, what).into());
+        }
+        Ok(NeighborTable { queries, per_query, neighbors, evaluations })
+    }
+
+    /// [`Snapshot::within`] by a scan of all rows, without the tree.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::within`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// assert_eq!(snapshot.brute_within(&[0.0, 0.0], 5.0)?, snapshot.within(&[0.0, 0.0], 5.0)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn brute_within(&self, query: &[f32], radius: f32) -> Result<Vec<Neighbor>, QueryError> {
+        self.check_one(query)?;
+        self.check_whole()?;
+        check_radius(radius)?;
+        Ok(self.confirm(brute::within(self.tree(), query, radius))?)
+    }
+
+    /// A searcher with scratch of its own, for many queries from one thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// let mut searcher = snapshot.searcher();
+    /// for query in [[0.0, 1.0], [3.0, 3.0]] {
+    ///     println!("{:?}", searcher.knn(&query, 1)?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn searcher(&self) -> Searcher {
+        let buffers = match self.inner.core.db.arena.owner().seems_elsewhere() {
+            // It will answer nothing, and must not wait for a thread that is not here.
+            true => Buffers::default(),
+            false => self.inner.idle.lock().expect("no holder panics").pop().unwrap_or_default(),
+        };
+        let before = buffers.knn.evaluations + buffers.range.evaluations;
+        Searcher { snapshot: self.clone(), buffers, before, asked: 0 }
+    }
+
+    /// The coordinates of the live point with this id; `None` if there is none. O(log n).
+    ///
+    /// # Errors
+    ///
+    /// Damage or I/O failure on the path read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// assert_eq!(snapshot.get(1)?, Some(vec![3.0, 4.0]));
+    /// assert_eq!(snapshot.get(9)?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn get(&self, id: PointId) -> Result<Option<Vec<f32>>, ReadError> {
+        self.check_whole()?;
+        let found = id_index::find_live(self.tree(), id).and_then(|slot| {
+            let row = |slot| self.tree().coordinates.row(u64::from(slot)).map(<[f32]>::to_vec);
+            slot.map(row).transpose()
+        });
+        self.confirm(found)
+    }
+
+    /// True if a live point has this id. O(log n).
+    ///
+    /// # Errors
+    ///
+    /// Damage or I/O failure on the path read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// assert!(snapshot.contains(1)? && !snapshot.contains(9)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn contains(&self, id: PointId) -> Result<bool, ReadError> {
+        self.check_whole()?;
+        Ok(self.confirm(id_index::find_live(self.tree(), id))?.is_some())
+    }
+
+    /// Calls `f` with the id and the coordinates of every live point, by ascending id. Needs 16 bytes of memory per
+    /// point.
+    ///
+    /// # Errors
+    ///
+    /// Damage or I/O failure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
+    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
+    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
+    /// let snapshot = store.latest()?;
+    /// snapshot.for_each(|id, point| println!("{id}: {point:?}"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn for_each(&self, mut f: impl FnMut(PointId, &[f32])) -> Result<(), ReadError> {
+        self.check_whole()?;
+        // Each row is copied, and only then known to be there.
+        let mut row = Vec::with_capacity(self.dim());
+        let mut whole = Ok(());
+        let answer = self.tree().for_each_live(|id, point| {
+            row.clear();
+            row.extend_from_slice(point);
+            if whole.is_ok() {
+                whole = self.tree().watch.check();
+            }
+            if whole.is_ok() {
+                f(id, &row);
+            }
+        });
+        self.confirm(answer).and(whole)
+    }
+}
+
+fn check_radius(radius: f32) -> Result<(), QueryError> {
+    match radius >= 0.0 {
+        true => Ok(()),
+        false => Err(QueryError::Radius(radius)),
+    }
+}
+
+/// Queries on one snapshot with reused buffers: after the first few, a query allocates nothing.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let mut store = treering::Store::create(dir.path().join("s.tre"), treering::CreateOptions::new(1))?;
+/// store.insert(&[1.0, 2.0, 4.0])?;
+/// let mut searcher = store.latest()?.searcher();
+/// for query in [[0.0], [5.0]] {
+///     println!("{:?}", searcher.knn(&query, 2)?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Searcher {
+    snapshot: Snapshot,
+    buffers: Buffers,
+    /// Evaluations that the buffers had counted before.
+    before: u64,
+    /// Queries so far.
+    asked: u32,
+}
+
+/// A searcher makes sure of the file's length once in so many queries.
+const QUERIES_PER_CHECK: u32 = 32;
+
+impl std::fmt::Debug for Searcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Searcher").field("snapshot", &self.snapshot).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Searcher {
+    fn drop(&mut self) {
+        let inner = &self.snapshot.inner;
+        if inner.core.db.arena.owner().seems_elsewhere() {
+            // The lock may be held by a thread that is not here.
+            return;
+        }
+        let buffers = std::mem::take(&mut self.buffers);
+        if let Ok(mut idle) = inner.idle.lock() {
+            idle.push(buffers);
+        }
+    }
+}
+
+impl Searcher {
+    /// As [`Snapshot::knn`], into a buffer of the searcher.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::knn`].
+    pub fn knn(&mut self, query: &[f32], k: usize) -> Result<&[Neighbor], QueryError> {
+        self.snapshot.check_one(query)?;
+        self.check_whole()?;
+        let Searcher { snapshot, buffers: Buffers { knn: scratch, .. }, .. } = self;
+        let tree = snapshot.tree();
+        let answer = match auto::knn(tree, query, k, scratch) {
+            Ok(()) => scratch.best.sorted(tree),
+            Err(e) => Err(e),
+        };
+        Ok(snapshot.confirm(answer)?)
+    }
+
+    /// As [`Snapshot::within`], into a buffer of the searcher.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::within`].
+    pub fn within(&mut self, query: &[f32], radius: f32) -> Result<&[Neighbor], QueryError> {
+        self.snapshot.check_one(query)?;
+        check_radius(radius)?;
+        self.check_whole()?;
+        let Buffers { range: scratch, found, .. } = &mut self.buffers;
+        let answer = range::within(self.snapshot.tree(), query, radius, scratch, found);
+        self.snapshot.confirm(answer)?;
+        Ok(found)
+    }
+
+    fn check_whole(&mut self) -> Result<(), ReadError> {
+        self.asked = self.asked.wrapping_add(1);
+        match self.asked % QUERIES_PER_CHECK == 1 {
+            true => self.snapshot.check_whole(),
+            false => Ok(()),
+        }
+    }
+
+    /// Canonical distances computed since the searcher was made.
+    pub fn distance_evaluations(&self) -> u64 {
+        self.buffers.knn.evaluations + self.buffers.range.evaluations - self.before
+    }
+}
+
+/// The neighbours of many queries: one row each, all of the same length min(k, live points).
+#[derive(Clone, Debug, PartialEq)]
+pub struct NeighborTable {
+    queries: usize,
+    per_query: usize,
+    neighbors: Vec<Neighbor>,
+    evaluations: u64,
+}
+
+impl NeighborTable {
+    /// Number of queries.
+    pub fn queries(&self) -> usize {
+        self.queries
+    }
+
+    /// Neighbours of each query.
+    pub fn per_query(&self) -> usize {
+        self.per_query
+    }
+
+    /// The neighbours of query `query`, in the order (distance, id).
+    ///
+    /// # Panics
+    ///
+    /// If there is no such query.
+    pub fn row(&self, query: usize) -> &[Neighbor] {
+        assert!(query < self.queries, "there are {} queries", self.queries);
+        &self.neighbors[query * self.per_query..(query + 1) * self.per_query]
+    }
+
+    /// The rows, query by query.
+    pub fn iter(&self) -> impl Iterator<Item = &[Neighbor]> {
+        (0..self.queries).map(|query| self.row(query))
+    }
+
+    /// Canonical distances computed for the whole table.
+    pub fn distance_evaluations(&self) -> u64 {
+        self.evaluations
+    }
+}
