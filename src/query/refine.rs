@@ -61,6 +61,7 @@ pub(super) fn grid(tree: &Tree, queries: &[f32]) -> Result<Option<Grid>, ReadErr
 
 /// What a pass took.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "the tests of this file look at it"))]
 pub(super) struct Work {
     /// In the end the values filtered.
     pub(super) by_values: bool,

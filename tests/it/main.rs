@@ -21,6 +21,8 @@ mod model;
 mod not_files;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod outputs;
+#[cfg(feature = "cli")]
+mod precision;
 mod read_only;
 mod readers;
 #[cfg(feature = "cli")]
