@@ -423,7 +423,8 @@ impl Text {
             id_column: self.id_column.clone(),
             one_by_one: false,
         };
-        Reading { format: self.format, csv, temporary: None, cancel: cancel.clone() }
+        let (format, cancel) = (self.format, cancel.clone());
+        Reading { format, csv, temporary: None, cancel, watch: None }
     }
 }
 

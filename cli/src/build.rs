@@ -6,10 +6,9 @@ use std::time::Instant;
 use crate::args::{Build, Input, Memory};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::ingest::{self, IdSource, IdsOfRows, Kept, Points, Reading};
+use crate::ingest::{self, IdSource, IdsOfRows, Kept, Points, Reading, Watch};
 use crate::made;
 use crate::progress::Bar;
-use treering::files::publish;
 use treering::{CreateError, CreateOptions, OpenOptions, PointSource, Store};
 
 pub(super) fn run(context: &Context, args: &Build) -> Result<(), Failure> {
@@ -31,7 +30,7 @@ pub(super) fn run(context: &Context, args: &Build) -> Result<(), Failure> {
         Store::build_from(&args.store, options, open, &mut points, &args.message.text)
             .map_err(fail)?;
     drop((bar, store));
-    made::print(context, &report, started)
+    made::print_points(context, &report, &points.precision(), started)
 }
 
 impl Memory {
@@ -44,6 +43,11 @@ impl Memory {
             options = options.temporary_folder(folder);
         }
         options
+    }
+
+    /// How much is kept to see what f32 loses.
+    fn watch(&self) -> Watch {
+        Watch::within(self.memory_limit)
     }
 }
 
@@ -66,7 +70,7 @@ impl Input {
         let rows = ingest::open(&self.input, &reading)?;
         let ids = self.ids.as_deref();
         let ids = ids.map(|file| ingest::open_ids(file, context.cancel())).transpose()?;
-        Ok(Points { rows, ids })
+        Ok(Points::new(rows, ids, memory.watch()))
     }
 
     /// The same, and the ids alone beforehand, if there are any: what they replace has to go first.
@@ -83,15 +87,19 @@ impl Input {
             let rows = ingest::open(&self.input, &self.reading(context, store, memory)?)?;
             let kept = kept(file)?;
             let ids = || ingest::kept_ids(&kept, file);
-            return Ok((Some(ids()?), Points { rows, ids: Some(ids()?) }));
+            let points = Points::new(rows, Some(ids()?), memory.watch());
+            return Ok((Some(ids()?), points));
         }
         if self.text.id_column.is_none() {
             return Ok((None, self.open(context, store, memory, bar)?));
         }
         let reading = self.reading(context, store, memory)?;
         let kept = kept(&self.input)?;
-        let rows = || ingest::kept_rows(&kept, &self.input, &reading);
-        Ok((Some(Box::new(IdsOfRows(rows()?))), Points { rows: rows()?, ids: None }))
+        let rows = ingest::kept_rows(&kept, &self.input, &reading)?;
+        // Once is enough to see what is lost.
+        let reading = Reading { watch: None, ..reading };
+        let ids = IdsOfRows(ingest::kept_rows(&kept, &self.input, &reading)?);
+        Ok((Some(Box::new(ids)), Points::new(rows, None, memory.watch())))
     }
 
     fn reading(
@@ -107,7 +115,9 @@ impl Input {
         }
         let mut reading = self.text.reading(context.cancel());
         let folder = memory.temporary_folder.as_deref();
-        reading.temporary = Some(folder.unwrap_or_else(|| publish::folder(store)).to_path_buf());
+        reading.temporary =
+            Some(folder.unwrap_or_else(|| treering::files::publish::folder(store)).to_path_buf());
+        reading.watch = Some(memory.watch());
         Ok(reading)
     }
 }

@@ -90,7 +90,7 @@ impl Context {
     }
 
     /// Tells of something that may not be known.
-    fn note(&self, text: &str) {
+    pub(super) fn note(&self, text: &str) {
         if !self.quiet {
             let _ = writeln!(std::io::stderr(), "note: {text}");
         }

@@ -36,7 +36,7 @@ pub(super) fn run(context: &Context, args: &Insert) -> Result<(), Failure> {
     transaction.insert_from(&mut points).map_err(fail)?;
     let report = transaction.commit().about(&args.store)?;
     drop((bar, store));
-    made::print(context, &report, started)
+    made::print_points(context, &report, &points.precision(), started)
 }
 
 /// Deletes those of the ids that are live. An id that stands twice is left for the insertion to report, which names rows.

@@ -5,7 +5,7 @@ use super::Neighbor;
 use super::sorted_list::SortedList;
 use super::sum_limit;
 use crate::space::{MAX_SORTED, Near};
-use crate::tree::columns::{Range, Tree};
+use crate::tree::columns::Tree;
 use crate::values::error::ReadError;
 
 /// Keeps the first k of all candidates offered, in the order (distance, id).
@@ -111,14 +111,14 @@ impl KBest {
         }
     }
 
-    /// Takes those of a range of slots, all at one distance and by ascending id, that are live and among the k best so far.
+    /// Takes those of some slots, all at one distance and by ascending id, that are live and among the k best so far.
     pub(crate) fn offer_twins(
         &mut self,
         tree: &Tree,
         distance: f32,
-        range: Range,
+        slots: impl IntoIterator<Item = u32>,
     ) -> Result<(), ReadError> {
-        for slot in range.start..range.start + range.count {
+        for slot in slots {
             if self.k == 0 || distance > self.radius {
                 break;
             }

@@ -152,7 +152,7 @@ pub(super) fn own_points(
         let Scratch { best, met, .. } = scratch;
         tree.for_twins(node, links, |range| {
             met.slots(tree, range)?;
-            best.offer_twins(tree, distance, range)
+            best.offer_twins(tree, distance, range.start..range.start + range.count)
         })?;
     }
     if !tree.slack.excludes(distance, links.row.own_radius, scratch.best.radius()) {

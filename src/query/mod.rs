@@ -8,6 +8,7 @@ pub(crate) mod batch;
 mod best_first;
 pub(crate) mod brute;
 mod depth_first;
+mod equal_rows;
 mod frontier;
 pub(crate) mod heap;
 pub(crate) mod knn;

@@ -2,8 +2,9 @@
 //! ([`ValueFilter`]), say which rows may be near a query, and only those get their canonical sum.
 
 use super::ahead::Ahead;
+use super::equal_rows::EqualRows;
 use super::heap::KBest;
-use crate::space::{self, Filter, Grid, Near, Pair, ValueFilter};
+use crate::space::{self, Filter, Grid, Near, OCTET, Pair, ValueFilter};
 use crate::tree::columns::Tree;
 use crate::values::error::ReadError;
 
@@ -58,7 +59,17 @@ pub(super) fn grid(tree: &Tree, queries: &[f32]) -> Result<Option<Grid>, ReadErr
     Ok(Some(Grid::new(tree.kernel, &rows, &some_queries, dim)))
 }
 
-/// Offers every row that the filter lets through. True if in the end the values filtered.
+/// What a pass took.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "the tests of this file look at it"))]
+pub(super) struct Work {
+    /// In the end the values filtered.
+    pub(super) by_values: bool,
+    /// Pairs of a query and a row, or a group of equal rows, that the filter let through.
+    pub(super) refined: u64,
+}
+
+/// Offers every row that the filter lets through.
 ///
 /// A few rows from everywhere come first, so that there are limits when all the others come, in the order in which they
 /// lie: there neighbours follow each other, and without limits all of a neighbourhood would pass.
@@ -68,7 +79,7 @@ pub(super) fn filter_and_refine(
     grid: Option<&Grid>,
     best: &mut [KBest],
     k: usize,
-) -> Result<bool, ReadError> {
+) -> Result<Work, ReadError> {
     let (slots, tile_rows) = (tree.slots(), tile_rows(tree.dim));
     let step = first_rows_step(slots, tree.dim, k);
     let mut pass = Pass::new(tree, queries, grid, best, k);
@@ -78,27 +89,35 @@ pub(super) fn filter_and_refine(
     let mut seen = 0;
     while seen < first_rows {
         let count = FIRST_TILE_ROWS.max(seen / 2).min(tile_rows).min(first_rows - seen);
-        pass.rows.clear();
+        pass.clear();
         for i in seen..seen + count {
-            pass.rows.push(tree.coordinates.row(first_row(i).into())?);
+            let slot = first_row(i);
+            pass.rows.push(tree.coordinates.row(slot.into())?);
+            pass.slots.push(slot);
         }
-        pass.take_rows(|row| Some(first_row(seen + row)))?;
+        pass.take_rows()?;
         seen += count;
     }
     let mut first = if step == 1 { slots } else { 0 };
     let mut ahead = Ahead::new(tree);
     while first < slots {
         ahead.reach(tree, first.into());
-        let (start, end) = (first, first + tile_rows.min(slots - first));
-        pass.rows.clear();
+        let end = first + tile_rows.min(slots - first);
+        pass.clear();
         while first < end {
             let rows = tree.coordinates.chunk(first.into(), (end - first).into())?;
-            pass.rows.extend(rows.chunks_exact(tree.dim));
-            first += (rows.len() / tree.dim) as u32;
+            for row in rows.chunks_exact(tree.dim) {
+                // The others have been first rows.
+                if !first.is_multiple_of(step) {
+                    pass.rows.push(row);
+                    pass.slots.push(first);
+                }
+                first += 1;
+            }
         }
-        pass.take_rows(|row| Some(start + row).filter(|slot| !slot.is_multiple_of(step)))?;
+        pass.take_rows()?;
     }
-    Ok(matches!(pass.sieve, Sieve::Values(_)))
+    Ok(Work { by_values: matches!(pass.sieve, Sieve::Values(_)), refined: pass.refined })
 }
 
 /// Rows of a tile, at most; however long they are, some.
@@ -134,10 +153,15 @@ struct Pass<'a> {
     k: usize,
     sieve: Sieve<'a>,
     best: &'a mut [KBest],
-    /// Rows of all tiles so far; first rows come by twice.
+    /// Rows of all tiles so far.
     seen: u64,
-    /// Of the tile.
+    /// Pairs found so far.
+    refined: u64,
+    /// Of the tile, and their slots.
     rows: Vec<&'a [f32]>,
+    slots: Vec<u32>,
+    equal_rows: EqualRows,
+    equals: Equals,
     limits: Vec<f32>,
     found: Vec<Pair>,
     sums: Vec<f32>,
@@ -145,10 +169,20 @@ struct Pass<'a> {
 
 /// What tells which rows may be near.
 enum Sieve<'a> {
-    /// So many octets of a row's bytes, of so many that it has.
-    Bytes { filter: Filter<'a>, octets: usize, all: usize },
+    /// So many octets of a row's bytes.
+    Bytes { filter: Filter<'a>, octets: usize },
     /// Where bytes do not tell.
     Values(ValueFilter),
+}
+
+/// Whether equal rows are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Equals {
+    Together,
+    /// Not before so many rows were seen, since at the last look there were few.
+    Alone {
+        until: u64,
+    },
 }
 
 impl<'a> Pass<'a> {
@@ -163,30 +197,56 @@ impl<'a> Pass<'a> {
             Some(grid) => Sieve::Bytes {
                 filter: Filter::new(grid, tree.kernel, tree.slack, queries),
                 octets: grid.octets(),
-                all: grid.octets(),
             },
             None => Sieve::by_values(tree, queries),
         };
         let k = k.min(tree.slots() as usize);
-        let (rows, limits, found, sums) = Default::default();
-        Pass { tree, queries, k, sieve, best, seen: 0, rows, limits, found, sums }
+        let (rows, slots, equal_rows, limits, found, sums) = Default::default();
+        Pass {
+            tree,
+            queries,
+            k,
+            sieve,
+            best,
+            seen: 0,
+            refined: 0,
+            rows,
+            slots,
+            equal_rows,
+            equals: Equals::Alone { until: 0 },
+            limits,
+            found,
+            sums,
+        }
     }
 
-    /// Offers those of the tile's rows that the filter lets through. `slot_of`: a row's slot, if it is to be looked at.
-    fn take_rows(&mut self, slot_of: impl Fn(u32) -> Option<u32>) -> Result<(), ReadError> {
+    /// A tile of no rows.
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.slots.clear();
+    }
+
+    /// Offers those of the tile's rows that the filter lets through.
+    fn take_rows(&mut self) -> Result<(), ReadError> {
+        let together = self.equals == Equals::Together;
+        if together {
+            self.equal_rows.group(self.tree, &mut self.rows, &self.slots)?;
+        }
         let Pass { tree, queries, sieve, best, rows, limits, found, sums, .. } = self;
         found.clear();
         sums.clear();
         limits.clear();
         limits.extend(best.iter().map(KBest::sum_limit));
-        match sieve {
-            Sieve::Bytes { filter, octets, .. } => {
-                filter.load(rows, *octets);
-                filter.near(best.iter().map(KBest::radius), found);
-            }
-            Sieve::Values(filter) => {
-                filter.load(rows);
-                filter.near(limits, found);
+        if !rows.is_empty() {
+            match sieve {
+                Sieve::Bytes { filter, octets } => {
+                    filter.load(rows, *octets);
+                    filter.near(best.iter().map(KBest::radius), found);
+                }
+                Sieve::Values(filter) => {
+                    filter.load(rows);
+                    filter.near(limits, found);
+                }
             }
         }
         tree.kernel.pair_sums(queries, rows, limits, found, sums);
@@ -195,24 +255,45 @@ impl<'a> Pass<'a> {
             if sum > best.sum_limit() {
                 continue;
             }
-            if let Some(slot) = slot_of(pair.row) {
-                best.offer(tree, Near::new(space::distance(sum), slot))?;
+            let distance = space::distance(sum);
+            match together {
+                true => self.equal_rows.offer(tree, best, distance, pair.row)?,
+                false => {
+                    best.offer(tree, Near::new(distance, self.slots[pair.row as usize]))?;
+                }
             }
         }
         self.adapt();
-        self.seen += self.rows.len() as u64;
+        self.refined += self.found.len() as u64;
+        self.seen += self.slots.len() as u64;
         Ok(())
     }
 
     /// Filters more or less finely from now on, by what the last tile let through. Counts decide, not clocks.
     fn adapt(&mut self) {
-        let Sieve::Bytes { octets, all, .. } = &mut self.sieve else { return };
-        let (queries, rows, all) = (self.best.len(), self.rows.len(), *all);
+        let (queries, rows) = (self.best.len(), self.rows.len());
         let pairs = queries * rows;
+        let all = self.tree.dim.div_ceil(OCTET);
         // Of r rows after s others k r/s are among the k best so far, if they come in any order.
         let due = 2 * self.k * rows / (self.seen as usize).max(1);
         let refining = |found: usize| found * (REFINE_COST + REFINE_OCTET * all);
         let wrongly = self.found.len().saturating_sub(queries * due.min(rows));
+        let filtering = match self.sieve {
+            Sieve::Bytes { octets, .. } => pairs * octets,
+            Sieve::Values(_) => pairs * all * VALUES_COST,
+        };
+        match self.equals {
+            Equals::Together if rows * 4 > self.slots.len() * 3 => {
+                self.equals = Equals::Alone { until: 2 * self.seen };
+            }
+            Equals::Alone { until } if self.seen >= until && refining(wrongly) > filtering => {
+                // First see whether that is because rows are equal.
+                self.equals = Equals::Together;
+                return;
+            }
+            _ => {}
+        }
+        let Sieve::Bytes { octets, .. } = &mut self.sieve else { return };
         if *octets == all && refining(wrongly) > VALUES_COST * pairs * all {
             self.sieve = Sieve::by_values(self.tree, self.queries);
         } else if self.tree.dim >= LONG_ROW && due < self.k {
@@ -290,6 +371,36 @@ mod tests {
         (0..rows * dim).map(value).collect()
     }
 
+    /// The first of all live points by distance and id, without any filter. `points`: by id.
+    fn naive(tree: &Tree, query: &[f32], points: &[(u64, &[f32])], k: usize) -> Vec<Neighbor> {
+        let distance = |row| space::distance(tree.kernel.sum(query, row));
+        let mut all: Vec<Neighbor> =
+            points.iter().map(|&(id, row)| Neighbor { id, distance: distance(row) }).collect();
+        all.sort_by(Neighbor::order);
+        all.truncate(k);
+        all
+    }
+
+    /// Scans for `queries`, compares with the naive answers, and says what the scan took.
+    fn assert_exact(
+        tree: &Tree,
+        points: &[(u64, &[f32])],
+        queries: &[f32],
+        grid: Option<&Grid>,
+        k: usize,
+        what: &str,
+    ) -> Work {
+        let mut best: Vec<KBest> = Vec::new();
+        best.resize_with(queries.len() / tree.dim, KBest::default);
+        best.iter_mut().for_each(|b| b.reset(tree, k, tree.live().unwrap()));
+        let work = filter_and_refine(tree, queries, grid, &mut best, k).unwrap();
+        for (query, best) in queries.chunks_exact(tree.dim).zip(&mut best) {
+            let expected = naive(tree, query, points, k);
+            assert_eq!(best.sorted(tree).unwrap(), expected, "{what}, dim {}, k {k}", tree.dim);
+        }
+        work
+    }
+
     /// By bytes as well as by values, dead points and all: the first of all live points by distance and id.
     #[test]
     fn whatever_tells_rows_apart_the_answer_is_exact() {
@@ -306,30 +417,81 @@ mod tests {
                 let tree = snapshot.tree();
                 let queries = [&points[..10 * dim], &rows(kind, 9, dim, &mut state)].concat();
                 let grid = Grid::new(tree.kernel, &points, &queries, dim);
+                let live: Vec<(u64, &[f32])> =
+                    (0..).zip(points.chunks_exact(dim)).filter(|(id, _)| id % 3 > 0).collect();
                 for k in [1, 10, 65, 2000] {
                     for grid in [Some(&grid), None] {
-                        let mut best: Vec<KBest> = Vec::new();
-                        best.resize_with(queries.len() / dim, KBest::default);
-                        best.iter_mut().for_each(|b| b.reset(tree, k, tree.live().unwrap()));
-                        let by_values =
-                            filter_and_refine(tree, &queries, grid, &mut best, k).unwrap();
-                        gave_way += usize::from(grid.is_some() && by_values);
-                        for (query, best) in queries.chunks_exact(dim).zip(&mut best) {
-                            let mut all = Vec::new();
-                            for (id, row) in (0..).zip(points.chunks_exact(dim)) {
-                                if id % 3 > 0 {
-                                    let distance = space::distance(tree.kernel.sum(query, row));
-                                    all.push(Neighbor { id, distance });
-                                }
-                            }
-                            all.sort_by(Neighbor::order);
-                            all.truncate(k);
-                            assert_eq!(best.sorted(tree).unwrap(), all, "{kind} {dim} {k}");
-                        }
+                        let work = assert_exact(tree, &live, &queries, grid, k, kind);
+                        gave_way += usize::from(grid.is_some() && work.by_values);
                     }
                 }
             }
         }
         assert!(gave_way > 3, "bytes gave way {gave_way} times");
+    }
+
+    /// Row after row of a few values, by ids in no order, some dead: `distinct` values in all, those of even rows
+    /// the first one.
+    fn repeated(
+        dim: usize,
+        distinct: usize,
+        count: usize,
+        state: &mut u64,
+    ) -> (Vec<f32>, Vec<u64>) {
+        let values = rows("even", distinct, dim, state);
+        let mut points = Vec::new();
+        for row in 0..count {
+            let value = if row % 2 == 0 { 0 } else { row * 7919 % distinct };
+            points.extend_from_slice(&values[value * dim..][..dim]);
+        }
+        // 1009 is a prime that does not divide the counts of the tests.
+        let ids = (0..count as u64).map(|row| row * 1009 % count as u64).collect();
+        (points, ids)
+    }
+
+    /// Of equal rows those with the smallest ids are the answer, wherever they lie, and a scan does not meet each of them
+    /// with each query.
+    #[test]
+    fn equal_rows_cost_no_more_than_others() {
+        const COUNT: usize = 12_000;
+        let mut state = 29;
+        for dim in [1, 3, 8, 33] {
+            let mut refined = Vec::new();
+            for distinct in [COUNT, 1, 2, 40, 3000] {
+                let (points, ids) = match distinct {
+                    COUNT => (rows("even", COUNT, dim, &mut state), (0..COUNT as u64).collect()),
+                    _ => repeated(dim, distinct, COUNT, &mut state),
+                };
+                let create = CreateOptions::new(dim);
+                let mut store = Store::in_memory(create, OpenOptions::new().threads(1)).unwrap();
+                store.insert_with_ids(&points, &ids).unwrap();
+                store
+                    .delete(&(0..COUNT as u64).filter(|id| id % 5 == 0).collect::<Vec<_>>())
+                    .unwrap();
+                let snapshot = store.latest().unwrap();
+                let tree = snapshot.tree();
+                let queries = [&points[..20 * dim], &rows("even", 20, dim, &mut state)].concat();
+                let grid =
+                    (dim > SHORT_ROW).then(|| Grid::new(tree.kernel, &points, &queries, dim));
+                let mut live: Vec<(u64, &[f32])> =
+                    ids.iter().copied().zip(points.chunks_exact(dim)).collect();
+                live.retain(|(id, _)| id % 5 > 0);
+                let what = format!("{distinct} values");
+                for k in [1, 10, 90] {
+                    let work = assert_exact(tree, &live, &queries, grid.as_ref(), k, &what);
+                    if k == 10 {
+                        refined.push(work.refined);
+                    }
+                }
+                // And query by query.
+                for query in queries.chunks_exact(dim).step_by(7) {
+                    let found = snapshot.brute_knn(query, 10).unwrap();
+                    assert_eq!(found, naive(tree, query, &live, 10), "{what} dim {dim}");
+                }
+            }
+            println!("dim {dim}: {refined:?}");
+            let all_pairs = (40 * COUNT) as u64;
+            assert!(refined.iter().all(|&refined| refined < all_pairs / 10), "{dim}: {refined:?}");
+        }
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct SortedList {
     list: Vec<[Near; PLACES]>,
     /// Candidates at one distance, by id.
     ties: Vec<(u64, Near)>,
+    /// The distance of the k-th when ids last decided, and the greatest id that stayed at it.
+    decided: Option<(f32, u64)>,
 }
 
 impl SortedList {
@@ -22,6 +24,7 @@ impl SortedList {
     pub(super) fn reset(&mut self, k: usize) {
         assert!(k > 0, "a list has a last place");
         self.k = k;
+        self.decided = None;
         space::sorted_list(k, &mut self.list);
     }
 
@@ -51,6 +54,9 @@ impl SortedList {
     #[inline]
     pub(super) fn offer(&mut self, tree: &Tree, mut candidates: &[Near]) -> Result<(), ReadError> {
         while !candidates.is_empty() {
+            if self.decided.is_some() {
+                candidates = self.skip_refused(tree, candidates)?;
+            }
             let taken = tree.kernel.insert_sorted(&mut self.list, self.k, candidates);
             candidates = &candidates[taken..];
             if space::is_undecided(self.list.as_flattened(), self.k) {
@@ -60,11 +66,41 @@ impl SortedList {
         Ok(())
     }
 
+    /// The candidates from the first one on that may enter. Where many points are as near as the k-th, ids refuse
+    /// most of them, and an id costs much less than a place in the list that is taken back at once.
+    fn skip_refused<'a>(
+        &self,
+        tree: &Tree,
+        candidates: &'a [Near],
+    ) -> Result<&'a [Near], ReadError> {
+        let worst = self.worst();
+        for (i, &candidate) in candidates.iter().enumerate() {
+            if !self.refuses(tree, worst, candidate)? {
+                return Ok(&candidates[i..]);
+            }
+        }
+        Ok(&[])
+    }
+
+    /// Whether it is known that a candidate cannot enter, the k-th being at the distance `worst`.
+    ///
+    /// What was decided stays true: the k-th only comes nearer, and of those at its distance only the ids that are
+    /// smallest stay.
+    #[inline]
+    fn refuses(&self, tree: &Tree, worst: f32, candidate: Near) -> Result<bool, ReadError> {
+        match self.decided {
+            Some((distance, id)) if candidate.value() == distance && distance == worst => {
+                Ok(tree.ids.get(candidate.number().into())? > id)
+            }
+            _ => Ok(candidate.value() > worst),
+        }
+    }
+
     /// Among those as near as the k-th, keeps the ones with the smallest ids.
     #[cold]
     #[inline(never)]
     fn decide(&mut self, tree: &Tree) -> Result<(), ReadError> {
-        let SortedList { k, list, ties } = self;
+        let SortedList { k, list, ties, decided } = self;
         let list = list.as_flattened_mut();
         let last = list[*k - 1];
         let first = list.partition_point(|entry| entry.value() < last.value());
@@ -78,6 +114,8 @@ impl SortedList {
         }
         list[first..*k].sort_unstable();
         list[*k..].fill(Near::NONE);
+        let kept = *k - first;
+        *decided = Some((last.value(), ties[kept - 1].0));
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::lanes::{Job, Lanes};
 use super::{Kernel, portable};
 
 /// Components that are quantised together.
-pub(super) const OCTET: usize = 8;
+pub(crate) const OCTET: usize = 8;
 
 /// Cells per unit stay between the inverse of this and this, so that nothing overflows but what lies far outside.
 const MOST_SCALE: f64 = (1_u128 << 100) as f64;

@@ -34,7 +34,7 @@ mod x86_64;
 
 pub(crate) use bounds::{Slack, domain_limit};
 pub(crate) use filter::{Filter, Pair};
-pub(crate) use grid::Grid;
+pub(crate) use grid::{Grid, OCTET};
 pub(crate) use level::Level;
 pub(crate) use near::Near;
 pub(crate) use scalar::distance;

@@ -20,7 +20,8 @@
 use super::error::quote;
 use super::fields::{BadQuote, Delimiter, Fields};
 use super::lines::Lines;
-use super::{IngestError, Input, RowSource};
+use super::precision::Rounding;
+use super::{IngestError, Input, Lost, RowSource, Watch};
 use treering::PointId;
 
 /// What the rules leave to whoever brings the text.
@@ -50,10 +51,15 @@ struct CsvRows {
     /// A line has been taken apart, and its row has not been given out.
     pending: bool,
     is_piped: bool,
+    rounding: Option<Rounding>,
 }
 
 /// Opens an input as rows of text.
-pub(super) fn open_rows(input: Input, rules: &CsvRules) -> Result<Box<dyn RowSource>, IngestError> {
+pub(super) fn open_rows(
+    input: Input,
+    rules: &CsvRules,
+    watch: Option<Watch>,
+) -> Result<Box<dyn RowSource>, IngestError> {
     let mut rows = CsvRows {
         is_piped: input.length.is_none(),
         lines: Lines::new(input),
@@ -63,6 +69,7 @@ pub(super) fn open_rows(input: Input, rules: &CsvRules) -> Result<Box<dyn RowSou
         columns: Vec::new(),
         id_column: None,
         pending: false,
+        rounding: None,
     };
     if !rows.lines.advance()? {
         return Err(IngestError::Empty { file: rows.lines.label });
@@ -93,6 +100,7 @@ pub(super) fn open_rows(input: Input, rules: &CsvRules) -> Result<Box<dyn RowSou
     rows.pending = true;
     let names = if is_header { first } else { Vec::new() };
     rows.choose(rules, &names)?;
+    rows.rounding = watch.map(|watch| Rounding::new(rows.columns.len(), watch));
     Ok(Box::new(rows))
 }
 
@@ -210,7 +218,7 @@ impl CsvRows {
     }
 
     /// Appends the row of the line.
-    fn take(&self, into: &mut Vec<f32>, ids: &mut Vec<PointId>) -> Result<(), IngestError> {
+    fn take(&mut self, into: &mut Vec<f32>, ids: &mut Vec<PointId>) -> Result<(), IngestError> {
         let line = self.lines.line();
         let (file, number) = (|| self.lines.label.clone(), self.lines.number);
         if self.fields.len() != self.width {
@@ -220,7 +228,13 @@ impl CsvRows {
         for &column in &self.columns {
             let field = self.fields.get(line, column);
             match field.parse::<f32>() {
-                Ok(value) if value.is_finite() => into.push(value),
+                Ok(value) if value.is_finite() => {
+                    into.push(value);
+                    if let Some(rounding) = &mut self.rounding {
+                        // What is a number to one is one to the other.
+                        rounding.push(field.parse().unwrap_or_else(|_| value.into()), value);
+                    }
+                }
                 parsed => {
                     let (line, text) = (number, quote(field.as_bytes()));
                     let column = column + 1;
@@ -329,6 +343,10 @@ impl RowSource for CsvRows {
         self.read_while(at_most, into, ids, Lines::has_arrived)
     }
 
+    fn rounded(&self) -> Option<Lost> {
+        self.rounding.as_ref().and_then(Rounding::lost)
+    }
+
     fn is_piped(&self) -> bool {
         self.is_piped
     }
@@ -343,7 +361,7 @@ mod tests {
     }
 
     fn read_by(text: &[u8], rules: &CsvRules) -> Result<(usize, Vec<f32>, Vec<u64>), IngestError> {
-        let mut rows = open_rows(Input::from_bytes("t.csv", text.to_vec(), false), rules)?;
+        let mut rows = open_rows(Input::from_bytes("t.csv", text.to_vec(), false), rules, None)?;
         let (mut values, mut ids) = (Vec::new(), Vec::new());
         while rows.read(2, &mut values, &mut ids)? > 0 {}
         Ok((rows.dim(), values, ids))

@@ -17,6 +17,7 @@ mod input;
 mod lines;
 mod npy;
 mod points;
+mod precision;
 
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,7 @@ pub(crate) use ids::{IdSource, IdsOfRows, kept_ids, open_ids, read_ids};
 use input::Input;
 pub(crate) use input::{Kept, label, open_seekable};
 pub(crate) use points::Points;
+pub(crate) use precision::{Lost, Precision, Watch};
 
 use treering::{CancelToken, PointId};
 
@@ -51,6 +53,8 @@ pub(crate) struct Reading {
     pub(crate) temporary: Option<PathBuf>,
     /// Ends waits for who writes the input.
     pub(crate) cancel: CancelToken,
+    /// Whether rows are counted that become equal by rounding.
+    pub(crate) watch: Option<Watch>,
 }
 
 /// What [`Format::of`] can recognise, for messages.
@@ -124,6 +128,11 @@ pub(crate) trait RowSource: Send {
         self.read(at_most, into, ids)
     }
 
+    /// Rows so far that rounding has made equal to others, if that is watched.
+    fn rounded(&self) -> Option<Lost> {
+        None
+    }
+
     /// True if somebody writes the rows while they are read.
     fn is_piped(&self) -> bool {
         false
@@ -167,9 +176,9 @@ fn rows_of(
     match format {
         Format::Npy => {
             let temporary = reading.temporary.clone().unwrap_or_else(std::env::temp_dir);
-            npy::open_rows(input, &temporary)
+            npy::open_rows(input, &temporary, reading.watch)
         }
-        Format::Csv => csv::open_rows(input, &reading.csv),
+        Format::Csv => csv::open_rows(input, &reading.csv, reading.watch),
     }
 }
 

@@ -1,13 +1,31 @@
 //! An input as the library wants it: rows, with ids if they bring them or there is a file of them.
 
+use super::precision::{Precision, Underflow, Watch};
 use super::{IdSource, RowSource};
 use treering::{PointId, PointSource, SourceError};
 
 /// Rows of coordinates, and their ids.
 pub(crate) struct Points {
-    pub(crate) rows: Box<dyn RowSource>,
+    rows: Box<dyn RowSource>,
     /// Only if the rows have none.
-    pub(crate) ids: Option<Box<dyn IdSource>>,
+    ids: Option<Box<dyn IdSource>>,
+    underflow: Underflow,
+}
+
+impl Points {
+    /// `ids`: only if the rows have none.
+    pub(crate) fn new(
+        rows: Box<dyn RowSource>,
+        ids: Option<Box<dyn IdSource>>,
+        watch: Watch,
+    ) -> Points {
+        Points { rows, ids, underflow: Underflow::new(watch) }
+    }
+
+    /// What is lost of the rows that have been read.
+    pub(crate) fn precision(&self) -> Precision {
+        Precision { rounded: self.rows.rounded(), ..self.underflow.precision() }
+    }
 }
 
 impl PointSource for Points {
@@ -29,7 +47,9 @@ impl PointSource for Points {
         points: &mut Vec<f32>,
         ids: &mut Vec<PointId>,
     ) -> Result<usize, SourceError> {
+        let start = points.len();
         let rows = self.rows.read(at_most, points, ids)?;
+        self.underflow.take(&points[start..], self.rows.dim());
         if let Some(source) = &mut self.ids {
             // At the end one id more is asked for, so that too many are noticed.
             let mut left = rows.max(1);

@@ -108,7 +108,7 @@ pub(crate) fn points(range: std::ops::Range<usize>) -> String {
     range.map(|i| format!("{},{},{}\n", i * 37 % 7, i * 11 % 5, i % 4)).collect()
 }
 
-fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+pub(crate) fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
     let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
     bytes.extend(format!("{header:<117}\n").as_bytes());

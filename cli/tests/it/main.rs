@@ -12,6 +12,7 @@ mod limits;
 mod not_files;
 #[cfg(target_os = "linux")]
 mod outputs;
+mod precision;
 mod read_only;
 mod real_size;
 #[cfg(target_os = "linux")]

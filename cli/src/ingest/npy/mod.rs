@@ -11,7 +11,7 @@ mod values;
 
 use std::path::Path;
 
-use super::{IdSource, IngestError, Input, RowSource};
+use super::{IdSource, IngestError, Input, RowSource, Watch};
 use header::Header;
 use values::{Element, Values};
 
@@ -24,6 +24,7 @@ const ID_TYPES: &str = "uint64 or int64 (little-endian)";
 pub(super) fn open_rows(
     mut input: Input,
     temporary: &Path,
+    watch: Option<Watch>,
 ) -> Result<Box<dyn RowSource>, IngestError> {
     let header = Header::read(&mut input)?;
     let element = match header.element {
@@ -42,9 +43,12 @@ pub(super) fn open_rows(
     };
     let fortran = header.fortran && rows > 1 && dim > 1;
     let values = Values::new(input, &header, element)?;
-    match fortran {
-        true => rows::transposed(values, rows, dim, temporary),
-        false => rows::in_order(values, rows, dim),
+    // The others are f32 as they are.
+    let watch = watch.filter(|_| element == Element::F64);
+    match (fortran, element) {
+        (false, _) => rows::in_order(values, rows, dim, watch),
+        (true, Element::F64) => rows::transposed::<f64>(values, rows, dim, temporary, watch),
+        (true, _) => rows::transposed::<f32>(values, rows, dim, temporary, watch),
     }
 }
 
@@ -102,7 +106,7 @@ mod tests {
     }
 
     fn rows_of(input: Input) -> Result<(usize, Vec<f32>), IngestError> {
-        let mut rows = open_rows(input, &std::env::temp_dir())?;
+        let mut rows = open_rows(input, &std::env::temp_dir(), None)?;
         let mut values = Vec::new();
         while rows.read(2, &mut values, &mut Vec::new())? > 0 {}
         assert_eq!(rows.remaining(), Some(0));
@@ -152,7 +156,7 @@ mod tests {
         let bytes = array("<f4", true, &format!("({rows}, {dim})"), &data);
         for piped in [false, true] {
             let input = Input::from_bytes("t.npy", bytes.clone(), piped);
-            let mut source = open_rows(input, &std::env::temp_dir()).unwrap();
+            let mut source = open_rows(input, &std::env::temp_dir(), None).unwrap();
             let (mut found, mut row) = (Vec::new(), 0);
             while source.read(100_000, &mut found, &mut Vec::new()).unwrap() > 0 {
                 for chunk in found.chunks(dim) {

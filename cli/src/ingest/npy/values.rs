@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use super::header::Header;
+use crate::ingest::precision::Rounding;
 use crate::ingest::{IngestError, Input};
 
 /// Bytes converted at a time.
@@ -124,11 +125,12 @@ impl Values {
         IngestError::TooLarge { file: self.label.clone() }
     }
 
-    /// Appends the next `count` values, each as the nearest f32.
+    /// Appends the next `count` values, each as the nearest f32; `rounding` is told of those that were f64.
     pub(super) fn read_f32(
         &mut self,
         mut count: usize,
         into: &mut Vec<f32>,
+        mut rounding: Option<&mut Rounding>,
     ) -> Result<(), IngestError> {
         let piece = PIECE / self.element.bytes();
         while count > 0 {
@@ -143,26 +145,11 @@ impl Values {
                 Element::U8 => into.extend(bytes.iter().map(|&b| f32::from(b))),
                 Element::F64 => {
                     let start = into.len();
-                    let doubles = || bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b));
-                    into.extend(doubles().map(|double| double as f32));
-                    let mut pairs = doubles().zip(&into[start..]).zip(first..);
-                    let overflow = pairs
-                        .find(|((double, float), _)| float.is_infinite() && double.is_finite());
-                    if let Some(((value, _), index)) = overflow {
-                        return Err(IngestError::NpyRange {
-                            file: self.label.clone(),
-                            row: if self.fortran {
-                                index % self.rows
-                            } else {
-                                index / self.columns
-                            },
-                            column: if self.fortran {
-                                index / self.rows
-                            } else {
-                                index % self.columns
-                            },
-                            value,
-                        });
+                    into.extend(self.doubles().map(|double| double as f32));
+                    self.check_range(first)?;
+                    if let Some(rounding) = &mut rounding {
+                        let pairs = self.doubles().zip(&into[start..]);
+                        pairs.for_each(|(double, &float)| rounding.push(double, float));
                     }
                 }
                 Element::U64 | Element::I64 => unreachable!("ids are not coordinates"),
@@ -170,6 +157,43 @@ impl Values {
             count -= now;
         }
         Ok(())
+    }
+
+    /// Appends the next `count` values, which are f64 and within the range of f32.
+    pub(super) fn read_f64(
+        &mut self,
+        mut count: usize,
+        into: &mut Vec<f64>,
+    ) -> Result<(), IngestError> {
+        assert_eq!(self.element, Element::F64, "the caller knows the type");
+        while count > 0 {
+            let now = count.min(PIECE / Element::F64.bytes());
+            let first = self.done;
+            self.fill(now)?;
+            into.extend(self.doubles());
+            self.check_range(first)?;
+            count -= now;
+        }
+        Ok(())
+    }
+
+    /// What was filled, as f64.
+    fn doubles(&self) -> impl Iterator<Item = f64> {
+        self.scratch.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b))
+    }
+
+    /// An error if of what was filled, from value number `first` on, one is beyond what an f32 can be.
+    fn check_range(&self, first: u64) -> Result<(), IngestError> {
+        let is_beyond = |value: f64| (value as f32).is_infinite() && value.is_finite();
+        let Some((value, index)) = self.doubles().zip(first..).find(|&(value, _)| is_beyond(value))
+        else {
+            return Ok(());
+        };
+        let (row, column) = match self.fortran {
+            true => (index % self.rows, index / self.rows),
+            false => (index / self.columns, index % self.columns),
+        };
+        Err(IngestError::NpyRange { file: self.label.clone(), row, column, value })
     }
 
     /// Appends up to `at_most` values as ids, and says how many.
