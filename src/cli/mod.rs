@@ -11,6 +11,7 @@ mod failure;
 mod human;
 mod made;
 mod output;
+mod pace;
 mod progress;
 
 mod backup;

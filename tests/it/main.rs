@@ -16,6 +16,8 @@ mod growth;
 mod history;
 #[cfg(feature = "cli")]
 mod limits;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod memory;
 mod model;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod not_files;
