@@ -59,6 +59,11 @@ impl SpaceLedger {
         self.map.clone()
     }
 
+    /// See [`FreeSpace::tail`].
+    pub(super) fn tail(&self) -> Option<u64> {
+        self.map.tail()
+    }
+
     /// Bytes in use, and bytes retired among them.
     pub(super) fn bytes(&self) -> (u64, u64) {
         let listed = self.listed.iter().chain(&self.passing).map(|row| row.bytes);
