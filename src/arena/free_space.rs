@@ -102,6 +102,20 @@ impl FreeSpace {
             .then_some(used + used / 2 + SPARE_BYTES)
     }
 
+    /// Gives up chunks that lie in the tail, so that what comes next goes into holes below it.
+    pub(crate) fn leave_tail(&mut self) {
+        let Some(tail) = self.tail() else {
+            return;
+        };
+        for chunk in &mut self.chunks {
+            if chunk.next * self.block_bytes >= tail {
+                *chunk = Chunk::default();
+            }
+        }
+        let chunks = self.chunks.iter().map(|chunk| chunk.end);
+        self.frontier = chunks.fold(self.used_end() / self.block_bytes, u64::max);
+    }
+
     /// Maximal free ranges between two offsets: (offset, bytes), ascending.
     pub(crate) fn free_runs(&self, from: u64, to: u64) -> Vec<(u64, u64)> {
         let mut runs: Vec<(u64, u64)> = Vec::new();
@@ -310,8 +324,7 @@ mod tests {
         let taken: Vec<u64> = (0..2048).map(|_| space.allocate(4096, Class::Topology)).collect();
         assert_eq!(space.tail(), None, "full");
         taken[..2047].iter().for_each(|&address| space.free(address, 4096));
-        // Without a chunk that is being carved.
-        let mut space = FreeSpace::new(4096, space.words().to_vec(), 65_536);
+        space.leave_tail();
         let tail = space.tail().unwrap();
         assert!(tail > space.used_bytes() && tail < taken[2047]);
         assert!(space.allocate(4096, Class::Topology) < tail);
