@@ -13,8 +13,11 @@ pub(super) fn run(context: &Context, args: &Delete) -> Result<(), Failure> {
     let started = Instant::now();
     let bar = Bar::new(context.quiet);
     let mut store = context.open_writer(&args.store, &bar)?;
+    // Of more ids than there are points, one stands twice or is no point's: the others need not be held to say so.
+    let enough = store.latest().about(&args.store)?.len();
     let from_file = args.ids.as_deref();
-    let from_file = from_file.map(|file| ingest::read_ids(file, context.cancel())).transpose()?;
+    let from_file = from_file.map(|file| ingest::read_ids(file, enough, context.cancel()));
+    let from_file = from_file.transpose()?;
     let ids = from_file.as_ref().unwrap_or(&args.id);
     let mut transaction = store.begin();
     transaction.message(&args.message.text);

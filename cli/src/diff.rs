@@ -8,7 +8,8 @@ use crate::args::Diff;
 use crate::context::Context;
 use crate::failure::{About, Failure};
 use crate::ingest;
-use crate::output;
+use crate::output::{self, Sink};
+use crate::pace::Pace;
 use crate::progress::Bar;
 use treering::{Neighbor, PointId, PointsError, Snapshot, Store};
 
@@ -36,24 +37,19 @@ fn ids(context: &Context, args: &Diff, store: &Store) -> Result<(), Failure> {
         }
         return output::print_json(&object);
     }
-    let mut text = if args.count { "change,count\n" } else { "change,id\n" }.to_owned();
-    for (change, ids) in lists {
-        if args.count {
-            writeln!(text, "{change},{}", ids.len()).expect("a String takes anything");
-            continue;
+    let mut sink = Sink::stdout();
+    if args.count {
+        sink.write(b"change,count\n")?;
+        for (change, ids) in lists {
+            sink.write(format!("{change},{}\n", ids.len()).as_bytes())?;
         }
-        for id in ids {
-            writeln!(text, "{change},{id}").expect("a String takes anything");
-        }
+        return sink.finish();
     }
-    output::print(&text)
-}
-
-/// A query whose answer changed.
-struct Changed {
-    query: u64,
-    old: Vec<Neighbor>,
-    new: Vec<Neighbor>,
+    sink.write(b"change,id\n")?;
+    for (change, ids) in lists {
+        ids.iter().try_for_each(|id| sink.write(format!("{change},{id}\n").as_bytes()))?;
+    }
+    sink.finish()
 }
 
 fn answers(context: &Context, args: &Diff, store: &Store, k: usize) -> Result<(), Failure> {
@@ -66,54 +62,97 @@ fn answers(context: &Context, args: &Diff, store: &Store, k: usize) -> Result<()
     if expected != found {
         return Err(fail(PointsError::Dimension { expected, found }.into()));
     }
-    let piece = (PIECE_VALUES / expected.max(4 * k.min(PIECE_VALUES))).max(1);
-    let (mut changed, mut values, mut ids, mut done) = (Vec::new(), Vec::new(), Vec::new(), 0u64);
+    let mut pace = Pace::new(PIECE_VALUES / expected.max(4 * k.min(PIECE_VALUES)));
+    let sides = [from.version().0, to.version().0];
+    let mut told = Told::new(context.json, args.count, sides)?;
+    let (mut values, mut ids, mut done) = (Vec::new(), Vec::new(), 0u64);
     loop {
         context.check_interrupt()?;
         values.clear();
         ids.clear();
-        let rows = source.read(piece, &mut values, &mut ids)?;
+        let rows = source.read(pace.rows(), &mut values, &mut ids)?;
         if rows == 0 {
             break;
         }
+        pace.start();
         let [old, new] = [&from, &to].map(|side: &Snapshot| side.knn_batch(&values, k));
         let (old, new) = (old.map_err(fail)?, new.map_err(fail)?);
+        pace.end(rows);
         for (i, (old, new)) in old.iter().zip(new.iter()).enumerate() {
             if old != new {
-                let query = done + i as u64;
-                changed.push(Changed { query, old: old.to_vec(), new: new.to_vec() });
+                told.changed(done + i as u64, [old, new])?;
             }
         }
         done += rows as u64;
     }
-    let sides = [from.version().0, to.version().0];
-    if context.json {
-        let mut object = json!({ "from": sides[0], "to": sides[1], "k": k, "queries": done, "changed": changed.len() });
-        if !args.count {
-            object["answers"] = changed.iter().map(change).collect();
+    told.finish(k, done)
+}
+
+/// Answers that changed, on their way to standard output. Only one JSON object needs them all in memory.
+struct Told {
+    sides: [u64; 2],
+    changed: u64,
+    text: Option<Sink>,
+    answers: Option<Vec<Value>>,
+    is_json: bool,
+    line: String,
+}
+
+impl Told {
+    fn new(json: bool, count: bool, sides: [u64; 2]) -> Result<Self, Failure> {
+        let text = (!json && !count).then(|| {
+            let mut sink = Sink::stdout();
+            sink.write(b"query,version,rank,id,distance\n").map(|()| sink)
+        });
+        let answers = (json && !count).then(Vec::new);
+        Ok(Told {
+            sides,
+            changed: 0,
+            text: text.transpose()?,
+            answers,
+            is_json: json,
+            line: String::new(),
+        })
+    }
+
+    /// The answer to a query, old and new.
+    fn changed(&mut self, query: u64, answers: [&[Neighbor]; 2]) -> Result<(), Failure> {
+        self.changed += 1;
+        if let Some(list) = &mut self.answers {
+            let [old, new] = answers.map(side);
+            list.push(json!({ "query": query, "old": old, "new": new }));
         }
-        return output::print_json(&object);
-    }
-    if args.count {
-        return output::print(&format!("queries,changed\n{done},{}\n", changed.len()));
-    }
-    let mut text = "query,version,rank,id,distance\n".to_owned();
-    for Changed { query, old, new } in &changed {
-        for (version, side) in sides.iter().zip([old, new]) {
+        let Some(sink) = &mut self.text else {
+            return Ok(());
+        };
+        self.line.clear();
+        for (version, side) in self.sides.iter().zip(answers) {
             for (rank, Neighbor { id, distance }) in side.iter().enumerate() {
-                writeln!(text, "{query},{version},{rank},{id},{distance}")
+                writeln!(self.line, "{query},{version},{rank},{id},{distance}")
                     .expect("a String takes anything");
             }
         }
+        sink.write(self.line.as_bytes())
     }
-    output::print(&text)
+
+    fn finish(self, k: usize, queries: u64) -> Result<(), Failure> {
+        let Told { sides: [from, to], changed, text, answers, is_json, .. } = self;
+        match (text, answers) {
+            (Some(sink), _) => sink.finish(),
+            (None, Some(answers)) => output::print_json(&json!({
+                "from": from, "to": to, "k": k, "queries": queries, "changed": changed,
+                "answers": answers,
+            })),
+            (None, None) if is_json => output::print_json(&json!({
+                "from": from, "to": to, "k": k, "queries": queries, "changed": changed,
+            })),
+            (None, None) => output::print(&format!("queries,changed\n{queries},{changed}\n")),
+        }
+    }
 }
 
-fn change(changed: &Changed) -> Value {
-    let side = |neighbors: &[Neighbor]| {
-        let ids: Vec<PointId> = neighbors.iter().map(|n| n.id).collect();
-        let distances: Vec<f32> = neighbors.iter().map(|n| n.distance).collect();
-        json!({ "ids": ids, "distances": distances })
-    };
-    json!({ "query": changed.query, "old": side(&changed.old), "new": side(&changed.new) })
+fn side(neighbors: &[Neighbor]) -> Value {
+    let ids: Vec<PointId> = neighbors.iter().map(|n| n.id).collect();
+    let distances: Vec<f32> = neighbors.iter().map(|n| n.distance).collect();
+    json!({ "ids": ids, "distances": distances })
 }

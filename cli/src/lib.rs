@@ -12,6 +12,7 @@ mod human;
 mod ingest;
 mod made;
 mod output;
+mod pace;
 mod progress;
 
 mod backup;

@@ -5,6 +5,7 @@
 //! force differ only in how [`Search::answer`] gets its answers; everything that is printed goes the same way.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -16,15 +17,13 @@ use crate::failure::Failure;
 use crate::human;
 use crate::ingest::{self, RowSource};
 use crate::output::{self, AnswerWriter, CsvAnswers, JsonAnswers, NpyAnswers, OutputFormat, Sink};
+use crate::pace::Pace;
 use crate::progress::Bar;
 use treering::{Neighbor, NeighborTable, PointsError, QueryError, Snapshot};
 
 /// Coordinates, and answers of `-k`, that a piece may hold: 4 and 16 bytes each.
 const PIECE_VALUES: usize = 1 << 22;
-/// Answers of a piece of a radius search that are few enough to take more queries next time.
-const FEW: usize = PIECE_VALUES / 8;
-/// Queries in the first piece of a radius search, whose answers cannot be counted beforehand, and at most.
-const FIRST_RADIUS: usize = 64;
+/// Queries of a piece of a radius search, whose answers cannot be counted beforehand, at most.
 const MOST_RADIUS: usize = 1 << 12;
 
 pub(super) fn run(context: &Context, args: &Query) -> Result<(), Failure> {
@@ -78,7 +77,8 @@ struct Search<'a> {
 /// The answers to some queries.
 enum Answers {
     Table(NeighborTable),
-    Lists(Vec<Vec<Neighbor>>),
+    /// `None` where those before had so many answers that no more are held.
+    Lists(Vec<Option<Vec<Neighbor>>>),
 }
 
 impl<'a> Search<'a> {
@@ -158,10 +158,10 @@ impl<'a> Search<'a> {
         writer: &mut dyn AnswerWriter,
         bar: &Bar,
     ) -> Result<u64, Failure> {
-        let mut piece = match self.ask {
-            Ask::Nearest(_) => (PIECE_VALUES / source.dim().max(4 * self.per_query())).max(1),
-            Ask::Within(_) => FIRST_RADIUS,
-        };
+        let mut pace = Pace::new(match self.ask {
+            Ask::Nearest(_) => PIECE_VALUES / source.dim().max(4 * self.per_query()),
+            Ask::Within(_) => MOST_RADIUS,
+        });
         let total = source.remaining().unwrap_or(0) as u64;
         let (mut values, mut ids) = (Vec::new(), Vec::new());
         let mut done = 0;
@@ -170,15 +170,21 @@ impl<'a> Search<'a> {
             context.check_interrupt()?;
             values.clear();
             ids.clear();
-            let rows = source.read_ready(piece, &mut values, &mut ids)?;
+            let rows = source.read_ready(pace.rows(), &mut values, &mut ids)?;
             if rows == 0 {
                 return Ok(done);
             }
-            match self.answer(&values, done)? {
+            pace.start();
+            let answers = self.answer(&values, done)?;
+            pace.end(rows);
+            match answers {
                 Answers::Table(table) => table.iter().try_for_each(|row| writer.answers(row))?,
                 Answers::Lists(lists) => {
-                    lists.iter().try_for_each(|row| writer.answers(row))?;
-                    piece = next_piece(piece, lists.iter().map(Vec::len).sum());
+                    for (row, list) in lists.into_iter().enumerate() {
+                        context.check_interrupt()?;
+                        let list = list.map_or_else(|| self.one_of(&values, row, done), Ok)?;
+                        writer.answers(&list)?;
+                    }
                 }
             }
             if source.is_piped() {
@@ -195,18 +201,21 @@ impl<'a> Search<'a> {
                 self.snapshot.brute_knn_batch(queries, k).map(Answers::Table)
             }
             Ask::Nearest(k) => self.snapshot.knn_batch(queries, k).map(Answers::Table),
-            Ask::Within(radius) => self.within(queries, radius).map(Answers::Lists),
+            Ask::Within(_) => self.within(queries).map(Answers::Lists),
         };
         answers.map_err(|e| self.fail(shift(e, first as usize)))
     }
 
-    fn within(&self, queries: &[f32], radius: f32) -> Result<Vec<Vec<Neighbor>>, QueryError> {
+    /// The points within the radius of each query, as long as all of them together are not more than a piece may hold.
+    fn within(&self, queries: &[f32]) -> Result<Vec<Option<Vec<Neighbor>>>, QueryError> {
+        let held = AtomicUsize::new(0);
         let one = |query: &[f32]| {
-            if self.brute_force {
-                self.snapshot.brute_within(query, radius)
-            } else {
-                self.snapshot.within(query, radius)
+            if held.load(Ordering::Relaxed) > PIECE_VALUES / 4 {
+                return Ok(None);
             }
+            let list = self.one_within(query)?;
+            held.fetch_add(list.len(), Ordering::Relaxed);
+            Ok(Some(list))
         };
         let rows = queries.par_chunks_exact(self.snapshot.dim());
         let lists: Vec<_> = self.pool.install(|| rows.map(one).collect());
@@ -214,14 +223,20 @@ impl<'a> Search<'a> {
         let numbered = lists.into_iter().enumerate();
         numbered.map(|(row, list)| list.map_err(|e| shift(e, row))).collect()
     }
-}
 
-/// The queries to take next in a radius search, after `answers` to the last `piece` queries.
-fn next_piece(piece: usize, answers: usize) -> usize {
-    match answers {
-        0..FEW => (piece * 2).min(MOST_RADIUS),
-        PIECE_VALUES.. => (piece / 2).max(1),
-        _ => piece,
+    fn one_within(&self, query: &[f32]) -> Result<Vec<Neighbor>, QueryError> {
+        let Ask::Within(radius) = self.ask else { unreachable!("only a radius has lists") };
+        match self.brute_force {
+            true => self.snapshot.brute_within(query, radius),
+            false => self.snapshot.within(query, radius),
+        }
+    }
+
+    /// The list of one row of a piece, which was left out of it.
+    fn one_of(&self, queries: &[f32], row: usize, first: u64) -> Result<Vec<Neighbor>, Failure> {
+        let dim = self.snapshot.dim();
+        let list = self.one_within(&queries[row * dim..(row + 1) * dim]);
+        list.map_err(|e| self.fail(shift(e, first as usize + row)))
     }
 }
 

@@ -32,6 +32,9 @@ struct Chunk {
 const CHUNK_BYTES: u64 = 1 << 20;
 const CHUNK_BYTES_MIN: u64 = 1 << 16;
 
+/// A file may be so much longer than what is in use, however little that is.
+const SPARE_BYTES: u64 = 1 << 19;
+
 impl FreeSpace {
     /// The state recorded in a free map; `preamble` bytes at the start of the file are never given out.
     pub(crate) fn new(block_bytes: u32, words: Vec<u64>, preamble: u64) -> Self {
@@ -88,6 +91,29 @@ impl FreeSpace {
         let last = self.words.iter().rposition(|&word| word != 0);
         let blocks = last.map_or(0, |w| (w as u64 + 1) * 64 - self.words[w].leading_zeros() as u64);
         blocks * self.block_bytes
+    }
+
+    /// Where the tail begins, if the file is more than twice as long as what is in use: what lies there keeps the file from
+    /// getting shorter. Below it there is room for all of that, because what is given out lies as low as it fits.
+    /// None while nothing is put there.
+    pub(crate) fn tail(&self) -> Option<u64> {
+        let used = self.used_bytes();
+        (self.fills_holes && self.used_end() > 2 * used + 2 * SPARE_BYTES)
+            .then_some(used + used / 2 + SPARE_BYTES)
+    }
+
+    /// Gives up chunks that lie in the tail, so that what comes next goes into holes below it.
+    pub(crate) fn leave_tail(&mut self) {
+        let Some(tail) = self.tail() else {
+            return;
+        };
+        for chunk in &mut self.chunks {
+            if chunk.next * self.block_bytes >= tail {
+                *chunk = Chunk::default();
+            }
+        }
+        let chunks = self.chunks.iter().map(|chunk| chunk.end);
+        self.frontier = chunks.fold(self.used_end() / self.block_bytes, u64::max);
     }
 
     /// Maximal free ranges between two offsets: (offset, bytes), ascending.
@@ -290,6 +316,20 @@ mod tests {
             assert_eq!(address / WINDOW_BYTES, (address + 3 * 65_536 - 1) / WINDOW_BYTES);
             end = address;
         }
+    }
+
+    #[test]
+    fn a_tail_is_what_lies_far_behind_the_rest() {
+        let mut space = FreeSpace::new(4096, Vec::new(), 65_536);
+        let taken: Vec<u64> = (0..2048).map(|_| space.allocate(4096, Class::Topology)).collect();
+        assert_eq!(space.tail(), None, "full");
+        taken[..2047].iter().for_each(|&address| space.free(address, 4096));
+        space.leave_tail();
+        let tail = space.tail().unwrap();
+        assert!(tail > space.used_bytes() && tail < taken[2047]);
+        assert!(space.allocate(4096, Class::Topology) < tail);
+        space.free(taken[2047], 4096);
+        assert_eq!(space.tail(), None, "short");
     }
 
     #[test]

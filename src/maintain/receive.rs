@@ -5,7 +5,6 @@
 //! segments: only with a neighbour in the receiver's own family, because expiry looks nowhere else. Where the sender has
 //! let versions go that the receiver has, the stream may be relative to another; then its segments are copied.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom};
 
@@ -278,23 +277,27 @@ impl EarlyColumn for Received {
             self.written.insert(segment, place);
         }
     }
+
+    /// Nothing but what has come: whom it shares with is for the sender.
+    fn bring_forward(&mut self, _: u64, _: u64, _: &mut u64) -> Result<(), ReadError> {
+        Ok(())
+    }
 }
 
 impl Received {
-    /// Takes everything that the stream did not bring out of the base, and shares nothing with it.
-    fn copy_base(&mut self) -> Result<(), ReadError> {
+    /// Takes the next segment that the stream did not bring out of the base, from number `from` on. Returns its number and
+    /// its bytes; `None` if there is none left, and nothing is shared with the base from then on.
+    fn copy_next(&mut self, from: u64) -> Result<Option<(u64, u64)>, ReadError> {
         let spec = self.table.spec;
-        for segment in 0..spec.segments(self.rows) {
-            if let Entry::Vacant(place) = self.segments.entry(segment)
-                && !self.written.contains_key(&segment)
-            {
-                let bytes = self.table.reread(segment)?;
-                let used = spec.rows_in(segment, self.rows) as usize * spec.row_bytes;
-                place.insert(bytes[..used].to_vec());
-            }
-        }
-        self.table.root = ArrayRoot::default();
-        Ok(())
+        let has_come = |s: &u64| self.segments.contains_key(s) || self.written.contains_key(s);
+        let Some(segment) = (from..spec.segments(self.rows)).find(|s| !has_come(s)) else {
+            self.table.root = ArrayRoot::default();
+            return Ok(None);
+        };
+        let bytes = self.table.reread(segment)?;
+        let used = spec.rows_in(segment, self.rows) as usize * spec.row_bytes;
+        self.segments.insert(segment, bytes[..used].to_vec());
+        Ok(Some((segment, used as u64)))
     }
 
     fn new(db: &Database, array: Array, base: &[ArrayRoot; DATA_ARRAYS], rows: u64) -> Self {
@@ -462,7 +465,13 @@ impl Pending {
             return Ok(false);
         }
         self.segments += 1;
-        self.held_bytes += rows.len() as u64;
+        self.hold(db, rows.len() as u64)?;
+        Ok(true)
+    }
+
+    /// Accounts for bytes that have come, and writes what has if it is much.
+    fn hold(&mut self, db: &Database, bytes: u64) -> Result<(), CommitError> {
+        self.held_bytes += bytes;
         if self.held_bytes > HELD_BYTES {
             let early = match &mut self.early {
                 Some(early) => early,
@@ -473,19 +482,32 @@ impl Pending {
             early.flush(&mut columns)?;
             self.held_bytes = columns.iter().map(|column| column.changed_bytes()).sum();
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// Takes everything that the stream did not bring out of the base, and shares nothing with it.
+    fn copy_base(&mut self, db: &Database) -> Result<(), CommitError> {
+        for array in 0..self.columns.len() {
+            let mut from = 0;
+            while let Some((segment, bytes)) = self.columns[array].copy_next(from)? {
+                from = segment + 1;
+                self.hold(db, bytes)?;
+            }
+        }
+        self.base = 0;
+        Ok(())
     }
 
     /// Makes it a version, after those of `gone`. Returns how many segments came.
     fn commit(
-        self,
+        mut self,
         db: &Database,
         family: &mut Family,
         gone: &mut Vec<VersionRow>,
         cancel: &CancelToken,
     ) -> Result<u64, ReceiveError> {
-        let Pending { row, mut base, mut columns, segments, early, .. } = self;
-        if !columns.iter().all(Received::is_whole) {
+        let row = self.row;
+        if !self.columns.iter().all(Received::is_whole) {
             return Err(ReceiveError::Incomplete { version: VersionId(row.version) });
         }
         for row in gone.iter() {
@@ -493,10 +515,10 @@ impl Pending {
             family.expire(row.version);
         }
         family.push(row.parent);
-        if base > 0 && !family.neighbours(row.version).contains(&base) {
-            columns.iter_mut().try_for_each(Received::copy_base)?;
-            base = 0;
+        if self.base > 0 && !family.neighbours(row.version).contains(&self.base) {
+            self.copy_base(db)?;
         }
+        let Pending { base, columns, segments, early, .. } = self;
         let columns: Vec<&dyn ChangedColumn> =
             columns.iter().map(|column| column as &dyn ChangedColumn).collect();
         let columns = columns.try_into().ok().expect("one for each data array");

@@ -60,7 +60,7 @@ impl Store {
     /// anything is written. Versions that the store has already are passed over; each of the others is made durable by a
     /// commit of its own, and answers with the same bits as at the sender. Tags become those of the stream.
     ///
-    /// Needs memory for what the largest version of the stream does not share with its parent.
+    /// Versions may be larger than memory: what has come of one is written when it is more than 16 MiB.
     ///
     /// # Errors
     ///

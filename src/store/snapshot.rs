@@ -437,8 +437,7 @@ impl Snapshot {
         Ok(self.confirm(id_index::find_live(self.tree(), id))?.is_some())
     }
 
-    /// Calls `f` with the id and the coordinates of every live point, by ascending id. Needs 16 bytes of memory per
-    /// point.
+    /// Calls `f` with the id and the coordinates of every live point, by ascending id. Needs no memory for them.
     ///
     /// # Errors
     ///
@@ -460,18 +459,20 @@ impl Snapshot {
         self.check_whole()?;
         // Each row is copied, and only then known to be there.
         let mut row = Vec::with_capacity(self.dim());
-        let mut whole = Ok(());
-        let answer = self.tree().for_each_live(|id, point| {
+        let (tree, mut count) = (self.tree(), 0);
+        let answer = id_index::for_each_live(tree, |id, slot| {
             row.clear();
-            row.extend_from_slice(point);
-            if whole.is_ok() {
-                whole = self.tree().watch.check();
-            }
-            if whole.is_ok() {
-                f(id, &row);
-            }
+            row.extend_from_slice(tree.coordinates.row(slot.into())?);
+            tree.watch.check()?;
+            count += 1;
+            f(id, &row);
+            Ok(())
         });
-        self.confirm(answer).and(whole)
+        let answer = answer.and_then(|()| match count == self.len() {
+            true => Ok(()),
+            false => Err(ReadError::row("index_runs", 0, "the index does not have every point")),
+        });
+        self.confirm(answer)
     }
 }
 

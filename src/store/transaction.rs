@@ -339,6 +339,13 @@ impl<'a> Transaction<'a> {
         let state = self.state.as_mut().expect("made by the line above");
         let start = Instant::now();
         let State { base, tree, added, removed, compacted, restored, work, early, .. } = state;
+        let may_use_reserve = *added == 0 && !*compacted;
+        if !may_use_reserve
+            && early.is_none()
+            && let Some(tail) = core.db.tail()
+        {
+            tree.bring_forward(tail, base.version)?;
+        }
         (work.counters.cow_segments, work.counters.cow_bytes_copied) = tree.copied();
         let mut row = VersionRow {
             parent: base.version,
@@ -379,7 +386,6 @@ impl<'a> Transaction<'a> {
                 Durability::Full => 0,
                 Durability::Deferred { versions } => versions,
             };
-            let may_use_reserve = *added == 0 && !*compacted;
             let nothing = Draft::nothing(cancel);
             commit(&core.db, Draft { version, group, may_use_reserve, ..nothing })
         })?;

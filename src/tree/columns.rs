@@ -186,6 +186,15 @@ impl Tree {
         ]
     }
 
+    /// Takes some of what keeps the file long along, if it is much longer than what is in use: see
+    /// [`Column::bring_forward`]. Costs no more than has changed anyway, or a few segments.
+    pub(crate) fn bring_forward(&mut self, tail: u64, turn: u64) -> Result<(), ReadError> {
+        const AT_LEAST: u64 = 1 << 18;
+        let mut budget = self.changed_bytes().max(AT_LEAST);
+        let columns = self.early_columns();
+        columns.into_iter().try_for_each(|column| column.bring_forward(tail, turn, &mut budget))
+    }
+
     /// The data columns, to be written early.
     pub(crate) fn early_columns(&mut self) -> [&mut dyn EarlyColumn; DATA_ARRAYS] {
         [

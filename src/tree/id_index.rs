@@ -43,9 +43,7 @@ pub(crate) fn find(tree: &Tree, id: PointId) -> Result<Option<u32>, ReadError> {
 pub(crate) fn find_live(tree: &Tree, id: PointId) -> Result<Option<u32>, ReadError> {
     match find(tree, id)? {
         Some(slot) if tree.is_live(slot)? => {
-            if tree.ids.get(slot as u64)? != id {
-                return Err(ReadError::row("index_slots", slot as u64, "slot of another id"));
-            }
+            check_id(tree, slot, id)?;
             Ok(Some(slot))
         }
         _ => Ok(None),
@@ -90,6 +88,42 @@ pub(crate) fn for_changed_runs(
         }
     }
     Ok(())
+}
+
+/// Calls `f` with id and slot of each live point, by ascending id. Needs memory for a few entries of each run.
+pub(crate) fn for_each_live(
+    tree: &Tree,
+    mut f: impl FnMut(PointId, u32) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    // Newest first, so that the first of those with the same id is the one that counts.
+    let mut cursors: Vec<Cursor> = runs(tree)?.iter().rev().map(Cursor::new).collect();
+    let mut heads: Vec<Option<(PointId, u32)>> = Vec::with_capacity(cursors.len());
+    let mut left = tree.index_slots.len();
+    for cursor in &mut cursors {
+        heads.push(cursor.next(tree, &mut left)?);
+    }
+    while let Some(id) = heads.iter().flatten().map(|entry| entry.0).min() {
+        let mut newest = None;
+        for (head, cursor) in heads.iter_mut().zip(&mut cursors) {
+            if let Some((_, slot)) = head.filter(|entry| entry.0 == id) {
+                newest.get_or_insert(slot);
+                *head = cursor.next(tree, &mut left)?;
+            }
+        }
+        let slot = newest.expect("some entry has the least id");
+        if tree.is_live(slot)? {
+            check_id(tree, slot, id)?;
+            f(id, slot)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_id(tree: &Tree, slot: u32, id: PointId) -> Result<(), ReadError> {
+    match tree.ids.get(slot as u64)? == id {
+        true => Ok(()),
+        false => Err(ReadError::row("index_slots", slot as u64, "slot of another id")),
+    }
 }
 
 fn find_in_run(tree: &Tree, run: &IndexRunRow, id: PointId) -> Result<Option<u32>, ReadError> {

@@ -359,6 +359,35 @@ impl<T: Record> Column<T> {
         self.changed.iter().copied().collect()
     }
 
+    /// Makes segments that lie at `tail` or behind it private, so that the commit writes them anew, lower down: as many as
+    /// `budget` has bytes for, out of some, which are others for each `turn`. To look at all of them would cost too much.
+    pub(crate) fn bring_forward(
+        &mut self,
+        tail: u64,
+        turn: u64,
+        budget: &mut u64,
+    ) -> Result<(), ReadError> {
+        const LOOKED_AT: u64 = 256;
+        let spec = self.table.spec;
+        let (count, bytes) = (self.table.segments(), spec.stored_bytes(spec.rows_per_segment));
+        let first = turn.wrapping_mul(LOOKED_AT) % count.max(1);
+        for i in 0..count.min(LOOKED_AT) {
+            let segment = (first + i) % count;
+            // A shorter array was made anew, and everything of it is on its way.
+            let is_new = segment >= self.segments.len() as u64
+                || self.changed.contains(&segment)
+                || self.written.contains_key(&segment);
+            if *budget < bytes as u64 {
+                return Ok(());
+            }
+            if !is_new && self.table.is_behind(segment, tail)? {
+                *budget -= bytes as u64;
+                self.own(segment as usize)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The private copy of a segment, made if need be.
     fn own(&mut self, segment: usize) -> Result<&mut Vec<T>, ReadError> {
         self.segment(segment)?;
@@ -449,6 +478,8 @@ pub(crate) trait EarlyColumn: ChangedColumn {
     fn changed_bytes(&self) -> u64;
     /// Notes where changed segments have been written, and drops them from memory.
     fn settle(&mut self, written: Vec<(u64, Written)>);
+    /// See [`Column::bring_forward`].
+    fn bring_forward(&mut self, tail: u64, turn: u64, budget: &mut u64) -> Result<(), ReadError>;
 }
 
 impl<T: Record> WrittenColumn for Column<T> {
@@ -489,6 +520,10 @@ impl<T: Record> EarlyColumn for Column<T> {
             self.rechecked.get_mut().expect("no holder panics").remove(&segment);
             self.written.insert(segment, place);
         }
+    }
+
+    fn bring_forward(&mut self, tail: u64, turn: u64, budget: &mut u64) -> Result<(), ReadError> {
+        Column::bring_forward(self, tail, turn, budget)
     }
 }
 

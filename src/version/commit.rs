@@ -197,7 +197,21 @@ fn commit_locked(
     let done = publish(db, writer, plan);
     leave_hint(db, number);
     drop(gate);
+    shorten(db, writer, &slot);
     Ok(done)
+}
+
+/// Cuts off what a durable commit needs no longer, once that is much. The commit before is whole all the same: what it
+/// refers to is in use, or listed. A crash leaves the file long, and the next writer cuts it.
+fn shorten(db: &Database, writer: &mut Writer, slot: &CommitSlot) {
+    const MUCH: u64 = 1 << 20;
+    let storage = db.arena.storage();
+    let is_long = |len: u64| len >= slot.file_bytes + MUCH.max(slot.file_bytes / 4);
+    // Only room on the disk depends on it.
+    if storage.len().is_ok_and(is_long) && cut_back(storage, slot.file_bytes).is_ok() {
+        writer.reserved_end = 0;
+        let _ = writer.keep_reserve(db, slot.file_bytes);
+    }
 }
 
 /// Step 2. If somebody has cut the file, growth would hide it.

@@ -459,6 +459,13 @@ impl Database {
         }
     }
 
+    /// Where the tail of the file begins that should come forward, see [`FreeSpace::tail`]; `None` if there is none, or if
+    /// this handle has not committed yet.
+    pub(crate) fn tail(&self) -> Option<u64> {
+        let writer = self.writer.as_ref()?.lock().expect("unpoisoned");
+        writer.ledger.as_ref().and_then(SpaceLedger::tail)
+    }
+
     /// True if every commit is durable, or nothing can be done about it.
     pub(crate) fn is_settled(&self) -> bool {
         let newest = self.newest.get().commit;

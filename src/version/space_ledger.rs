@@ -54,9 +54,16 @@ impl SpaceLedger {
         SpaceLedger { map, listed, held: BTreeMap::new(), passing: Vec::new() }
     }
 
-    /// The map, for a commit to allocate from (C3).
+    /// The map, for a commit to allocate from (C3): low, if the file is much longer than what is in use.
     pub(super) fn map(&self) -> FreeSpace {
-        self.map.clone()
+        let mut map = self.map.clone();
+        map.leave_tail();
+        map
+    }
+
+    /// See [`FreeSpace::tail`].
+    pub(super) fn tail(&self) -> Option<u64> {
+        self.map.tail()
     }
 
     /// Bytes in use, and bytes retired among them.

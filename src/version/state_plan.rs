@@ -152,10 +152,19 @@ impl StatePlan {
         for row in &change.expired {
             column.edit(row.version - 1)?[0] = *row;
         }
+        let tail = space.tail();
+        if let Some(tail) = tail {
+            column.bring_forward(tail, old.commit, &mut { FORWARD_BYTES })?;
+        }
         column.push(&change.added)?;
         let changed = column.changed_segments();
         let versions = Placement::new(column, changed, space, |entry| replaced.push(entry))?;
+        let is_behind = |entry: &Entry| tail.is_some_and(|tail| entry.address >= tail);
         let tags = match change.tags {
+            None if pieces_of_tags(db, old, tail)?.iter().any(is_behind) => Some(db.tags_of(old)?),
+            tags => tags,
+        };
+        let tags = match tags {
             None => None,
             Some(words) => {
                 // Written anew as a whole: there are few.
@@ -226,6 +235,18 @@ impl StatePlan {
     }
 }
 
+/// Bytes of version rows that a commit brings forward at most.
+const FORWARD_BYTES: u64 = 1 << 17;
+
+/// What tags take, if there is a tail in which they may lie.
+fn pieces_of_tags(
+    db: &Database,
+    old: &CommitSlot,
+    tail: Option<u64>,
+) -> Result<Vec<Entry>, ReadError> {
+    tail.map_or(Ok(Vec::new()), |_| pieces(&db.state_table(old, Array::Tags)))
+}
+
 /// Every segment and table node of an array.
 fn pieces(table: &Table) -> Result<Vec<Entry>, ReadError> {
     let (mut found, mut problem) = (Vec::new(), None);
@@ -263,6 +284,14 @@ impl Accounts {
             .flat_map(|row| row.address / block / 64..=(row.address + row.bytes - 1) / block / 64)
             .map(|word| word / map_segment)
             .collect();
+        // And those that lie where the file should end.
+        if let Some(tail) = space.tail() {
+            for segment in 0..map_table.segments() {
+                if map_table.is_behind(segment, tail)? {
+                    touched.insert(segment);
+                }
+            }
+        }
         let (mut map_reserved, mut freed_reserved) = (Reserved::default(), Reserved::default());
         let mut freed_rows = 0;
         loop {

@@ -108,6 +108,21 @@ impl Table {
         Ok((entry.address != 0).then_some(entry))
     }
 
+    /// True if a segment lies at `address` or behind it, or a table node of which it is the first.
+    pub(super) fn is_behind(&self, segment: u64, address: u64) -> Result<bool, ReadError> {
+        let (mut index, fanout) = (segment, fanout(self.spec.block_bytes));
+        for level in 0..=self.height() {
+            if self.entry(level, index)?.is_some_and(|entry| entry.address >= address) {
+                return Ok(true);
+            }
+            if index % fanout != 0 {
+                return Ok(false);
+            }
+            index /= fanout;
+        }
+        Ok(false)
+    }
+
     /// A private copy of a segment, checked even if it has passed before.
     pub(crate) fn reread(&self, segment: u64) -> Result<Bytes, ReadError> {
         let entry = self.locate(segment)?;

@@ -58,12 +58,16 @@ impl IdSource for IdsOfRows {
     }
 }
 
-/// Reads all ids of `path`.
-pub(crate) fn read_ids(path: &Path, cancel: &CancelToken) -> Result<Vec<u64>, IngestError> {
+/// Reads the ids of `path`. Where there are more than `enough`, the rest is not read.
+pub(crate) fn read_ids(
+    path: &Path,
+    enough: u64,
+    cancel: &CancelToken,
+) -> Result<Vec<u64>, IngestError> {
     const PIECE: usize = 1 << 16;
     let mut source = open_ids(path, cancel)?;
     let mut ids = Vec::new();
-    while source.read(PIECE, &mut ids)? > 0 {}
+    while ids.len() as u64 <= enough && source.read(PIECE, &mut ids)? > 0 {}
     Ok(ids)
 }
 

@@ -8,6 +8,7 @@ mod cli;
 #[allow(dead_code, reason = "shared with the tests of the library, which use more of it")]
 mod common;
 mod limits;
+mod memory;
 #[cfg(target_os = "linux")]
 mod not_files;
 #[cfg(target_os = "linux")]

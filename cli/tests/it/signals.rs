@@ -14,6 +14,9 @@ const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 /// Long enough for any machine, and shorter than for ever.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// The longest that a verb may compute on after a signal, on a machine that is busy with other tests.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+
 /// Waits until the process catches the signal, and then sleeps, as one that waits for others does.
 fn until_it_waits(pid: u32, signal: Signal) {
     let start = Instant::now();
@@ -103,35 +106,102 @@ fn whoever_waits_ends_at_the_first_signal() {
     println!("slowest end: {slowest:?}");
 }
 
-/// While it computes, the first signal asks for a clean end, and nothing is left either.
+/// A verb, and what it makes.
+type Verb = (&'static str, &'static [&'static str]);
+
+/// While it computes, each verb ends cleanly at the first signal, wherever that comes: the writer's lock is free, the store as
+/// it was or a version further, and nothing is left.
 #[test]
 fn whoever_works_ends_cleanly() {
+    const VERBS: [Verb; 20] = [
+        ("build t many.csv", &["t"]),
+        ("build t many.csv --memory-limit 48M", &["t"]),
+        ("insert s many.csv", &[]),
+        ("insert s many.csv --memory-limit 48M", &[]),
+        ("insert s many.csv --ids ids.txt --on-duplicate replace", &[]),
+        ("delete s --ids ids.txt", &[]),
+        ("compact s", &[]),
+        ("compact s --memory-limit 48M", &[]),
+        ("vacuum s", &[]),
+        ("backup s full", &["full"]),
+        ("receive t stream", &["t"]),
+        ("recover s --write t", &["t"]),
+        ("verify s --all --deep", &[]),
+        ("verify s --scrub --rate 8M", &[]),
+        ("query s some.csv -k 10 --output o.csv", &["o.csv"]),
+        ("query s some.csv -k 10 --brute-force --output o.csv", &["o.csv"]),
+        ("query s many.npy -k 10 --output o.csv", &["o.csv"]),
+        ("query s some.csv --radius 0.5 --output o.csv", &["o.csv"]),
+        ("export s o.csv", &["o.csv"]),
+        ("diff s 1 2 --queries some.csv -k 10", &[]),
+    ];
+    const ROWS: usize = 120_000;
     let bench = Bench::new();
-    let rows: String = crate::common::Random(1)
-        .points(200_000, 8)
+    let rows: Vec<String> = crate::common::Random(1)
+        .points(ROWS, 8)
         .chunks(8)
         .map(|row| row.iter().map(f32::to_string).collect::<Vec<_>>().join(",") + "\n")
         .collect();
-    bench.write("many.csv", rows);
-    bench.write("few.csv", "1,2,3,4,5,6,7,8\n");
-    bench.ok("build s few.csv --quiet");
-    let names = bench.names();
-    for line in ["build t many.csv", "build t many.csv --memory-limit 32M", "insert s many.csv"] {
-        for (number, signal) in SIGNALS.into_iter().enumerate() {
+    bench.write("many.csv", rows.concat());
+    bench.write("some.csv", rows[..4_000].concat());
+    let values = crate::common::Random(2).points(20_000, 8);
+    bench.write("many.npy", crate::cli::f32_npy("(20000, 8)", &values));
+    bench.write("ids.txt", (0..ROWS).map(|id| format!("{id}\n")).collect::<String>());
+    bench.ok("build s many.csv --quiet");
+    bench.ok("compact s --quiet");
+    bench.ok("backup s stream --quiet");
+    let (names, before) = (bench.names(), bench.read("s"));
+    println!("{:<60} {:>8}  after a signal", "verb", "whole");
+    for (line, made) in VERBS {
+        let run = |wait: Option<(Duration, Signal)>| {
             let mut command = bench.command(line);
-            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            std::thread::sleep(Duration::from_millis(40 + 60 * number as u64));
-            // It may have ended, on a fast machine.
-            let _ = kill(Pid::from_raw(child.id() as i32), signal);
-            let code = child.wait().unwrap();
-            if code.code() == Some(130) {
-                assert_eq!(bench.names(), names, "{line}, {signal}");
-            } else {
-                let _ = std::fs::remove_file(bench.path("t"));
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let begin = Instant::now();
+            let mut child = command.spawn().unwrap();
+            if let Some((wait, signal)) = wait {
+                std::thread::sleep(wait);
+                // It may have ended, on a fast machine.
+                let _ = kill(Pid::from_raw(child.id() as i32), signal);
             }
-            bench.ok("verify s --all --deep");
+            let begin = wait.map_or(begin, |_| Instant::now());
+            let code = child.wait().unwrap().code();
+            let took = begin.elapsed();
+            if code == Some(0) {
+                made.iter().for_each(|name| std::fs::remove_file(bench.path(name)).unwrap());
+            }
+            (code, took)
+        };
+        let (code, whole) = run(None);
+        assert_eq!(code, Some(0), "{line}");
+        let mut told = String::new();
+        let mut interrupted = 0;
+        for (part, signal) in [0.2, 0.5, 0.8].into_iter().zip(SIGNALS) {
+            bench.write("s", &before);
+            let (code, took) = run(Some((whole.mul_f64(part), signal)));
+            let ended_first = code == Some(0);
+            assert!(ended_first || code == Some(130), "{line}, {signal}: {code:?}");
+            assert_eq!(bench.names(), names, "{line}, {signal}");
+            assert!(took < ENDS_WITHIN, "{line}, {signal}: {took:?}");
+            interrupted += usize::from(!ended_first);
+            told += &match ended_first {
+                true => format!("{:>11}", "done"),
+                false => format!("{:>8} ms", took.as_millis()),
+            };
+            // The lock is free, and the store as it was.
+            let store = treering::Store::open(bench.path("s")).unwrap();
+            assert_eq!(store.latest().unwrap().version().0, 2 + made_version(line, ended_first));
         }
+        println!("{line:<60} {:>5} ms {told}", whole.as_millis());
+        assert!(interrupted > 0 || whole < Duration::from_millis(100), "{line}: never interrupted");
+        bench.ok("verify s --all");
+        bench.write("s", &before);
     }
+}
+
+/// How many versions a line has made.
+fn made_version(line: &str, is_done: bool) -> u64 {
+    let makes = ["insert", "delete", "compact"].iter().any(|verb| line.starts_with(verb));
+    u64::from(makes && is_done)
 }
 
 /// A writer that waits for another loses nothing.
