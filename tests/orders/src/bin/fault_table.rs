@@ -8,9 +8,11 @@ use loom::thread;
 #[path = "../../../../src/arena/fault_table.rs"]
 mod fault_table;
 
-mod sync {
-    pub(crate) mod atomic {
-        pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+mod arena {
+    pub(crate) mod sync {
+        pub(crate) mod atomic {
+            pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+        }
     }
 }
 

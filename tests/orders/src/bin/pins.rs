@@ -11,10 +11,46 @@ use shuttle::thread;
 #[allow(dead_code)]
 mod pins;
 
-mod sync {
-    pub(crate) use shuttle::sync::{Mutex, MutexGuard};
-    pub(crate) mod atomic {
-        pub(crate) use shuttle::sync::atomic::{AtomicBool, Ordering};
+mod values {
+    pub(crate) mod error {
+        #[derive(Debug)]
+        #[allow(dead_code)]
+        pub(crate) struct StorageError {
+            pub(crate) operation: &'static str,
+            pub(crate) source: std::io::Error,
+        }
+    }
+
+    pub(crate) mod options {
+        #[derive(Clone, Debug, Default)]
+        pub(crate) struct CancelToken;
+
+        impl CancelToken {
+            pub(crate) fn is_cancelled(&self) -> bool {
+                false
+            }
+        }
+    }
+
+    /// The mistakes that the library can be made to make, so that this checker can be checked.
+    pub(crate) mod seeded_bug {
+        use std::sync::Mutex;
+
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        pub(crate) enum SeededBug {
+            UnlockWriterAtGate,
+            OwnPinsOnly,
+            LookForPinsOnly,
+            UnpinAtFirstDrop,
+        }
+
+        pub(crate) static PLANTED: Mutex<Option<SeededBug>> = Mutex::new(None);
+
+        impl SeededBug {
+            pub(crate) fn is_planted(self) -> bool {
+                *PLANTED.lock().unwrap() == Some(self)
+            }
+        }
     }
 }
 
@@ -70,45 +106,11 @@ mod arena {
             fn pause(&self, time: std::time::Duration);
         }
     }
-}
 
-mod error {
-    #[derive(Debug)]
-    #[allow(dead_code)]
-    pub(crate) struct StorageError {
-        pub(crate) operation: &'static str,
-        pub(crate) source: std::io::Error,
-    }
-}
-
-mod options {
-    #[derive(Clone, Debug, Default)]
-    pub(crate) struct CancelToken;
-
-    impl CancelToken {
-        pub(crate) fn is_cancelled(&self) -> bool {
-            false
-        }
-    }
-}
-
-/// The mistakes that the library can be made to make, so that this checker can be checked.
-mod seeded_bug {
-    use std::sync::Mutex;
-
-    #[derive(Clone, Copy, Debug, PartialEq)]
-    pub(crate) enum SeededBug {
-        UnlockWriterAtGate,
-        OwnPinsOnly,
-        LookForPinsOnly,
-        UnpinAtFirstDrop,
-    }
-
-    pub(crate) static PLANTED: Mutex<Option<SeededBug>> = Mutex::new(None);
-
-    impl SeededBug {
-        pub(crate) fn is_planted(self) -> bool {
-            *PLANTED.lock().unwrap() == Some(self)
+    pub(crate) mod sync {
+        pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+        pub(crate) mod atomic {
+            pub(crate) use shuttle::sync::atomic::{AtomicBool, Ordering};
         }
     }
 }
@@ -116,9 +118,9 @@ mod seeded_bug {
 use arena::Arena;
 use arena::lock::{Hold, LockRange};
 use arena::storage::Storage;
-use error::StorageError;
 use pins::{Patience, Pins};
-use seeded_bug::{PLANTED, SeededBug};
+use values::error::StorageError;
+use values::seeded_bug::{PLANTED, SeededBug};
 
 const ORDERS: usize = 5_000;
 const VERSIONS: u64 = 3;

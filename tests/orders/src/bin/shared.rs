@@ -11,16 +11,20 @@ mod checked;
 #[path = "../../../../src/version/newest.rs"]
 mod newest;
 
-mod sync {
-    pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock};
-    pub(crate) mod atomic {
-        pub(crate) use shuttle::sync::atomic::{AtomicU64, Ordering};
+mod values {
+    pub(crate) mod error {
+        #[derive(Clone, Debug)]
+        pub(crate) struct Corruption;
     }
 }
 
-mod error {
-    #[derive(Clone, Debug)]
-    pub(crate) struct Corruption;
+mod arena {
+    pub(crate) mod sync {
+        pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock};
+        pub(crate) mod atomic {
+            pub(crate) use shuttle::sync::atomic::{AtomicU64, Ordering};
+        }
+    }
 }
 
 mod format {
@@ -39,10 +43,10 @@ mod format {
 }
 
 use checked::Checked;
-use error::Corruption;
 use format::arrays::Entry;
 use format::slot::CommitSlot;
 use newest::Newest;
+use values::error::Corruption;
 
 /// Orders that are tried.
 const ORDERS: usize = 20_000;
