@@ -1,9 +1,10 @@
-//! What a store loses by being filled in many batches: CSV on stdout, one row per data, order and number of batches.
+//! What a store loses by being filled in many batches: CSV on stdout, one row per data, order and
+//! number of batches.
 //!
-//! Each store is filled with the same points as a bulk-built one, in equal batches, each durable; the points come at
-//! random or sorted by their first coordinate. Then the same queries are put to both, and the distances that they compute
-//! are compared: `ratio`, and `ratio_compacted` once the store is packed. `file_bytes` is the file's length before that,
-//! every old version included.
+//! Each store is filled with the same points as a bulk-built one, in equal batches, each durable;
+//! the points come at random or sorted by their first coordinate. Then the same queries are put to
+//! both, and the distances that they compute are compared: `ratio`, and `ratio_compacted` once the
+//! store is packed. `file_bytes` is the file's length before that, every old version included.
 //!
 //! Run by anything but `cargo bench` (by `cargo test --benches`, say) it only shows that it works.
 
@@ -55,7 +56,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             if order == "sorted" {
                 points = sorted(&points, dim);
             }
-            // Of the same points under the same ids: others make another tree, better or worse by some per cent.
+            // Of the same points under the same ids: others make another tree, better or worse by
+            // some per cent.
             let options = CreateOptions::new(dim);
             let (store, _) = Store::build(&path, options, OpenOptions::new(), &points, None, "")?;
             let bulk = evaluations(&store, &queries)?;

@@ -1,7 +1,8 @@
 //! What checking bytes on first touch costs: one `figure,value` per line on stdout.
 //!
-//! The same queries are asked of one store opened under each policy, in turn, several times over: the first pass after
-//! opening, in which every segment is met for the first time, and later ones, which find all of it checked.
+//! The same queries are asked of one store opened under each policy, in turn, several times over:
+//! the first pass after opening, in which every segment is met for the first time, and later ones,
+//! which find all of it checked.
 //!
 //! Run by anything but `cargo bench` (by `cargo test --benches`, say) it only shows that it works.
 
@@ -68,7 +69,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Queries per second on one thread: in the first pass after opening, and the best of the later ones.
+/// Queries per second on one thread: in the first pass after opening, and the best of the later
+/// ones.
 fn passes(
     path: &Path,
     policy: Verify,

@@ -1,8 +1,10 @@
-//! What keeping, losing, comparing and copying versions costs: one `figure,value` per line on stdout.
+//! What keeping, losing, comparing and copying versions costs: one `figure,value` per line on
+//! stdout.
 //!
-//! A store takes the same number of points in each of many durable versions. Then versions are opened, old ones expire, more
-//! are inserted under a saved rule, two versions of a large bulk-built store are compared, and the store is backed up and
-//! received. Bytes read are those that the system counts for this process, pages touched through the map left out.
+//! A store takes the same number of points in each of many durable versions. Then versions are
+//! opened, old ones expire, more are inserted under a saved rule, two versions of a large
+//! bulk-built store are compared, and the store is backed up and received. Bytes read are those
+//! that the system counts for this process, pages touched through the map left out.
 //!
 //! Run by anything but `cargo bench` (by `cargo test --benches`, say) it only shows that it works.
 

@@ -1,16 +1,21 @@
 //! Where the time of a batch goes: CSV on stdout, one row per size of store and kind of batch.
 //!
-//! `bulk` is `Store::build`, durable, of n uniform 3-d points; the other kinds insert 1, 100, 1,000 and 10,000 points into
-//! a copy of the built file. A row is the median, column by column, of several batches; the batches of one kind go into
-//! the same copy, one after the other, so the store grows by their sum.
+//! `bulk` is `Store::build`, durable, of n uniform 3-d points; the other kinds insert 1, 100, 1,000
+//! and 10,000 points into a copy of the built file. A row is the median, column by column, of
+//! several batches; the batches of one kind go into the same copy, one after the other, so the
+//! store grows by their sum.
 //!
 //! Columns that are not the library's own figures:
 //!
 //! - `journal_size`: rows that the journal changed in place.
-//! - `pool_reuse_ratio`: the share of the scratch memory held after the batch that was there before it.
-//! - `traversal_bound_hit_rate`: center-share sweeps that a bound spared, by those and the distances computed.
-//! - `cpu_utilisation`: processor time of all threads by wall time, over all batches of the row: 2 is two cores.
-//! - `rss_delta_mb`: growth of the resident set, mapped file included. It and the one above need Linux.
+//! - `pool_reuse_ratio`: the share of the scratch memory held after the batch that was there before
+//!   it.
+//! - `traversal_bound_hit_rate`: center-share sweeps that a bound spared, by those and the
+//!   distances computed.
+//! - `cpu_utilisation`: processor time of all threads by wall time, over all batches of the row: 2
+//!   is two cores.
+//! - `rss_delta_mb`: growth of the resident set, mapped file included. It and the one above need
+//!   Linux.
 //!
 //! Run by anything but `cargo bench` (by `cargo test --benches`, say) it only shows that it works.
 

@@ -1,12 +1,15 @@
-//! `treering`: an exact k-nearest-neighbour index that lives on disk and keeps every version of itself.
+//! `treering`: an exact k-nearest-neighbour index that lives on disk and keeps every version of
+//! itself.
 //!
-//! Points go in by the batch; each batch becomes a version; any version can be opened read-only and asked, at any later
-//! time, for exactly the answers it gave then. The index is a compressed cover tree whose arrays lie in checksummed
-//! segments of one memory-mapped file. A batch copies only the segments it touches.
+//! Points go in by the batch; each batch becomes a version; any version can be opened read-only and
+//! asked, at any later time, for exactly the answers it gave then. The index is a compressed cover
+//! tree whose arrays lie in checksummed segments of one memory-mapped file. A batch copies only the
+//! segments it touches.
 //!
-//! *Exact* means: [`Snapshot::knn`] returns the first k of all live points in the total order (distance, id), where the
-//! distance is one scalar function of f32 arithmetic, the same on every instruction set. The answer is the same, bit
-//! for bit, for any number of threads, any way of filling the store, and any later history.
+//! *Exact* means: [`Snapshot::knn`] returns the first k of all live points in the total order
+//! (distance, id), where the distance is one scalar function of f32 arithmetic, the same on every
+//! instruction set. The answer is the same, bit for bit, for any number of threads, any way of
+//! filling the store, and any later history.
 //!
 //! ```
 //! use treering::{CreateOptions, Store, VersionId};

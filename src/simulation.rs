@@ -1,6 +1,7 @@
-//! Stores on disks that a test makes up: the seam for simulated crashes, failing disks and simulated processes, whose
-//! locks and waits a test decides. Compiled only with the
-//! feature `simulation`, which exists for this crate's own tests and fuzz targets; no part of the public interface.
+//! Stores on disks that a test makes up: the seam for simulated crashes, failing disks and
+//! simulated processes, whose locks and waits a test decides. Compiled only with the feature
+//! `simulation`, which exists for this crate's own tests and fuzz targets; no part of the public
+//! interface.
 
 use std::io::{self, Read, Seek};
 use std::path::Path;
@@ -40,7 +41,8 @@ pub trait Disk: Send + Sync {
     fn sync(&self, length: bool) -> io::Result<()>;
     /// Turns a range into zeros.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
-    /// Changes how this handle holds the lock bytes `first..first + len`; `false` if another handle's hold is in the way.
+    /// Changes how this handle holds the lock bytes `first..first + len`; `false` if another
+    /// handle's hold is in the way.
     fn lock(&self, _first: u64, _len: u64, _hold: Hold) -> io::Result<bool> {
         Ok(true)
     }
@@ -62,8 +64,9 @@ pub trait Disk: Send + Sync {
     }
 }
 
-/// Bytes that a store has mapped. A simulated map is a copy, made when it was asked for; that the file goes on holding
-/// the same, as a real map takes for granted, is for the disk to check whenever it is written to.
+/// Bytes that a store has mapped. A simulated map is a copy, made when it was asked for; that the
+/// file goes on holding the same, as a real map takes for granted, is for the disk to check
+/// whenever it is written to.
 #[derive(Clone, Debug)]
 pub struct Mapped {
     offset: u64,
@@ -144,8 +147,8 @@ pub fn receive(
     core.pool.install(|| receive::receive(&core.db, &survey, stream, &core.options.cancel))
 }
 
-/// Lets go of the newest version, which a store keeps open, without a pin, so that asking for it again is cheap. What it has
-/// mapped may then change any time.
+/// Lets go of the newest version, which a store keeps open, without a pin, so that asking for it
+/// again is cheap. What it has mapped may then change any time.
 pub fn forget_latest(store: &Store) {
     *store.latest.lock().expect("no holder panics") = None;
 }

@@ -1,8 +1,9 @@
-//! What a build costs on data of every kind, at n/4, n/2 and n points and at several units of length, beside the bound
-//! that it must keep.
+//! What a build costs on data of every kind, at n/4, n/2 and n points and at several units of
+//! length, beside the bound that it must keep.
 //!
-//! A tree whose cost hangs on where a level boundary falls shows here: scales are from 1 to less than 2, and the same
-//! points are built at each. Stores are in memory, so that nothing but the building is measured.
+//! A tree whose cost hangs on where a level boundary falls shows here: scales are from 1 to less
+//! than 2, and the same points are built at each. Stores are in memory, so that nothing but the
+//! building is measured.
 //!
 //! Columns of the CSV:
 //!

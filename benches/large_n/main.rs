@@ -1,9 +1,11 @@
-//! How cost grows with the number of points, and what a memory limit costs: CSV, a plot, and growth exponents.
+//! How cost grows with the number of points, and what a memory limit costs: CSV, a plot, and growth
+//! exponents.
 //!
-//! Each measurement is a process of its own, so that its memory is its own. Points are written to a file first; a build
-//! reads them from there. A build is measured without a limit and with one, which is an eighth of the points' size
-//! (at least 96 MiB). The store that was built within the limit is then asked twice: warm, and in a memory control
-//! group that holds a sixteenth of the store (at least 24 MiB), if there may be one.
+//! Each measurement is a process of its own, so that its memory is its own. Points are written to a
+//! file first; a build reads them from there. A build is measured without a limit and with one,
+//! which is an eighth of the points' size (at least 96 MiB). The store that was built within the
+//! limit is then asked twice: warm, and in a memory control group that holds a sixteenth of the
+//! store (at least 24 MiB), if there may be one.
 //!
 //! Columns of the CSV:
 //!
@@ -248,7 +250,8 @@ fn measure(
     Ok(rows)
 }
 
-/// Makes the system forget a file's pages, as far as it listens: they would be charged to whoever read them first.
+/// Makes the system forget a file's pages, as far as it listens: they would be charged to whoever
+/// read them first.
 fn drop_cache(store: &Path) -> std::io::Result<()> {
     use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
     let file = File::open(store)?;

@@ -97,7 +97,8 @@ pub(crate) fn plot(path: &Path, rows: &[Row]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The exponent with which each figure grows: the slope of the least-squares line through the logarithms.
+/// The exponent with which each figure grows: the slope of the least-squares line through the
+/// logarithms.
 pub(crate) fn fits(rows: &[Row]) -> Vec<String> {
     let mut fits = Vec::new();
     for figure in &FIGURES {

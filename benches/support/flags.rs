@@ -9,7 +9,8 @@ pub(crate) struct Flags {
 }
 
 impl Flags {
-    /// Reads the command line; ends the process with status 2 and `usage` if it holds anything else.
+    /// Reads the command line; ends the process with status 2 and `usage` if it holds anything
+    /// else.
     pub(crate) fn read(names: &[&str], switches: &[&str], usage: &str) -> Self {
         let mut flags = Flags { values: Vec::new(), switches: Vec::new() };
         let mut words = std::env::args().skip(1);

@@ -1,6 +1,8 @@
-//! Memory control groups: running a program where there is only so much memory, and seeing how much it takes.
+//! Memory control groups: running a program where there is only so much memory, and seeing how much
+//! it takes.
 //!
-//! Groups of version 1 and 2 are used, whichever the machine has. Making one needs rights that not everybody has.
+//! Groups of version 1 and 2 are used, whichever the machine has. Making one needs rights that not
+//! everybody has.
 
 use std::fs;
 use std::path::{Path, PathBuf};

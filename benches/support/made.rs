@@ -1,7 +1,8 @@
-//! Deterministic points: uniform, Gaussian, and noisy Gaussian sheets of few real dimensions in many.
+//! Deterministic points: uniform, Gaussian, and noisy Gaussian sheets of few real dimensions in
+//! many.
 //!
-//! Rows are made in chunks, each from a generator seeded by (seed, stream, chunk), so that neither the number of threads
-//! nor the number of rows changes a row.
+//! Rows are made in chunks, each from a generator seeded by (seed, stream, chunk), so that neither
+//! the number of threads nor the number of rows changes a row.
 
 /// Rows that one generator makes.
 pub(crate) const ROWS_PER_CHUNK: usize = 1024;
@@ -69,8 +70,8 @@ pub(crate) enum Made {
     Sheets(Sheets),
 }
 
-/// Equally likely Gaussian sheets: a center, plus a standard normal vector of `real_dim` dimensions in an orthonormal
-/// basis of the sheet's own, plus noise in all `dim` dimensions.
+/// Equally likely Gaussian sheets: a center, plus a standard normal vector of `real_dim` dimensions
+/// in an orthonormal basis of the sheet's own, plus noise in all `dim` dimensions.
 pub(crate) struct Sheets {
     dim: usize,
     real_dim: usize,

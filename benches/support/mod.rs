@@ -1,4 +1,5 @@
-//! What the harnesses share: made data, flags, the median. Std only, and no subject of measurement itself.
+//! What the harnesses share: made data, flags, the median. Std only, and no subject of measurement
+//! itself.
 
 #![allow(dead_code, reason = "each harness uses a part of this")]
 

@@ -11,8 +11,8 @@ use treering::{CancelToken, Metric, When};
 
 /// An exact nearest-neighbour index on disk that keeps every version of itself.
 ///
-/// Points go in by the batch; each batch makes a version; every version can be asked, at any later time, for exactly
-/// the answers it gave then.
+/// Points go in by the batch; each batch makes a version; every version can be asked, at any later
+/// time, for exactly the answers it gave then.
 #[derive(Debug, Parser)]
 #[command(name = "treering", version, after_help = EXIT_CODES)]
 pub(super) struct Cli {
@@ -58,7 +58,8 @@ pub(super) enum Verb {
     Insert(Insert),
     /// Delete points by id, as one new version
     Delete(Delete),
-    /// Build the tree anew from the live points, as one new version: smaller and faster after many batches
+    /// Build the tree anew from the live points, as one new version: smaller and faster after many
+    /// batches
     Compact(Compact),
     /// Nearest neighbours of each row of QUERIES, or all points within a radius
     Query(Query),
@@ -82,7 +83,8 @@ pub(super) enum Verb {
     Receive(Receive),
     /// Check checksums and, with --deep, every invariant of the tree
     Verify(Verify),
-    /// Write the store anew without the holes that old versions have left: all versions and tags, in a shorter file
+    /// Write the store anew without the holes that old versions have left: all versions and tags,
+    /// in a shorter file
     Vacuum(Vacuum),
     /// Say what is left of a damaged or truncated store; with --write, make a new store of it
     Recover(Recover),
@@ -114,7 +116,8 @@ pub(super) struct Build {
 /// How much memory may be used.
 #[derive(Args, Debug)]
 pub(super) struct Memory {
-    /// Use no more memory than this, the page cache aside; what does not fit goes to temporary files
+    /// Use no more memory than this, the page cache aside; what does not fit goes to temporary
+    /// files
     #[arg(long, value_name = "SIZE", value_parser = crate::human::parse_bytes)]
     pub(super) memory_limit: Option<u64>,
     /// Where temporary files go, if not to the store's folder
@@ -203,7 +206,8 @@ pub(super) struct Get {
 pub(super) struct Export {
     /// The store
     pub(super) store: PathBuf,
-    /// The file to write: .csv with ids, or .npy (points; ids go to a second file, *_ids.npy); - is CSV
+    /// The file to write: .csv with ids, or .npy (points; ids go to a second file, *_ids.npy); - is
+    /// CSV
     pub(super) out: PathBuf,
     #[command(flatten)]
     pub(super) at: At,
@@ -287,7 +291,8 @@ pub(super) struct Backup {
     pub(super) store: PathBuf,
     /// The file to write, which is replaced when the backup is whole; - is standard output
     pub(super) file: PathBuf,
-    /// Only what came after this version, which the receiver has: a number, a tag, or a time in RFC 3339
+    /// Only what came after this version, which the receiver has: a number, a tag, or a time in RFC
+    /// 3339
     #[arg(long, value_name = "WHEN")]
     pub(super) since: Option<When>,
 }
@@ -314,8 +319,8 @@ pub(super) struct Verify {
     /// Check every invariant of the tree as well
     #[arg(long)]
     pub(super) deep: bool,
-    /// Compare the whole file with its checksums, in the order in which it lies there, keeping no version from expiring;
-    /// says where to go on if it is interrupted
+    /// Compare the whole file with its checksums, in the order in which it lies there, keeping no
+    /// version from expiring; says where to go on if it is interrupted
     #[arg(long, conflicts_with_all = ["at", "all", "deep"])]
     pub(super) scrub: bool,
     /// Read no more than this a second
@@ -378,7 +383,8 @@ pub(super) struct Bench {
 pub(super) struct Input {
     /// Rows to store
     pub(super) input: PathBuf,
-    /// Their ids: text, one a line, or .npy of uint64 or int64. Without it they are numbered on from the last
+    /// Their ids: text, one a line, or .npy of uint64 or int64. Without it they are numbered on
+    /// from the last
     #[arg(long, value_name = "FILE", conflicts_with = "id_column")]
     pub(super) ids: Option<PathBuf>,
     #[command(flatten)]
@@ -400,7 +406,8 @@ pub(super) struct Text {
     /// The first line of the text is a row, whatever it looks like
     #[arg(long)]
     pub(super) no_header: bool,
-    /// The columns of the text that hold coordinates, in their order; all but that of the ids if not given
+    /// The columns of the text that hold coordinates, in their order; all but that of the ids if
+    /// not given
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(super) columns: Vec<String>,
     /// The column of the text that holds the ids

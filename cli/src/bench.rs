@@ -1,7 +1,7 @@
 //! `bench`: how fast a version answers, and whether it answers right.
 //!
-//! The whole batch is asked once to warm up, then again and again for half a second on all threads; then queries are
-//! asked one by one on this thread; last, a sample is compared with brute force.
+//! The whole batch is asked once to warm up, then again and again for half a second on all threads;
+//! then queries are asked one by one on this thread; last, a sample is compared with brute force.
 
 use std::time::{Duration, Instant};
 
@@ -126,8 +126,8 @@ fn measure(
     })
 }
 
-/// Pages of 4 KiB that the system has read from disks for this process, through the map or otherwise; `None` where it
-/// does not say.
+/// Pages of 4 KiB that the system has read from disks for this process, through the map or
+/// otherwise; `None` where it does not say.
 fn pages_read() -> Option<u64> {
     let told = std::fs::read_to_string("/proc/self/io").ok()?;
     let bytes = told.lines().find_map(|line| line.strip_prefix("read_bytes: "))?;

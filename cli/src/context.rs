@@ -56,8 +56,9 @@ impl Context {
         }
     }
 
-    /// From now on the first Ctrl-C asks for a clean stop, which is at once if the process only waits for another, and the
-    /// second ends the process wherever it is. Either way the store opens at its last version.
+    /// From now on the first Ctrl-C asks for a clean stop, which is at once if the process only
+    /// waits for another, and the second ends the process wherever it is. Either way the store
+    /// opens at its last version.
     pub(super) fn catch_interrupts(&self) {
         let cancel = self.cancel.clone();
         let asked = AtomicBool::new(false);
@@ -84,7 +85,8 @@ impl Context {
         if self.cancel.is_cancelled() { Err(Failure::Interrupted) } else { Ok(()) }
     }
 
-    /// Tells of something that is not as it should be, and that the verb goes on after. Not silenced by `--quiet`.
+    /// Tells of something that is not as it should be, and that the verb goes on after. Not
+    /// silenced by `--quiet`.
     pub(super) fn warn(&self, text: &str) {
         let _ = writeln!(std::io::stderr(), "warning: {text}");
     }

@@ -88,7 +88,8 @@ fn answers(context: &Context, args: &Diff, store: &Store, k: usize) -> Result<()
     told.finish(k, done)
 }
 
-/// Answers that changed, on their way to standard output. Only one JSON object needs them all in memory.
+/// Answers that changed, on their way to standard output. Only one JSON object needs them all in
+/// memory.
 struct Told {
     sides: [u64; 2],
     changed: u64,

@@ -1,4 +1,5 @@
-//! Exit codes: a contract with scripts. One function, one line per kind of failure that has a code of its own.
+//! Exit codes: a contract with scripts. One function, one line per kind of failure that has a code
+//! of its own.
 
 use crate::failure::Failure;
 use crate::ingest::IngestError;

@@ -92,7 +92,8 @@ impl From<OutputError> for Failure {
 }
 
 impl Failure {
-    /// True if the reader of standard output went away, which is its right: `treering log s | head -1`.
+    /// True if the reader of standard output went away, which is its right: `treering log s | head
+    /// -1`.
     pub(super) fn is_closed_pipe(&self) -> bool {
         matches!(self, Failure::Output { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
     }

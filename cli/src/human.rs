@@ -33,7 +33,8 @@ pub(super) fn bytes(n: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// Bytes as people write them: `2GiB`, `512MiB`, `1.5 GiB`, `64M` (the same as `64MiB`), `100MB`, `4096`.
+/// Bytes as people write them: `2GiB`, `512MiB`, `1.5 GiB`, `64M` (the same as `64MiB`), `100MB`,
+/// `4096`.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 13] = [
         ("kib", 1 << 10),

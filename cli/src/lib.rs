@@ -1,8 +1,9 @@
 //! The `treering` command: arguments in, text and exit codes out.
 //!
-//! Each verb is one file that reads its input with `ingest`, calls the public surface of `treering` and prints. Data goes
-//! to standard output, messages and the progress bar to standard error. Nothing here knows how a store works. A library
-//! only so that fuzz targets and tests reach the readers; a program that wants an index uses `treering`.
+//! Each verb is one file that reads its input with `ingest`, calls the public surface of `treering`
+//! and prints. Data goes to standard output, messages and the progress bar to standard error.
+//! Nothing here knows how a store works. A library only so that fuzz targets and tests reach the
+//! readers; a program that wants an index uses `treering`.
 
 mod args;
 mod context;

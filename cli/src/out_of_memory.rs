@@ -1,8 +1,10 @@
-//! The end of a process for which there is no memory: like a full disk, exit code 6, and not a crash.
+//! The end of a process for which there is no memory: like a full disk, exit code 6, and not a
+//! crash.
 //!
-//! The standard library says that an allocation has failed and aborts. Whether one has failed is known to the allocator; so it
-//! notes that, and the handler of the abort looks. The store is as it was, as after any end of a process.
-//! Here as well: a file that would exceed the limit for files is an error, and not a signal.
+//! The standard library says that an allocation has failed and aborts. Whether one has failed is
+//! known to the allocator; so it notes that, and the handler of the abort looks. The store is as it
+//! was, as after any end of a process. Here as well: a file that would exceed the limit for files
+//! is an error, and not a signal.
 
 #![expect(unsafe_code, reason = "allocators and signals are the operating system's")]
 
@@ -69,7 +71,8 @@ extern "C" fn on_abort(_: libc::c_int) {
 pub(crate) fn prepare() {
     let set = |signal, handler| {
         let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
-        // SAFETY: the handler only loads an atomic and ends the process. Without it the process ends all the same.
+        // SAFETY: the handler only loads an atomic and ends the process. Without it the process
+        // ends all the same.
         let _ = unsafe { sigaction(signal, &action) };
     };
     set(Signal::SIGABRT, SigHandler::Handler(on_abort));

@@ -1,5 +1,5 @@
-//! How many queries are answered at once: as many as a moment is enough for, so that a signal is soon heard, whatever a query
-//! costs. Answers do not depend on it.
+//! How many queries are answered at once: as many as a moment is enough for, so that a signal is
+//! soon heard, whatever a query costs. Answers do not depend on it.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! The progress bar: on a terminal only, on standard error, gone when the work is done. Rate and remaining time are those
-//! of the stage that it names; work with several says which of how many.
+//! The progress bar: on a terminal only, on standard error, gone when the work is done. Rate and
+//! remaining time are those of the stage that it names; work with several says which of how many.
 
 use std::io::IsTerminal;
 

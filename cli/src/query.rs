@@ -1,8 +1,8 @@
 //! `query`: nearest neighbours, or all points within a radius, of each row of an input.
 //!
-//! The input is read and answered in pieces, so neither it nor its answers need to fit into memory; text that comes down a
-//! pipe is answered as it comes. The tree and brute
-//! force differ only in how [`Search::answer`] gets its answers; everything that is printed goes the same way.
+//! The input is read and answered in pieces, so neither it nor its answers need to fit into memory;
+//! text that comes down a pipe is answered as it comes. The tree and brute force differ only in how
+//! [`Search::answer`] gets its answers; everything that is printed goes the same way.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -206,7 +206,8 @@ impl<'a> Search<'a> {
         answers.map_err(|e| self.fail(shift(e, first as usize)))
     }
 
-    /// The points within the radius of each query, as long as all of them together are not more than a piece may hold.
+    /// The points within the radius of each query, as long as all of them together are not more
+    /// than a piece may hold.
     fn within(&self, queries: &[f32]) -> Result<Vec<Option<Vec<Neighbor>>>, QueryError> {
         let held = AtomicUsize::new(0);
         let one = |query: &[f32]| {

@@ -19,7 +19,8 @@ impl Layout {
     }
 }
 
-/// What the command reads from an input of rows: their length, and their values one after the other.
+/// What the command reads from an input of rows: their length, and their values one after the
+/// other.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
 //! `verify`: is every byte as it was written, and does the tree keep its invariants?
 //!
-//! Damage is this verb's data: it is printed on standard output in the same form whether it stopped the store from
-//! opening or was found afterwards.
+//! Damage is this verb's data: it is printed on standard output in the same form whether it stopped
+//! the store from opening or was found afterwards.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,7 @@
 //! Segments as slices of records.
 //!
-//! Invariant: a [`Typed`] was checked for alignment and length when it was made, so that reading it costs nothing.
+//! Invariant: a [`Typed`] was checked for alignment and length when it was made, so that reading it
+//! costs nothing.
 
 #![expect(unsafe_code, reason = "checked once, read often: the proofs are beside each use")]
 
@@ -19,14 +20,16 @@ pub(crate) struct Typed<T> {
     marker: PhantomData<T>,
 }
 
-// SAFETY: a `Typed` is a shared slice of plain records in memory that `bytes` keeps alive and nobody mutates; `start`
-// points into it. `T: Send + Sync` makes the records themselves fit to be shared.
+// SAFETY: a `Typed` is a shared slice of plain records in memory that `bytes` keeps alive and
+// nobody mutates; `start` points into it. `T: Send + Sync` makes the records themselves fit to be
+// shared.
 unsafe impl<T: Send + Sync> Send for Typed<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync> Sync for Typed<T> {}
 
 impl<T: FromBytes + Immutable> Typed<T> {
-    /// `len` records at the front of `bytes`; `None` if the bytes are too short or not aligned for `T`.
+    /// `len` records at the front of `bytes`; `None` if the bytes are too short or not aligned for
+    /// `T`.
     pub(crate) fn new(bytes: Bytes, len: usize) -> Option<Self> {
         let (start, available) = {
             let content: &[u8] = &bytes;
@@ -48,7 +51,8 @@ impl<T> Deref for Typed<T> {
     fn deref(&self) -> &[T] {
         debug_assert_eq!(self.bytes.as_ptr().cast::<T>(), self.start);
         // SAFETY:
-        // - `start` is aligned and `len` records fit the bytes: checked in `new`, the only constructor.
+        // - `start` is aligned and `len` records fit the bytes: checked in `new`, the only
+        //   constructor.
         // - every bit pattern is a `T`: `T: FromBytes` in `new`.
         // - alive and unchanging: `bytes` is held, and `Bytes` never moves nor changes.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
@@ -58,8 +62,8 @@ impl<T> Deref for Typed<T> {
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Asks the processor to bring in the cache lines of some records that will be wanted soon. Costs an instruction a line
-/// and changes nothing; where there is no such instruction, it does nothing.
+/// Asks the processor to bring in the cache lines of some records that will be wanted soon. Costs
+/// an instruction a line and changes nothing; where there is no such instruction, it does nothing.
 #[inline]
 pub(crate) fn prefetch<T>(records: &[T]) {
     let mut at = 0;
@@ -82,7 +86,8 @@ fn prefetch_line<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: SSE is part of x86-64, and a prefetch of any address whatever neither faults nor is seen.
+        // SAFETY: SSE is part of x86-64, and a prefetch of any address whatever neither faults nor
+        // is seen.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
@@ -95,7 +100,8 @@ mod tests {
 
     use super::*;
 
-    /// Every start, every length, records of every alignment: either refused for a reason, or the bytes that are there.
+    /// Every start, every length, records of every alignment: either refused for a reason, or the
+    /// bytes that are there.
     fn check_all<T: FromBytes + Immutable + IntoBytes + Send + Sync>() {
         const BYTES: usize = 24;
         let mut buffer = Bytes::zeroed(BYTES);

@@ -1,5 +1,6 @@
-//! What has been compared with its checksum: bytes that passed, which need not be compared again, and bytes that failed,
-//! on which no answer may rest any more, though they passed when they were first read.
+//! What has been compared with its checksum: bytes that passed, which need not be compared again,
+//! and bytes that failed, on which no answer may rest any more, though they passed when they were
+//! first read.
 //!
 //! Birth is part of the name because space is used again.
 

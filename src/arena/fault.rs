@@ -1,15 +1,16 @@
 //! Faults of the map as errors: a handler of SIGBUS that knows our maps.
 //!
-//! When a mapped file is cut, or its device fails to read a page again that was dropped, the kernel answers an access
-//! with SIGBUS, which ends the process. Once [`install`] was called, a fault inside a map with a [`Guard`] instead puts
-//! zeros in the place of the whole map, marks the guard, and lets the access go on. What is computed from those zeros is
-//! thrown away: whoever has read asks [`any`] before handing anything out. A fault elsewhere goes where it would have
-//! gone. After wl_shm of Wayland, which guards the buffers of its clients in this way.
+//! When a mapped file is cut, or its device fails to read a page again that was dropped, the kernel
+//! answers an access with SIGBUS, which ends the process. Once [`install`] was called, a fault
+//! inside a map with a [`Guard`] instead puts zeros in the place of the whole map, marks the guard,
+//! and lets the access go on. What is computed from those zeros is thrown away: whoever has read
+//! asks [`any`] before handing anything out. A fault elsewhere goes where it would have gone. After
+//! wl_shm of Wayland, which guards the buffers of its clients in this way.
 //!
-//! Invariants. F1: the handler uses nothing but atomics and the system calls `mmap`, `sigaction` and `raise`, so it may
-//! interrupt anything. F2: a place of the table is taken only while its map exists. F3: a guard is marked before its map
-//! is replaced, so whoever has read a zero finds the mark. (What the table promises for that is at the head of
-//! [`super::fault_table`].)
+//! Invariants. F1: the handler uses nothing but atomics and the system calls `mmap`, `sigaction`
+//! and `raise`, so it may interrupt anything. F2: a place of the table is taken only while its map
+//! exists. F3: a guard is marked before its map is replaced, so whoever has read a zero finds the
+//! mark. (What the table promises for that is at the head of [`super::fault_table`].)
 
 #![expect(unsafe_code, reason = "signals and maps are the operating system's")]
 
@@ -58,15 +59,15 @@ impl Drop for Guard {
     }
 }
 
-/// True if any map of this process has been replaced. Costs one load. Asked after reading, it knows of every zero that
-/// was read (F3).
+/// True if any map of this process has been replaced. Costs one load. Asked after reading, it knows
+/// of every zero that was read (F3).
 #[inline]
 pub(crate) fn any() -> bool {
     TABLE.any_damaged()
 }
 
-/// Installs the handler, once and for the life of the process. Does nothing on systems other than Linux, where nobody
-/// has tried it.
+/// Installs the handler, once and for the life of the process. Does nothing on systems other than
+/// Linux, where nobody has tried it.
 pub(crate) fn install() -> io::Result<()> {
     static INSTALLED: Mutex<bool> = Mutex::new(false);
     let mut installed = INSTALLED.lock().expect("no holder panics");
@@ -77,8 +78,8 @@ pub(crate) fn install() -> io::Result<()> {
     let before = *BEFORE.get_or_init(|| {
         // SAFETY: all zeros are an action: the default one, with an empty mask.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        // SAFETY: a null pointer means that nothing is to change; `action` may be written to. It fails for no signal
-        // that exists.
+        // SAFETY: a null pointer means that nothing is to change; `action` may be written to. It
+        // fails for no signal that exists.
         unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &mut action) };
         action
     });
@@ -88,8 +89,8 @@ pub(crate) fn install() -> io::Result<()> {
     ours.sa_flags = libc::SA_SIGINFO
         | libc::SA_ONSTACK
         | before.sa_flags & (libc::SA_RESTART | libc::SA_NODEFER);
-    // SAFETY: `ours` is a whole action, whose handler has the signature that SA_SIGINFO asks for and may interrupt
-    // anything (F1); a null pointer means that the old action is not wanted.
+    // SAFETY: `ours` is a whole action, whose handler has the signature that SA_SIGINFO asks for
+    // and may interrupt anything (F1); a null pointer means that the old action is not wanted.
     match unsafe { libc::sigaction(libc::SIGBUS, &ours, ptr::null_mut()) } {
         0 => {
             *installed = true;
@@ -113,15 +114,17 @@ extern "C" fn on_fault(
     }
 }
 
-/// Puts zeros in the place of the map in which `address` lies. False if it is none of ours, or that cannot be done.
+/// Puts zeros in the place of the map in which `address` lies. False if it is none of ours, or that
+/// cannot be done.
 fn replace(address: usize) -> bool {
     let Some(start) = TABLE.mark(address, WINDOW_BYTES as usize) else { return false };
     let start = ptr::with_exposed_provenance_mut(start);
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
-    // SAFETY: the range is all of one map of `WINDOW_BYTES`, which exists (F2) and goes on existing: the thread that has
-    // faulted was reading it, so holds it. Nothing else lies in the range. The new map is readable like the old one and
-    // is unmapped with it. That bytes change under shared references is what the cut has done already; the head of
-    // `mapping` says why that is borne.
+    // SAFETY: the range is all of one map of `WINDOW_BYTES`, which exists (F2) and goes on
+    // existing: the thread that has faulted was reading it, so holds it. Nothing else lies in the
+    // range. The new map is readable like the old one and is unmapped with it. That bytes change
+    // under shared references is what the cut has done already; the head of `mapping` says why that
+    // is borne.
     let zeros = unsafe { libc::mmap(start, WINDOW_BYTES as usize, libc::PROT_READ, flags, -1, 0) };
     zeros != libc::MAP_FAILED
 }
@@ -137,8 +140,9 @@ fn pass_on(
     match before.sa_sigaction {
         libc::SIG_IGN if !is_fault => {}
         libc::SIG_DFL | libc::SIG_IGN => {
-            // SAFETY: `before` is an action that the system gave us. On return a fault happens again, and a signal that was
-            // sent is sent again; either way it then meets that action.
+            // SAFETY: `before` is an action that the system gave us. On return a fault happens
+            // again, and a signal that was sent is sent again; either way it then meets that
+            // action.
             unsafe {
                 libc::sigaction(signal, before, ptr::null_mut());
             }
@@ -154,7 +158,8 @@ fn pass_on(
             handler(signal, info, context);
         }
         handler => {
-            // SAFETY: whoever installed it said by the absence of SA_SIGINFO that it has this signature.
+            // SAFETY: whoever installed it said by the absence of SA_SIGINFO that it has this
+            // signature.
             let handler =
                 unsafe { std::mem::transmute::<usize, extern "C" fn(libc::c_int)>(handler) };
             handler(signal);

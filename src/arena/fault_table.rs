@@ -1,8 +1,9 @@
-//! Which maps are guarded, and which of them are damaged: atomics only, because a signal handler asks and marks.
+//! Which maps are guarded, and which of them are damaged: atomics only, because a signal handler
+//! asks and marks.
 //!
-//! A place is taken, perhaps marked, and given back. A thread that has read what the handler put in the place of its map finds
-//! by [`Table::any_damaged`] that there is a mark, whoever else takes places and gives them back meanwhile; and when all
-//! places have been given back there is none.
+//! A place is taken, perhaps marked, and given back. A thread that has read what the handler put in
+//! the place of its map finds by [`Table::any_damaged`] that there is a mark, whoever else takes
+//! places and gives them back meanwhile; and when all places have been given back there is none.
 
 use crate::arena::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
@@ -13,7 +14,8 @@ pub(super) struct Place {
     pub(super) damaged: AtomicBool,
 }
 
-/// The table. Whoever owns it makes it: a static of atomics, or, for a checker of orders, of its own.
+/// The table. Whoever owns it makes it: a static of atomics, or, for a checker of orders, of its
+/// own.
 pub(super) struct Table<const N: usize> {
     pub(super) places: [Place; N],
     /// Places that are marked.
@@ -38,8 +40,8 @@ impl<const N: usize> Table<N> {
         place.start.store(0, Ordering::Release);
     }
 
-    /// Marks the map of `len` bytes in which `address` lies, and returns where it begins; `None` if there is none. The map is
-    /// held by whoever asks, so it is not given back meanwhile.
+    /// Marks the map of `len` bytes in which `address` lies, and returns where it begins; `None` if
+    /// there is none. The map is held by whoever asks, so it is not given back meanwhile.
     pub(super) fn mark(&self, address: usize, len: usize) -> Option<usize> {
         let start = |place: &Place| place.start.load(Ordering::Acquire);
         let hit = |place: &&Place| {

@@ -1,12 +1,14 @@
 //! Which blocks of the file are in use, and where the next segment goes.
 //!
-//! Space is carved in chunks of one class, so that small rows that survive do not lie between large segments. A block
-//! is *used* while a retained version or the store state refers to it, and for one commit longer.
+//! Space is carved in chunks of one class, so that small rows that survive do not lie between large
+//! segments. A block is *used* while a retained version or the store state refers to it, and for
+//! one commit longer.
 
 use super::mapping::WINDOW_BYTES;
 use crate::format::arrays::Class;
 
-/// The free map and the carving cursors. Cloned by a commit, and put back only if the commit succeeds.
+/// The free map and the carving cursors. Cloned by a commit, and put back only if the commit
+/// succeeds.
 #[derive(Clone, Debug)]
 pub(crate) struct FreeSpace {
     block_bytes: u64,
@@ -36,7 +38,8 @@ const CHUNK_BYTES_MIN: u64 = 1 << 16;
 const SPARE_BYTES: u64 = 1 << 19;
 
 impl FreeSpace {
-    /// The state recorded in a free map; `preamble` bytes at the start of the file are never given out.
+    /// The state recorded in a free map; `preamble` bytes at the start of the file are never given
+    /// out.
     pub(crate) fn new(block_bytes: u32, words: Vec<u64>, preamble: u64) -> Self {
         let mut space = FreeSpace {
             block_bytes: block_bytes as u64,
@@ -93,9 +96,9 @@ impl FreeSpace {
         blocks * self.block_bytes
     }
 
-    /// Where the tail begins, if the file is more than twice as long as what is in use: what lies there keeps the file from
-    /// getting shorter. Below it there is room for all of that, because what is given out lies as low as it fits.
-    /// None while nothing is put there.
+    /// Where the tail begins, if the file is more than twice as long as what is in use: what lies
+    /// there keeps the file from getting shorter. Below it there is room for all of that, because
+    /// what is given out lies as low as it fits. None while nothing is put there.
     pub(crate) fn tail(&self) -> Option<u64> {
         let used = self.used_bytes();
         (self.fills_holes && self.used_end() > 2 * used + 2 * SPARE_BYTES)
@@ -202,7 +205,8 @@ impl FreeSpace {
         self.fills_holes = false;
     }
 
-    /// A free range of at least `blocks` blocks: the first hole that is long enough, else new space at the end.
+    /// A free range of at least `blocks` blocks: the first hole that is long enough, else new space
+    /// at the end.
     fn next_chunk(&mut self, blocks: u64) -> Chunk {
         let file = self.frontier * self.block_bytes;
         let chunk_bytes = (file / 8).next_power_of_two().clamp(CHUNK_BYTES_MIN, CHUNK_BYTES);
@@ -454,8 +458,8 @@ mod tests {
         }
     }
 
-    /// All sequences of five steps, on maps that begin at, before and across the end of a word, with chunks of one block
-    /// and of sixteen.
+    /// All sequences of five steps, on maps that begin at, before and across the end of a word,
+    /// with chunks of one block and of sixteen.
     #[test]
     #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn every_short_sequence_agrees_with_a_list_of_blocks() {

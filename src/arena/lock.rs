@@ -1,8 +1,8 @@
 //! Byte-range locks that the kernel drops with the process.
 //!
-//! Locks belong to an open file description: two handles of one process exclude each other just as two processes do,
-//! and closing another handle of the same file releases nothing. Holds of one description never exclude each other, so
-//! who shares a handle must count for himself.
+//! Locks belong to an open file description: two handles of one process exclude each other just as
+//! two processes do, and closing another handle of the same file releases nothing. Holds of one
+//! description never exclude each other, so who shares a handle must count for himself.
 //!
 //! All ranges lie far beyond any store, so that they never collide with data.
 
@@ -12,13 +12,14 @@ use std::io;
 /// What can be locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockRange {
-    /// Held exclusively by the one writer, as long as it has the store open; shared by who rescues what is left of it.
+    /// Held exclusively by the one writer, as long as it has the store open; shared by who rescues
+    /// what is left of it.
     Writer,
-    /// Held for a moment by whoever comes to the gate, and by a writer as long as it waits there: so readers who come
-    /// and go cannot keep a writer out.
+    /// Held for a moment by whoever comes to the gate, and by a writer as long as it waits there:
+    /// so readers who come and go cannot keep a writer out.
     Turn,
-    /// Shared by readers while they choose and pin a version; exclusive while a commit becomes visible and while space
-    /// is given back.
+    /// Shared by readers while they choose and pin a version; exclusive while a commit becomes
+    /// visible and while space is given back.
     Gate,
     /// One byte per version, shared by the readers that have it open.
     Versions {
@@ -108,8 +109,8 @@ pub(crate) fn is_locked_elsewhere(_: &File, _: LockRange) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Makes a call again that a signal ended before it did anything. File systems on other machines let that happen even to
-/// calls that do not wait.
+/// Makes a call again that a signal ended before it did anything. File systems on other machines
+/// let that happen even to calls that do not wait.
 #[cfg(target_os = "linux")]
 fn uninterrupted(mut call: impl FnMut() -> nix::Result<i32>) -> nix::Result<i32> {
     loop {
@@ -135,8 +136,8 @@ fn explained(errno: nix::errno::Errno) -> io::Error {
     }
 }
 
-/// Changes how a range is held. Without byte-range locks only the writer's is one; readers cannot be seen, so that nothing
-/// expires.
+/// Changes how a range is held. Without byte-range locks only the writer's is one; readers cannot
+/// be seen, so that nothing expires.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn try_lock(file: &File, range: LockRange, hold: Hold) -> io::Result<bool> {
     let _ = (WRITER_BYTE, VERSION_BYTES);

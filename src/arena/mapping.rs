@@ -1,14 +1,18 @@
-//! Bytes of the file that stay where they are: read-only windows of the map, and private buffers of the same type.
+//! Bytes of the file that stay where they are: read-only windows of the map, and private buffers of
+//! the same type.
 //!
-//! A window is mapped once, at most 1 GiB of address space long, and lives as long as anything refers to it. It may
-//! reach beyond the end of the file: the file grows under it, and nothing beyond the committed length is touched.
+//! A window is mapped once, at most 1 GiB of address space long, and lives as long as anything
+//! refers to it. It may reach beyond the end of the file: the file grows under it, and nothing
+//! beyond the committed length is touched.
 //!
-//! Invariant: no byte inside a [`Bytes`] changes while it exists. For windows the commit protocol sees to it, because
-//! writes go only into space to which no committed version refers. Another program that writes into the file behind
-//! our back breaks this; so does one that truncates it, which makes the kernel raise SIGBUS on access, or, where
-//! [`super::fault`] is installed, turns the window into zeros. All records accept any bit pattern, so what such a program
-//! can cause is a wrong answer, an error or a dead process, as with any file that is changed while it is in use. Opening a
-//! store is therefore safe in Rust's sense of the contract that the caller leaves the file alone.
+//! Invariant: no byte inside a [`Bytes`] changes while it exists. For windows the commit protocol
+//! sees to it, because writes go only into space to which no committed version refers. Another
+//! program that writes into the file behind our back breaks this; so does one that truncates it,
+//! which makes the kernel raise SIGBUS on access, or, where [`super::fault`] is installed, turns
+//! the window into zeros. All records accept any bit pattern, so what such a program can cause is a
+//! wrong answer, an error or a dead process, as with any file that is changed while it is in use.
+//! Opening a store is therefore safe in Rust's sense of the contract that the caller leaves the
+//! file alone.
 
 #![expect(unsafe_code, reason = "a map is memory that only the operating system knows of")]
 
@@ -40,7 +44,8 @@ struct Window {
     offset: u64,
 }
 
-/// The windows of one file, mapped as they are needed, and unmapped when this is dropped at the earliest.
+/// The windows of one file, mapped as they are needed, and unmapped when this is dropped at the
+/// earliest.
 pub(crate) struct Windows {
     mapped: Mutex<Mapped>,
     guarded: bool,
@@ -48,7 +53,8 @@ pub(crate) struct Windows {
 
 #[derive(Default)]
 struct Mapped {
-    /// By number. Not a list: the file can have windows that nothing lies in, and say that it has any number of them.
+    /// By number. Not a list: the file can have windows that nothing lies in, and say that it has
+    /// any number of them.
     windows: BTreeMap<u64, Arc<Window>>,
     /// Those of before the file was opened again, still in use, and the file since.
     anew: Option<(Vec<Arc<Window>>, File)>,
@@ -71,8 +77,8 @@ impl Windows {
         mapped.windows.values().chain(before).any(damaged)
     }
 
-    /// Makes new windows from now on, of the file that `open` opens. What is mapped already stays as it is. Done once:
-    /// a file moves once.
+    /// Makes new windows from now on, of the file that `open` opens. What is mapped already stays
+    /// as it is. Done once: a file moves once.
     pub(crate) fn renew(&self, open: impl FnOnce() -> io::Result<File>) -> io::Result<()> {
         let mut mapped = self.mapped.lock().expect("no holder panics");
         // Another thread may have met the same: what it has opened will do.
@@ -99,7 +105,8 @@ impl Windows {
                     .len(WINDOW_BYTES as usize)
                     .map_raw_read_only(mapped.anew.as_ref().map_or(file, |(_, file)| file))
                     .map_err(|source| StorageError { operation: "map", source })?;
-                // A k-NN query jumps; read-ahead would fetch what it skips. Only advice: failure costs nothing.
+                // A k-NN query jumps; read-ahead would fetch what it skips. Only advice: failure
+                // costs nothing.
                 let _ = map.advise(Advice::Random);
                 let guard = if self.guarded { Guard::new(map.as_ptr()) } else { None };
                 let window = Arc::new(Window { guard, map, offset });
@@ -162,7 +169,8 @@ impl Bytes {
         Bytes { owner: self.owner.clone(), start: self.start + start, len }
     }
 
-    /// Asks the system to read `len` of them from `from` on, while something else is being done. Costs a system call.
+    /// Asks the system to read `len` of them from `from` on, while something else is being done.
+    /// Costs a system call.
     pub(crate) fn will_need(&self, from: usize, len: usize) {
         if let Owner::Window(window) = &self.owner
             && from.checked_add(len).is_some_and(|end| end <= self.len)
@@ -172,7 +180,8 @@ impl Bytes {
         }
     }
 
-    /// False if touching them would be a fault. Brings them into the page tables, so that the next touch costs none.
+    /// False if touching them would be a fault. Brings them into the page tables, so that the next
+    /// touch costs none.
     pub(crate) fn are_present(&self) -> bool {
         #[cfg(target_os = "linux")]
         if let Owner::Window(window) = &self.owner {
@@ -218,9 +227,9 @@ impl Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         // SAFETY:
-        // - non-null, valid for `len` bytes: `start + len` is inside the window (asserted in `Windows::get`) or the
-        //   buffer (`freeze`), which `owner` keeps alive and which never moves; the file is long enough (the arena
-        //   checks the committed length before it maps).
+        // - non-null, valid for `len` bytes: `start + len` is inside the window (asserted in
+        //   `Windows::get`) or the buffer (`freeze`), which `owner` keeps alive and which never
+        //   moves; the file is long enough (the arena checks the committed length before it maps).
         // - initialised: file pages and zeroed words are.
         // - not mutated: the invariant in the module's head.
         // - `len` fits `isize`: at most `WINDOW_BYTES`, or the size of an allocation.

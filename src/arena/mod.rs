@@ -1,7 +1,7 @@
 //! One file as an arena of segments: reading verified bytes, and knowing which space is free.
 //!
-//! The arena knows nothing of trees, points, metrics or versions. It is told where something lies, how long it is and
-//! what its checksum must be, and hands out bytes that match.
+//! The arena knows nothing of trees, points, metrics or versions. It is told where something lies,
+//! how long it is and what its checksum must be, and hands out bytes that match.
 
 pub(crate) mod cast;
 mod checked;
@@ -35,7 +35,8 @@ use storage::{Storage, read_twice};
 /// How bytes are brought in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Through the map: for data, which is never overwritten while a version that refers to it exists.
+    /// Through the map: for data, which is never overwritten while a version that refers to it
+    /// exists.
     Mapped,
     /// As a private copy: for store state, whose old blocks a writer may reuse after two commits.
     Copied,
@@ -120,8 +121,8 @@ impl Arena {
         }
     }
 
-    /// Whether at least half of `bytes` can be in the file and no hole; if it is little, it is not asked. For what claims to
-    /// have so many bytes of which hardly any are zero.
+    /// Whether at least half of `bytes` can be in the file and no hole; if it is little, it is not
+    /// asked. For what claims to have so many bytes of which hardly any are zero.
     pub(crate) fn has_stored(&self, bytes: u64) -> Result<bool, StorageError> {
         let needed = bytes / 2;
         if bytes <= FEW_BYTES || needed <= self.stored.load(Ordering::Relaxed) {
@@ -145,8 +146,8 @@ impl Arena {
         }
     }
 
-    /// The bytes that `entry` refers to, checked against its checksum the first time they are touched. `origin` is what
-    /// they must be.
+    /// The bytes that `entry` refers to, checked against its checksum the first time they are
+    /// touched. `origin` is what they must be.
     pub(crate) fn fetch(
         &self,
         entry: &Entry,
@@ -161,8 +162,8 @@ impl Arena {
         self.fetch_with(entry, origin, Access::Copied, true)
     }
 
-    /// Like [`Arena::fetch`] of mapped bytes, for those that this process has written and no commit refers to yet. They
-    /// are checked each time: their space may have held others before.
+    /// Like [`Arena::fetch`] of mapped bytes, for those that this process has written and no commit
+    /// refers to yet. They are checked each time: their space may have held others before.
     pub(crate) fn fetch_early(&self, entry: &Entry, origin: Origin) -> Result<Bytes, ReadError> {
         self.first_touch(entry, origin).map_err(|unfit| unfit.at(origin.place(entry)))
     }
@@ -223,8 +224,8 @@ impl Arena {
         Ok(bytes)
     }
 
-    /// True if all of a long segment is a hole, which need not be read to be known: a file of holes could have any number of
-    /// them. To ask for a short one costs as much as to read it.
+    /// True if all of a long segment is a hole, which need not be read to be known: a file of holes
+    /// could have any number of them. To ask for a short one costs as much as to read it.
     fn is_hole(&self, entry: &Entry) -> Result<bool, StorageError> {
         Ok(entry.bytes >= LONG_BYTES && self.storage.is_hole(entry.address, entry.bytes.into())?)
     }
@@ -247,15 +248,16 @@ impl Arena {
             self.compare_zeros(entry, origin)?;
             return Ok(self.storage.map(entry.address, entry.bytes as usize)?);
         }
-        // Read before it is touched: a device that fails, or a file that has been cut, is then an error and no signal.
+        // Read before it is touched: a device that fails, or a file that has been cut, is then an
+        // error and no signal.
         let copy = self.copy(entry)?;
         let mapped = self.storage.map(entry.address, entry.bytes as usize)?;
         if mapped.are_present() && compare(entry, origin, &mapped).is_ok() {
             return Ok(mapped);
         }
         compare(entry, origin, &copy)?;
-        // What is read is right and what is mapped is not. On overlay file systems a file that is written to for the first
-        // time moves, and maps made before go on showing the old place.
+        // What is read is right and what is mapped is not. On overlay file systems a file that is
+        // written to for the first time moves, and maps made before go on showing the old place.
         if self.storage.map_anew()? {
             let mapped = self.storage.map(entry.address, entry.bytes as usize)?;
             if mapped.are_present() && compare(entry, origin, &mapped).is_ok() {
@@ -266,8 +268,9 @@ impl Arena {
         Err(Unfit::Defect(Defect::Invalid(what)))
     }
 
-    /// An error if a copy of mapped bytes, the zeros behind it left out, is not what was written. For bytes that passed
-    /// before and are to become part of something that gets a checksum of its own.
+    /// An error if a copy of mapped bytes, the zeros behind it left out, is not what was written.
+    /// For bytes that passed before and are to become part of something that gets a checksum of its
+    /// own.
     pub(crate) fn check_copy(
         &self,
         entry: &Entry,
@@ -284,7 +287,8 @@ impl Arena {
         }
     }
 
-    /// Changes whenever bytes fail a later check than their first, or no longer do. 0: none ever did.
+    /// Changes whenever bytes fail a later check than their first, or no longer do. 0: none ever
+    /// did.
     #[inline]
     pub(crate) fn failures(&self) -> u64 {
         self.checked.failures()
@@ -295,8 +299,8 @@ impl Arena {
         self.checked.failure_of(names)
     }
 
-    /// Writes `pieces` (address, bytes, stored length) in large writes; pieces that lie side by side go out together,
-    /// the space up to the stored length as zeros.
+    /// Writes `pieces` (address, bytes, stored length) in large writes; pieces that lie side by
+    /// side go out together, the space up to the stored length as zeros.
     pub(crate) fn write_pieces(&self, mut pieces: Vec<Piece<'_>>) -> Result<(), StorageError> {
         use rayon::prelude::*;
         pieces.sort_unstable_by_key(|piece| piece.address);

@@ -1,7 +1,9 @@
-//! Whether mapped pages have to be read again: where the file is larger than memory, the system takes them back.
+//! Whether mapped pages have to be read again: where the file is larger than memory, the system
+//! takes them back.
 //!
-//! A fault reads one page and waits for it. Who knows what will be wanted next does better to ask for it beforehand, all
-//! at once; but asking for what is there already would cost a warm query a tenth of its time.
+//! A fault reads one page and waits for it. Who knows what will be wanted next does better to ask
+//! for it beforehand, all at once; but asking for what is there already would cost a warm query a
+//! tenth of its time.
 
 /// Steps between two looks at the count of faults.
 const LOOKED_AT_EVERY: u32 = 8;

@@ -1,5 +1,5 @@
-//! The one seam between the store and the disk: operations on a file, its locks, and waiting for them; a real file, and
-//! memory for tests.
+//! The one seam between the store and the disk: operations on a file, its locks, and waiting for
+//! them; a real file, and memory for tests.
 
 use std::fs::File;
 use std::io;
@@ -19,7 +19,8 @@ use crate::values::error::StorageError;
 pub(crate) trait Storage: Send + Sync {
     /// Length of the file.
     fn len(&self) -> Result<u64, StorageError>;
-    /// Bytes of the file that are not holes, or at least `enough` of them. What cannot tell holes from data has none.
+    /// Bytes of the file that are not holes, or at least `enough` of them. What cannot tell holes
+    /// from data has none.
     fn stored(&self, enough: u64) -> Result<u64, StorageError> {
         let _ = enough;
         self.len()
@@ -33,10 +34,11 @@ pub(crate) trait Storage: Send + Sync {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError>;
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError>;
-    /// Makes the file at least `offset + len` long and reserves the space, so that writing there cannot run out of it.
+    /// Makes the file at least `offset + len` long and reserves the space, so that writing there
+    /// cannot run out of it.
     fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError>;
-    /// Reserves `len` bytes behind the end of a file of `offset` bytes, whose length stays. Where that cannot be, nothing
-    /// happens.
+    /// Reserves `len` bytes behind the end of a file of `offset` bytes, whose length stays. Where
+    /// that cannot be, nothing happens.
     fn reserve(&self, offset: u64, len: u64) -> Result<(), StorageError> {
         let _ = (offset, len);
         Ok(())
@@ -51,15 +53,18 @@ pub(crate) trait Storage: Send + Sync {
     fn sync(&self) -> Result<(), StorageError>;
     /// Bytes that will not change while the result exists.
     fn map(&self, offset: u64, len: usize) -> Result<Bytes, StorageError>;
-    /// Makes sure that what is mapped from now on is what is read now. False if it is so already, as far as can be done.
+    /// Makes sure that what is mapped from now on is what is read now. False if it is so already,
+    /// as far as can be done.
     fn map_anew(&self) -> Result<bool, StorageError> {
         Ok(false)
     }
-    /// The file, if bytes of it that were mapped have been lost since: they may have been read as zeros.
+    /// The file, if bytes of it that were mapped have been lost since: they may have been read as
+    /// zeros.
     fn lost(&self) -> Option<&Path> {
         None
     }
-    /// Gives the space of a range back to the file system; it then reads as zeros. Where that cannot be, nothing happens.
+    /// Gives the space of a range back to the file system; it then reads as zeros. Where that
+    /// cannot be, nothing happens.
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError>;
     /// Changes how this handle holds a range; `false` if another handle's hold is in the way.
     fn lock(&self, range: LockRange, hold: Hold) -> Result<bool, StorageError>;
@@ -72,7 +77,8 @@ pub(crate) trait Storage: Send + Sync {
         static START: OnceLock<Instant> = OnceLock::new();
         START.get_or_init(Instant::now).elapsed()
     }
-    /// Waits for what another handle may do meanwhile. The only way to wait, so that a test decides who goes on.
+    /// Waits for what another handle may do meanwhile. The only way to wait, so that a test decides
+    /// who goes on.
     fn pause(&self, time: Duration) {
         std::thread::sleep(time);
     }
@@ -98,7 +104,8 @@ fn failed(operation: &'static str) -> impl Fn(io::Error) -> StorageError {
 pub(crate) struct FileStorage {
     file: File,
     path: PathBuf,
-    /// The file was opened by its path, or has been seen there. A new one gets its name when it is whole.
+    /// The file was opened by its path, or has been seen there. A new one gets its name when it is
+    /// whole.
     named: AtomicBool,
     windows: Windows,
     owner: Owner,
@@ -198,7 +205,8 @@ impl Storage for FileStorage {
                 match fallocate(&self.file, FallocateFlags::empty(), offset as i64, len as i64) {
                     Ok(()) => return Ok(()),
                     Err(Errno::EINTR) => {}
-                    // Not every file system can reserve; the write itself will then report a full disk.
+                    // Not every file system can reserve; the write itself will then report a full
+                    // disk.
                     Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => break,
                     Err(errno) => return Err(failed("allocate")(errno.into())),
                 }

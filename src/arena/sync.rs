@@ -1,5 +1,5 @@
-//! What threads share by, in one place for the modules whose orders of events are checked: a checker
-//! (`tests/orders`) compiles them with primitives of its own in this one's stead.
+//! What threads share by, in one place for the modules whose orders of events are checked: a
+//! checker (`tests/orders`) compiles them with primitives of its own in this one's stead.
 
 pub(crate) use std::sync::{Mutex, MutexGuard, RwLock};
 

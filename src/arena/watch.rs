@@ -1,10 +1,12 @@
 //! Whether everything that was read from the map was there.
 //!
-//! A cut of the file takes pages away, which [`super::fault`] catches, and turns the rest of the page in which it lies
-//! into zeros, which nobody tells. But a cut takes all that follows it: so as long as the last byte of all that was
-//! mapped here, other than zeros, is there, everything before it is, and what follows it is zero anyway.
+//! A cut of the file takes pages away, which [`super::fault`] catches, and turns the rest of the
+//! page in which it lies into zeros, which nobody tells. But a cut takes all that follows it: so as
+//! long as the last byte of all that was mapped here, other than zeros, is there, everything before
+//! it is, and what follows it is zero anyway.
 //!
-//! And whether it is still good as far as anybody knows: what passed when it was first read may have failed a later check.
+//! And whether it is still good as far as anybody knows: what passed when it was first read may
+//! have failed a later check.
 
 #![expect(unsafe_code, reason = "the byte is read without a lock")]
 
@@ -42,8 +44,8 @@ impl Watch {
         Watch { arena, included, byte: AtomicPtr::new(ptr::null_mut()), judged }
     }
 
-    /// Includes bytes of the arena, before they are used. They must not change from now on, and the file must not be cut
-    /// before them by who may do so, for as long as this is asked.
+    /// Includes bytes of the arena, before they are used. They must not change from now on, and the
+    /// file must not be cut before them by who may do so, for as long as this is asked.
     pub(crate) fn include(&self, entry: &Entry, bytes: &Bytes) -> Result<(), ReadError> {
         let mut included = self.included.lock().expect("no holder panics");
         let Included { last, names } = &mut *included;
@@ -63,8 +65,8 @@ impl Watch {
         self.arena.check_reach(offset + bytes.len() as u64)
     }
 
-    /// An error if anything of what was included has been lost up to now, is known to be bad, or belongs to another process.
-    /// Costs a few loads.
+    /// An error if anything of what was included has been lost up to now, is known to be bad, or
+    /// belongs to another process. Costs a few loads.
     #[inline]
     pub(crate) fn check(&self) -> Result<(), ReadError> {
         if !self.is_whole() {
@@ -96,7 +98,8 @@ impl Watch {
         }
         let found = self.included.lock().expect("no holder panics").last;
         let told = self.arena.check_maps().and_then(|()| self.arena.check_length());
-        // It is as long as it was: somebody has made it longer again, after it was cut before the last byte.
+        // It is as long as it was: somebody has made it longer again, after it was cut before the
+        // last byte.
         let needed = self.arena.limit().max(found + 1);
         told.err().unwrap_or(ReadError::Truncated { found, needed })
     }
@@ -110,9 +113,10 @@ impl Watch {
         fence(Ordering::Acquire);
         let byte = self.byte.load(Ordering::Acquire);
         if !byte.is_null() {
-            // SAFETY: `byte` lies in a window of the arena, which is readable for as long as `self.arena` exists, be it
-            // replaced or not. A byte has no alignment and any value. Nobody writes to it but who cuts the file, which is
-            // what is asked for: hence volatile.
+            // SAFETY: `byte` lies in a window of the arena, which is readable for as long as
+            // `self.arena` exists, be it replaced or not. A byte has no alignment and any value.
+            // Nobody writes to it but who cuts the file, which is what is asked for: hence
+            // volatile.
             let byte = unsafe { byte.read_volatile() };
             if byte == 0 {
                 return false;

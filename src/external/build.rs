@@ -1,9 +1,10 @@
 //! A packed tree built from more points than fit into memory.
 //!
-//! The nodes of the [`Top`] are gone through as in any walk of the tree: a node after its parent, then its children in
-//! order, each with all below it. A node with so many points that they do not fit is first given children found in a
-//! sample of them, and its points move on to where they belong. A node whose points fit, and that has no children yet, is
-//! split in memory like any other; one that has some wins further children from what is its own. Rows are appended in the
+//! The nodes of the [`Top`] are gone through as in any walk of the tree: a node after its parent,
+//! then its children in order, each with all below it. A node with so many points that they do not
+//! fit is first given children found in a sample of them, and its points move on to where they
+//! belong. A node whose points fit, and that has no children yet, is split in memory like any
+//! other; one that has some wins further children from what is its own. Rows are appended in the
 //! order of this walk, which is packed order, and finished segments are written on the way.
 
 use std::collections::BTreeMap;
@@ -130,14 +131,16 @@ impl<'a> Builder<'a> {
         Ok(self.means.context.check()?)
     }
 
-    /// Makes the root from a sample, with the children found in it, and moves all points to where they belong.
+    /// Makes the root from a sample, with the children found in it, and moves all points to where
+    /// they belong.
     fn plant(&mut self, all: ChainId) -> Result<(), InsertError> {
         let sample = self.sample(all)?;
         let nothing = Moved::default();
         let batch = Batch { points: &sample.points, ids: sample.ids };
         let source =
             Source { dim: self.top.dim, seed: self.tree.seed, batch: &batch, moved: &nothing };
-        // Mostly what would be chosen of all, because the sample is a prefix of the order that is taken from.
+        // Mostly what would be chosen of all, because the sample is a prefix of the order that is
+        // taken from.
         let (center, evaluations) = choose_root(self.tree.kernel, &source);
         self.spend(evaluations);
         self.top.add(None, source.row(center), Level::MIN);
@@ -145,8 +148,8 @@ impl<'a> Builder<'a> {
         self.distribute(TOP, all)
     }
 
-    /// Gives a node whose points do not fit further children, found in a sample, and moves its points to where they
-    /// belong. False if that did not help.
+    /// Gives a node whose points do not fit further children, found in a sample, and moves its
+    /// points to where they belong. False if that did not help.
     fn extend(&mut self, node: TopId) -> Result<bool, InsertError> {
         let own = self.top.nodes[node].own;
         let before = self.top.chains.rows(own);
@@ -163,7 +166,8 @@ impl<'a> Builder<'a> {
         Ok(self.top.chains.rows(own) < before - before / 16)
     }
 
-    /// The points of a chain that come first in the order in which centers are chosen, about as many as a sample has.
+    /// The points of a chain that come first in the order in which centers are chosen, about as
+    /// many as a sample has.
     fn sample(&mut self, chain: ChainId) -> Result<Loaded, InsertError> {
         let rows = self.top.chains.rows(chain);
         let share = self.budget.sample_rows as f64 / rows as f64;
@@ -197,7 +201,8 @@ impl<'a> Builder<'a> {
         Ok(self.top.chains.next(taken, self.budget.chunk_rows, ids, points)? > 0)
     }
 
-    /// Splits a sample of `rows` points of a node, coarsely, and takes over the children. False if there are none.
+    /// Splits a sample of `rows` points of a node, coarsely, and takes over the children. False if
+    /// there are none.
     fn grow(&mut self, node: TopId, source: &Source<'_>, rows: u64) -> Result<bool, InsertError> {
         let sampled = source.batch.ids.len();
         let mut credit = self.account.part(rows);
@@ -256,7 +261,8 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Takes the points of a chain of `node`: those that belong there still go to `keep`, the others move on.
+    /// Takes the points of a chain of `node`: those that belong there still go to `keep`, the
+    /// others move on.
     fn draw(
         &mut self,
         node: TopId,
@@ -361,7 +367,8 @@ impl<'a> Builder<'a> {
         Ok(Own { sorter, bucket, is_flat: is_flat || !fits })
     }
 
-    /// Lets children win what they attract of a node's own points; the rest goes to `rest`. True if that is flat.
+    /// Lets children win what they attract of a node's own points; the rest goes to `rest`. True if
+    /// that is flat.
     fn win_children(
         &mut self,
         node: TopId,
@@ -482,7 +489,8 @@ impl<'a> Builder<'a> {
         Ok(block)
     }
 
-    /// Splits nodes that have no children yet and whose points fit together, side by side, and appends all below them.
+    /// Splits nodes that have no children yet and whose points fit together, side by side, and
+    /// appends all below them.
     fn build_leaves(&mut self, leaves: &[TopId]) -> Result<(), InsertError> {
         let mut loaded = Loaded::default();
         let mut shares = Vec::with_capacity(leaves.len());

@@ -1,7 +1,8 @@
 //! Inserting more points than fit into memory into a tree that holds still more.
 //!
-//! They are located first, and sorted by the node that each belongs to. In a packed tree neighbouring nodes have
-//! neighbouring numbers, so the batches that they are then inserted in touch one neighbourhood after the other.
+//! They are located first, and sorted by the node that each belongs to. In a packed tree
+//! neighbouring nodes have neighbouring numbers, so the batches that they are then inserted in
+//! touch one neighbourhood after the other.
 
 use super::{Means, Spooled};
 use crate::external::spill::{Key, Sorter};

@@ -1,4 +1,5 @@
-//! Work on more points than fit into memory: building a tree from them, and inserting them into one.
+//! Work on more points than fit into memory: building a tree from them, and inserting them into
+//! one.
 //!
 //! ```text
 //! source -> read (checked, with ids, in a temporary file)
@@ -7,9 +8,9 @@
 //!     -> merge: located, sorted by target node; stretch by stretch, as ordinary batches
 //! ```
 //!
-//! [`Budget`] says what fits. What is built in this way keeps every invariant of [`crate::tree`], and each point lies
-//! where [`crate::insert::locate`] finds it, as in a tree that was split in memory; only the choice of the topmost
-//! centers differs.
+//! [`Budget`] says what fits. What is built in this way keeps every invariant of [`crate::tree`],
+//! and each point lies where [`crate::insert::locate`] finds it, as in a tree that was split in
+//! memory; only the choice of the topmost centers differs.
 
 mod account;
 mod build;
@@ -98,8 +99,8 @@ pub(crate) fn relieve(
     Ok(())
 }
 
-/// Inserts points into a tree. Returns how many there were, and whether the tree has been built anew. After an error the
-/// tree is of no use if the first of the two says so.
+/// Inserts points into a tree. Returns how many there were, and whether the tree has been built
+/// anew. After an error the tree is of no use if the first of the two says so.
 pub(crate) fn insert(
     tree: &mut Tree,
     means: &Means<'_>,

@@ -9,8 +9,8 @@ use crate::values::error::{InsertError, PointsError};
 use crate::values::ids::PointId;
 use crate::values::source::PointSource;
 
-/// Reads all of a source. Its ids are distinct and not live in `tree`; without ids they go on from `next`, which moves
-/// beyond every id used.
+/// Reads all of a source. Its ids are distinct and not live in `tree`; without ids they go on from
+/// `next`, which moves beyond every id used.
 pub(crate) fn read(
     tree: &Tree,
     means: &Means<'_>,
@@ -68,7 +68,8 @@ pub(crate) fn read(
     Ok(Spooled { chains, chain, points: rows })
 }
 
-/// The error for a source with more ids than points or the other way round, which is read to its end.
+/// The error for a source with more ids than points or the other way round, which is read to its
+/// end.
 fn count_all(source: &mut dyn PointSource, mut ids: usize, mut points: usize) -> InsertError {
     const ROWS: usize = 4096;
     let (mut some_points, mut some_ids) = (Vec::new(), Vec::new());

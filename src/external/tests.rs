@@ -1,4 +1,5 @@
-//! Trees built in far too little memory: they must keep every invariant, and answer as a full scan does.
+//! Trees built in far too little memory: they must keep every invariant, and answer as a full scan
+//! does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -219,7 +220,8 @@ fn several_operations_of_one_transaction_share_what_was_written_early() {
     transaction.commit().unwrap();
     let ids: Vec<PointId> = (700..6000).collect();
     check_all("transaction", &store.latest().unwrap(), &points[3 * 700..], &ids);
-    // What was written and given up again is free: the file is not much larger than that of one build.
+    // What was written and given up again is free: the file is not much larger than that of one
+    // build.
     let stats = store.stats(&store.latest().unwrap()).unwrap();
     assert_eq!(stats.pinned_bytes, 0, "{stats:?}");
     assert!(store.verify(VerifyOptions::all().deep(true)).unwrap().is_ok());
@@ -276,7 +278,8 @@ impl Storage for Decaying {
     }
 }
 
-/// A segment written early goes bad before it is read again: no checksum is made over what it is by then.
+/// A segment written early goes bad before it is read again: no checksum is made over what it is by
+/// then.
 #[test]
 fn what_was_written_early_and_goes_bad_is_not_sealed_anew() {
     let (_, dim, points) = shapes(2500).swap_remove(0);

@@ -1,10 +1,11 @@
-//! The top of a tree that is larger than memory: nodes in memory, each with the points that belong to it, and to none of
-//! its children, in temporary files.
+//! The top of a tree that is larger than memory: nodes in memory, each with the points that belong
+//! to it, and to none of its children, in temporary files.
 //!
-//! A point belongs where [`crate::insert::locate`] would find it. As nodes gain children, points that are spilled
-//! already may belong elsewhere; they are located again when they are read, and move on. New children are placed behind
-//! the old ones, and a node is gone through after its parent and before its children, in order. So a point that moves on
-//! always goes to a node that is still to come.
+//! A point belongs where [`crate::insert::locate`] would find it. As nodes gain children, points
+//! that are spilled already may belong elsewhere; they are located again when they are read, and
+//! move on. New children are placed behind the old ones, and a node is gone through after its
+//! parent and before its children, in order. So a point that moves on always goes to a node that is
+//! still to come.
 
 use rayon::prelude::*;
 
@@ -75,7 +76,8 @@ pub(crate) struct Route {
     /// From the root to the node.
     path: Vec<TopId>,
     path_centers: Vec<f32>,
-    /// For each step of the path: children that came later and may attract some point of the node, and their centers.
+    /// For each step of the path: children that came later and may attract some point of the node,
+    /// and their centers.
     newcomers: Vec<(Vec<TopId>, Vec<f32>)>,
     /// Evaluations for each point, at most.
     pub(crate) charge: u64,
@@ -245,8 +247,9 @@ impl Top {
         Route { path, path_centers, newcomers, charge }
     }
 
-    /// Where points that were spilled at the end of `route` belong now; with `below`, its children are looked at too.
-    /// Points that stay at the end of the route raise `farthest` along it. Returns the number of distance evaluations.
+    /// Where points that were spilled at the end of `route` belong now; with `below`, its children
+    /// are looked at too. Points that stay at the end of the route raise `farthest` along it.
+    /// Returns the number of distance evaluations.
     pub(crate) fn locate(
         &mut self,
         route: &Route,
@@ -332,7 +335,8 @@ impl Top {
         found
     }
 
-    /// The nearest of `nodes` that covers the point and is nearer than `best`, else `best`; the first of equals.
+    /// The nearest of `nodes` that covers the point and is nearer than `best`, else `best`; the
+    /// first of equals.
     fn nearest(
         &self,
         nodes: &[TopId],

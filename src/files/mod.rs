@@ -1,5 +1,6 @@
-//! Whole files: writing one so that it appears whole, temporaries that leave nothing behind, and waits for pipes that end
-//! when somebody says so. Public for the `treering` command alone, and no part of what the library promises.
+//! Whole files: writing one so that it appears whole, temporaries that leave nothing behind, and
+//! waits for pipes that end when somebody says so. Public for the `treering` command alone, and no
+//! part of what the library promises.
 
 pub mod publish;
 pub mod temporary;

@@ -1,9 +1,10 @@
-//! Files that have no name until they are whole, so that nothing is left of one whose process is killed.
+//! Files that have no name until they are whole, so that nothing is left of one whose process is
+//! killed.
 //!
-//! Where the system has no nameless files, or no way to name one later, a file has a name of its own from the beginning,
-//! `.treering-*.tmp`, and is locked as long as its process lives; whoever makes another beside it removes those that
-//! nobody holds. So does a file that takes the place of another, for the moment in which it does: only
-//! a rename can replace.
+//! Where the system has no nameless files, or no way to name one later, a file has a name of its
+//! own from the beginning, `.treering-*.tmp`, and is locked as long as its process lives; whoever
+//! makes another beside it removes those that nobody holds. So does a file that takes the place of
+//! another, for the moment in which it does: only a rename can replace.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};

@@ -1,7 +1,9 @@
-//! Waits for other programs by calls that no token ends: opening a pipe, reading from one, writing to one.
+//! Waits for other programs by calls that no token ends: opening a pipe, reading from one, writing
+//! to one.
 //!
-//! Whoever makes such a call says so while it lasts. When somebody asks the process to stop, it can then be ended at once if
-//! it waits, because nothing is being written; and it does not begin to wait any more.
+//! Whoever makes such a call says so while it lasts. When somebody asks the process to stop, it can
+//! then be ended at once if it waits, because nothing is being written; and it does not begin to
+//! wait any more.
 
 use std::error::Error;
 use std::io;
@@ -40,7 +42,8 @@ impl Drop for Wait {
     }
 }
 
-/// True if somebody waits. Asked after the token was cancelled, it is true if anybody goes on waiting.
+/// True if somebody waits. Asked after the token was cancelled, it is true if anybody goes on
+/// waiting.
 pub fn is_anybody() -> bool {
     fence(Ordering::SeqCst);
     WAITING.load(Ordering::SeqCst) > 0

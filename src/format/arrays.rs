@@ -136,7 +136,8 @@ impl ArraySpec {
     }
 }
 
-/// A pointer to a segment or table node: where it lies, which commit wrote it, and what it must contain.
+/// A pointer to a segment or table node: where it lies, which commit wrote it, and what it must
+/// contain.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -154,8 +155,8 @@ pub(crate) struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == 24);
 
-/// The root of an array's segment table: its topmost entry, and how many rows there are. The height of the table
-/// follows from the rows.
+/// The root of an array's segment table: its topmost entry, and how many rows there are. The height
+/// of the table follows from the rows.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]

@@ -1,7 +1,8 @@
 //! CRC-32 (IEEE) as the format uses it, and the checksum of a stored piece.
 //!
-//! The checksum of a piece covers what the piece is as well as its bytes: a write that went to the wrong place, or one
-//! of an earlier commit, does not pass for it even where the bytes themselves would.
+//! The checksum of a piece covers what the piece is as well as its bytes: a write that went to the
+//! wrong place, or one of an earlier commit, does not pass for it even where the bytes themselves
+//! would.
 
 use super::arrays::{Array, Entry};
 use crate::values::error::Place;
@@ -29,8 +30,8 @@ impl Origin {
         Origin { array, level: 0, index: segment }
     }
 
-    /// Checksum of the piece that commit `birth` writes: of array, level, index and birth, of `bytes`, and of zeros up to
-    /// `stored` bytes.
+    /// Checksum of the piece that commit `birth` writes: of array, level, index and birth, of
+    /// `bytes`, and of zeros up to `stored` bytes.
     pub(crate) fn checksum(&self, birth: u64, bytes: &[u8], stored: usize) -> u32 {
         const ZEROS: [u8; 4096] = [0; 4096];
         let mut hasher = crc32fast::Hasher::new();
@@ -45,9 +46,11 @@ impl Origin {
         hasher.finalize()
     }
 
-    /// Checksum of the stored bytes alone, from that of the piece: the same for the same bytes, whatever commit wrote them.
+    /// Checksum of the stored bytes alone, from that of the piece: the same for the same bytes,
+    /// whatever commit wrote them.
     pub(crate) fn content_checksum(&self, entry: &Entry) -> u32 {
-        // The checksum of A and B is that of A, carried over as many zeros as B is long, plus that of B.
+        // The checksum of A and B is that of A, carried over as many zeros as B is long, plus that
+        // of B.
         self.checksum_of(entry.birth, 0, entry.bytes) ^ entry.crc
     }
 

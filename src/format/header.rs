@@ -169,8 +169,8 @@ mod tests {
         assert_eq!(Header::decode(&header().encode(), true), Ok(header()));
     }
 
-    /// With a checksum that fits: a changed bit is refused, or gives a header that says something else and is one that
-    /// could have been written. None is ignored.
+    /// With a checksum that fits: a changed bit is refused, or gives a header that says something
+    /// else and is one that could have been written. None is ignored.
     #[test]
     fn each_bit_of_a_header_counts() {
         use std::mem::offset_of;
@@ -199,7 +199,8 @@ mod tests {
                 assert_eq!(again, found, "byte {byte}");
             }
         }
-        // Lineage, time, seed and known flags, all of whose values are good, and some of the geometry.
+        // Lineage, time, seed and known flags, all of whose values are good, and some of the
+        // geometry.
         assert!(accepted > 8 * (8 + 16 + 8 + 8), "{accepted}");
     }
 

@@ -1,8 +1,9 @@
 //! The bytes of the file as plain records, described in `format-spec.md`.
 //!
-//! No I/O and no unsafe code. Every record is a `repr(C)` struct without padding in which any bit pattern is a value,
-//! so reading one cannot fail; the functions that accept a record check its fields and never panic. Integers are
-//! little-endian, which is also the only byte order of the machines that this crate builds on.
+//! No I/O and no unsafe code. Every record is a `repr(C)` struct without padding in which any bit
+//! pattern is a value, so reading one cannot fail; the functions that accept a record check its
+//! fields and never panic. Integers are little-endian, which is also the only byte order of the
+//! machines that this crate builds on.
 
 #[cfg(target_endian = "big")]
 compile_error!("treering maps little-endian records directly and needs a little-endian machine");
@@ -17,10 +18,12 @@ pub(crate) mod table_node;
 pub(crate) mod tag_row;
 pub(crate) mod version_row;
 
-/// Size of the header, slot and hint records with their padding, whatever the store's own block size.
+/// Size of the header, slot and hint records with their padding, whatever the store's own block
+/// size.
 pub(crate) const PAGE_BYTES: usize = 4096;
 
-/// The largest unit of a medium that a torn write may damage as a whole: each page of the preamble lies alone in one.
+/// The largest unit of a medium that a torn write may damage as a whole: each page of the preamble
+/// lies alone in one.
 const UNIT_BYTES: u64 = 65_536;
 
 /// Distance between the two copies of the header and of each slot.
@@ -32,8 +35,8 @@ pub(crate) const DATA_START: u64 = 2 * COPY_DISTANCE;
 /// Number of commits whose slots are kept: commit `c` lies in place `c % SLOT_RING`.
 pub(crate) const SLOT_RING: u64 = 4;
 
-/// The last number of a commit. No store comes near it; beyond, numbers would begin anew, and a commit be taken for an
-/// older one.
+/// The last number of a commit. No store comes near it; beyond, numbers would begin anew, and a
+/// commit be taken for an older one.
 pub(crate) const LAST_COMMIT: u64 = 1 << 62;
 
 /// Offset of the hint page, behind the first copies of the slots.

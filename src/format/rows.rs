@@ -1,5 +1,5 @@
-//! The fixed records of the data arrays. Field meanings are in `format-spec.md`; the invariants T1 to T7 that they
-//! serve are in [`crate::tree`].
+//! The fixed records of the data arrays. Field meanings are in `format-spec.md`; the invariants T1
+//! to T7 that they serve are in [`crate::tree`].
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -24,7 +24,8 @@ macro_rules! record {
 }
 
 record! {
-    /// Which node the slots from `start` up to the next row's `start` were written for. Sorted by `start`.
+    /// Which node the slots from `start` up to the next row's `start` were written for. Sorted by
+    /// `start`.
     OwnerRow 8 { start: u32, owner: u32, }
 }
 
@@ -54,7 +55,8 @@ record! {
         slot_start: u32,
         twin_count: u32,
         bucket_count: u32,
-        /// At least the canonical distance from the center to every point of the node's own bucket (T5).
+        /// At least the canonical distance from the center to every point of the node's own bucket
+        /// (T5).
         own_radius: f32,
     }
 }
@@ -67,12 +69,13 @@ impl LinkRow {
 }
 
 record! {
-    /// What most batches change about the nodes they add to: counts, and where later rows lie. Apart from the links, so
-    /// that those are not copied.
+    /// What most batches change about the nodes they add to: counts, and where later rows lie.
+    /// Apart from the links, so that those are not copied.
     CountRow 16 {
         /// Live points of the subtree.
         live: u32,
-        /// Slots of the subtree, if they are one range that begins at the node's `slot_start`; else 0.
+        /// Slots of the subtree, if they are one range that begins at the node's `slot_start`;
+        /// else 0.
         span: u32,
         /// First of this node's rows in `runs`.
         run_start: u32,
@@ -112,7 +115,8 @@ record! {
     /// A stretch of a run: ids from `first_id` on.
     IndexPieceRow 40 {
         first_id: u64,
-        /// Dense: rows of `index_slots`, one for each id from `first_id` on, `NONE` for holes. Sparse: number of ids.
+        /// Dense: rows of `index_slots`, one for each id from `first_id` on, `NONE` for holes.
+        /// Sparse: number of ids.
         count: u64,
         /// First row in `index_slots`.
         slot_start: u64,

@@ -30,10 +30,12 @@ pub(crate) struct CommitSlot {
     pub(crate) roots: [ArrayRoot; STATE_ARRAYS],
     /// Number of the oldest version that is retained; 0 if there are none.
     pub(crate) oldest_version: u64,
-    /// The saved rule of retention: how many of the newest versions it keeps, and for how long; 0 for neither.
+    /// The saved rule of retention: how many of the newest versions it keeps, and for how long; 0
+    /// for neither.
     pub(crate) keep_last: u64,
     pub(crate) keep_for_ns: u64,
-    /// The first commit that this slot made visible: the commit itself, unless several shared their syncs.
+    /// The first commit that this slot made visible: the commit itself, unless several shared their
+    /// syncs.
     pub(crate) first_commit: u64,
     pub(crate) reserved: [u8; 20],
     pub(crate) crc: u32,
@@ -90,7 +92,8 @@ impl CommitSlot {
     }
 }
 
-/// Written without a sync after a commit was acknowledged: if it is there, both syncs of the commit have happened.
+/// Written without a sync after a commit was acknowledged: if it is there, both syncs of the commit
+/// have happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Hint {
@@ -118,7 +121,8 @@ impl Hint {
         page(self.as_bytes())
     }
 
-    /// The hint in `bytes`; `None` if it is missing, torn or of another store, all of which are harmless.
+    /// The hint in `bytes`; `None` if it is missing, torn or of another store, all of which are
+    /// harmless.
     pub(crate) fn decode(bytes: &[u8; PAGE_BYTES], store_lineage: [u8; 16]) -> Option<Self> {
         let (hint, rest) =
             Hint::read_from_prefix(bytes).expect("a page is longer than the hint record");
@@ -151,7 +155,8 @@ mod tests {
         }
     }
 
-    /// With a checksum that fits: a changed bit is refused, or is one of a field that says something. None is ignored.
+    /// With a checksum that fits: a changed bit is refused, or is one of a field that says
+    /// something. None is ignored.
     #[test]
     fn each_bit_of_a_slot_counts() {
         use std::mem::offset_of;

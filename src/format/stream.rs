@@ -1,7 +1,8 @@
 //! The frames of a backup stream: see `format-spec.md`, section "Backup streams".
 //!
-//! Each frame carries a checksum over itself and the checksum of the frame before it, so that a stream that was cut,
-//! reordered or put together from two is seen, not only one whose bytes are wrong.
+//! Each frame carries a checksum over itself and the checksum of the frame before it, so that a
+//! stream that was cut, reordered or put together from two is seen, not only one whose bytes are
+//! wrong.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -6,8 +6,8 @@ use super::arrays::{Array, Entry};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"TNOD");
 
-/// First 16 bytes of a table node. With the checksum in the parent, it makes every node of the file distinct, so that
-/// a misdirected write is seen.
+/// First 16 bytes of a table node. With the checksum in the parent, it makes every node of the file
+/// distinct, so that a misdirected write is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct NodeHeader {
@@ -28,7 +28,8 @@ pub(crate) fn fanout(block_bytes: usize) -> u64 {
     ((block_bytes - HEADER_BYTES) / size_of::<Entry>()) as u64
 }
 
-/// Levels of table nodes above `segments` segments: 0 if the root's entry is the only segment itself.
+/// Levels of table nodes above `segments` segments: 0 if the root's entry is the only segment
+/// itself.
 pub(crate) fn height(segments: u64, fanout: u64) -> u8 {
     let mut height = 0;
     let mut reach = 1u64;
@@ -86,7 +87,8 @@ mod tests {
         assert_eq!(height(u64::MAX, 4), 32);
     }
 
-    /// Nodes stacked upon nodes until one is left: as many levels as `height` says, for every table up to a size.
+    /// Nodes stacked upon nodes until one is left: as many levels as `height` says, for every table
+    /// up to a size.
     #[test]
     fn heights_are_those_of_tables_built_from_below() {
         for block_bytes in [128, 256, 512, 4096] {

@@ -35,7 +35,8 @@ impl TagRow {
         std::str::from_utf8(&self.name[..bytes]).unwrap_or("")
     }
 
-    /// Checks what does not depend on other records. Every tag names one of the versions 1 to `newest`.
+    /// Checks what does not depend on other records. Every tag names one of the versions 1 to
+    /// `newest`.
     pub(crate) fn check(&self, newest: u64) -> Result<(), &'static str> {
         let bytes = self.name_bytes as usize;
         if bytes > TAG_BYTES || self.name.iter().skip(bytes).any(|&b| b != 0) {

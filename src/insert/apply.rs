@@ -1,5 +1,5 @@
-//! Stage: the plan is written into the columns: new rows at the tail, laid out by [`super::layout`], changed rows through
-//! the journal.
+//! Stage: the plan is written into the columns: new rows at the tail, laid out by
+//! [`super::layout`], changed rows through the journal.
 
 use std::time::Instant;
 
@@ -17,7 +17,8 @@ use crate::values::error::{InsertError, ReadError};
 use crate::values::ids::PointId;
 use crate::values::seeded_bug::SeededBug;
 
-/// Applies a plan. New points must be counted where they were placed; moved ones are counted there already.
+/// Applies a plan. New points must be counted where they were placed; moved ones are counted there
+/// already.
 pub(crate) fn apply(
     tree: &mut Tree,
     batch: &Batch<'_>,
@@ -47,7 +48,8 @@ pub(crate) fn apply(
             work.counters.splice_count += 1;
             journal.apply(tree, work)?;
             index(tree, batch.ids.iter().copied().zip(slots.iter().copied()), work)?;
-            // Letting go of many small pieces takes its time; the commit, which waits for the disk, need not wait for it.
+            // Letting go of many small pieces takes its time; the commit, which waits for the disk,
+            // need not wait for it.
             rayon::spawn(move || drop(root));
             Ok(())
         }

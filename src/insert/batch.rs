@@ -1,4 +1,5 @@
-//! Checking a batch: rows finite and inside the domain, ids distinct and not live. A batch is refused whole.
+//! Checking a batch: rows finite and inside the domain, ids distinct and not live. A batch is
+//! refused whole.
 
 use std::collections::HashMap;
 
@@ -24,7 +25,8 @@ pub(crate) type NextId = Option<PointId>;
 /// Values checked together.
 const PIECE: usize = 1 << 13;
 
-/// Checks that `points` are whole rows of `dim` values that the metric can take. Returns the number of rows.
+/// Checks that `points` are whole rows of `dim` values that the metric can take. Returns the number
+/// of rows.
 pub(crate) fn check_points(points: &[f32], dim: usize) -> Result<usize, PointsError> {
     if !points.len().is_multiple_of(dim) {
         return Err(PointsError::Ragged { values: points.len(), dim });
@@ -52,8 +54,8 @@ pub(crate) fn check_points(points: &[f32], dim: usize) -> Result<usize, PointsEr
     Ok(points.len() / dim)
 }
 
-/// Checks a batch against a tree, and names its points: with `ids`, or automatically from `next` on. `next` moves
-/// beyond every id used.
+/// Checks a batch against a tree, and names its points: with `ids`, or automatically from `next`
+/// on. `next` moves beyond every id used.
 pub(crate) fn check<'a>(
     tree: &Tree,
     points: &'a [f32],

@@ -1,8 +1,9 @@
 //! Stage: the conflict graph of a block of candidates.
 //!
-//! Two candidates conflict at level k if their distance is at most 2^k: they cannot both be children of one node at
-//! that level (T3). Candidates come in order of priority, a block at a time, so that most are found to conflict with a winner
-//! of an earlier block, and need not be compared with each other.
+//! Two candidates conflict at level k if their distance is at most 2^k: they cannot both be
+//! children of one node at that level (T3). Candidates come in order of priority, a block at a
+//! time, so that most are found to conflict with a winner of an earlier block, and need not be
+//! compared with each other.
 
 use super::scratch::Scratch;
 use crate::space::{Kernel, Level};
@@ -10,7 +11,8 @@ use crate::space::{Kernel, Level};
 /// Candidates of a block, at most: one to a bit.
 pub(crate) const BLOCK: usize = u64::BITS as usize;
 
-/// The candidates of a block that no earlier winner conflicts with, and which of them conflict with each other.
+/// The candidates of a block that no earlier winner conflicts with, and which of them conflict with
+/// each other.
 pub(crate) struct Conflicts {
     /// Their places in the block, ascending.
     places: [u8; BLOCK],
@@ -22,15 +24,16 @@ pub(crate) struct Conflicts {
 }
 
 impl Conflicts {
-    /// For each candidate left its place in the block, and a bit for each earlier one that it conflicts with.
+    /// For each candidate left its place in the block, and a bit for each earlier one that it
+    /// conflicts with.
     pub(crate) fn left(&self) -> impl Iterator<Item = (usize, u64)> {
         let left = self.places.iter().zip(&self.earlier).take(self.count);
         left.map(|(&place, &earlier)| (usize::from(place), earlier))
     }
 }
 
-/// Compares the candidates whose rows are `block`, at most [`BLOCK`], with the earlier winners, whose rows lie in
-/// `scratch.centers`, and those that are left with each other.
+/// Compares the candidates whose rows are `block`, at most [`BLOCK`], with the earlier winners,
+/// whose rows lie in `scratch.centers`, and those that are left with each other.
 pub(crate) fn conflicts(
     kernel: Kernel,
     dim: usize,

@@ -1,7 +1,8 @@
-//! Which points of a batch are planned together: those for one node, or for one subtree that is to be rebuilt.
+//! Which points of a batch are planned together: those for one node, or for one subtree that is to
+//! be rebuilt.
 //!
-//! A subtree that has grown too much since it was built is built anew, the topmost one first, because many small batches
-//! leave a worse tree than one large one.
+//! A subtree that has grown too much since it was built is built anew, the topmost one first,
+//! because many small batches leave a worse tree than one large one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,17 +11,19 @@ use super::source::Point;
 use crate::tree::columns::Tree;
 use crate::values::error::ReadError;
 
-/// A subtree is rebuilt when it holds more than 3 points for every 2 that it was built with. At twice as many, sheets of 4
-/// dimensions that come sorted cost a query a tenth more, and a hundred batches write a fifth less.
+/// A subtree is rebuilt when it holds more than 3 points for every 2 that it was built with. At
+/// twice as many, sheets of 4 dimensions that come sorted cost a query a tenth more, and a hundred
+/// batches write a fifth less.
 const REBUILD_GROWTH: (u64, u64) = (3, 2);
 
-/// A batch rebuilds at most this many times its own points, or this many buckets of points if that is more. So a version
-/// costs in proportion to its batch, and no batch pays for all before it. Larger subtrees are left as they are: it
-/// is the structure near the leaves that ages.
+/// A batch rebuilds at most this many times its own points, or this many buckets of points if that
+/// is more. So a version costs in proportion to its batch, and no batch pays for all before it.
+/// Larger subtrees are left as they are: it is the structure near the leaves that ages.
 const REBUILT_PER_POINT: u64 = 96;
 const REBUILT_BUCKETS: u64 = 64;
 
-/// A subtree is also rebuilt when its node links this many later ranges, which are rewritten as a whole.
+/// A subtree is also rebuilt when its node links this many later ranges, which are rewritten as a
+/// whole.
 const REBUILD_RUNS: u16 = 4096;
 
 /// With more than this many it is rebuilt even if that takes more memory than there should be.
@@ -33,8 +36,8 @@ pub(super) struct Group {
     pub(super) points: Vec<Point>,
 }
 
-/// Groups the batch by node, and merges the groups below each node that is to be rebuilt, which come to `most` points
-/// in all, or fewer.
+/// Groups the batch by node, and merges the groups below each node that is to be rebuilt, which
+/// come to `most` points in all, or fewer.
 pub(super) fn group(
     tree: &Tree,
     placements: &Placements,

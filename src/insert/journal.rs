@@ -1,5 +1,5 @@
-//! The rows that a batch changes in place, collected first and applied in one sweep, array by array and row by row, so
-//! that each touched segment is copied once.
+//! The rows that a batch changes in place, collected first and applied in one sweep, array by array
+//! and row by row, so that each touched segment is copied once.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -1,8 +1,8 @@
 //! New nodes and points in *packed order*, as rows to append.
 //!
-//! The children of a node are one block of consecutive node numbers, blocks follow by subtree, and slots follow the same
-//! walk, so that the points of a new subtree are one range of slots. The layout is worked out as a whole; what is large
-//! in it is then written by all threads.
+//! The children of a node are one block of consecutive node numbers, blocks follow by subtree, and
+//! slots follow the same walk, so that the points of a new subtree are one range of slots. The
+//! layout is worked out as a whole; what is large in it is then written by all threads.
 
 use std::collections::BTreeMap;
 
@@ -84,7 +84,8 @@ impl Layout {
         Range { start, count }
     }
 
-    /// Lays out the children of a node as one block, then what is below each of them in turn. Returns the block.
+    /// Lays out the children of a node as one block, then what is below each of them in turn.
+    /// Returns the block.
     pub(crate) fn children(&mut self, parent: u32, children: &[Branch]) -> Range {
         let block = Range { start: self.next_node(), count: children.len() as u32 };
         let mut below = block.start + block.count;
@@ -149,8 +150,8 @@ impl Layout {
         Ok(extents)
     }
 
-    /// Appends the boxes of the nodes laid out, whose points are written, and returns, for each of `subtrees`, that of its
-    /// own slots and children together, which are laid out too.
+    /// Appends the boxes of the nodes laid out, whose points are written, and returns, for each of
+    /// `subtrees`, that of its own slots and children together, which are laid out too.
     pub(crate) fn write_boxes(
         &self,
         tree: &mut Tree,

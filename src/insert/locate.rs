@@ -1,8 +1,8 @@
 //! Stage: the node that each new point belongs to, found against the tree as it is.
 //!
-//! From the root: among the children that cover the point take the nearest (the smaller number if two are equally
-//! near); if it is nearer than the node itself, descend, else stop. In a bulk-built tree this finds every point where
-//! it lies, because splitting hands points out by the same rule.
+//! From the root: among the children that cover the point take the nearest (the smaller number if
+//! two are equally near); if it is nearer than the node itself, descend, else stop. In a bulk-built
+//! tree this finds every point where it lies, because splitting hands points out by the same rule.
 
 use std::collections::BTreeMap;
 
@@ -153,7 +153,8 @@ impl Part {
             tree.nodes.for_chunks(block.start as u64, block.count as u64, |_, rows| {
                 for row in rows {
                     let sum = self.sums[i];
-                    // Blocks come in ascending order, so that "<" leaves ties to the smaller number.
+                    // Blocks come in ascending order, so that "<" leaves ties to the smaller
+                    // number.
                     if sum < best_sum && Level::new(row.level).covers(sum) {
                         best_sum = sum;
                         best = Some(block.start + i as u32);
@@ -174,7 +175,8 @@ mod tests {
     use crate::tree::columns::Range;
     use crate::values::options::{CreateOptions, OpenOptions};
 
-    /// Points on a small lattice with some noise: ties, duplicates and exact powers of two between them.
+    /// Points on a small lattice with some noise: ties, duplicates and exact powers of two between
+    /// them.
     fn points(n: usize, dim: usize) -> Vec<f32> {
         let mut state = 5u64;
         let mut next = || {

@@ -2,8 +2,8 @@
 
 use super::conflict::Conflicts;
 
-/// Places of the winners in the block, ascending: a candidate wins unless an earlier winner conflicts with it. This is what
-/// a sequential greedy choice in order of priority gives.
+/// Places of the winners in the block, ascending: a candidate wins unless an earlier winner
+/// conflicts with it. This is what a sequential greedy choice in order of priority gives.
 pub(crate) fn maximal_independent_set(conflicts: &Conflicts) -> impl Iterator<Item = usize> {
     let mut winners = 0_u64;
     conflicts.left().enumerate().filter_map(move |(i, (place, earlier))| {

@@ -1,14 +1,16 @@
 //! A batch of inserts or deletes as a pipeline of functions between named values.
 //!
 //! ```text
-//! points -> batch (checked, with ids) -> locate (target node of each) -> plan (group; split = conflict graph, MIS,
-//! redistribute) -> apply (journal, appended rows)
+//! points -> batch (checked, with ids) -> locate (target node of each)
+//!     -> plan (group; split = conflict graph, MIS, redistribute)
+//!     -> apply (journal, appended rows)
 //! ```
 //!
-//! After Gu, Napier, Sun & Wang, "Parallel Cover Trees and their Applications" (SPAA 2022), with the scopes of a
-//! compressed tree: a batch is grouped by the node that each point belongs to, and a group that does not fit the
-//! node's bucket is split by rounds of conflict graph and maximal independent set. Bulk load is the same pipeline on an
-//! empty tree. Only [`apply`] writes. The result depends on the data, the ids and the seed, never on the thread count.
+//! After Gu, Napier, Sun & Wang, "Parallel Cover Trees and their Applications" (SPAA 2022), with
+//! the scopes of a compressed tree: a batch is grouped by the node that each point belongs to, and
+//! a group that does not fit the node's bucket is split by rounds of conflict graph and maximal
+//! independent set. Bulk load is the same pipeline on an empty tree. Only [`apply`] writes. The
+//! result depends on the data, the ids and the seed, never on the thread count.
 
 pub(crate) mod apply;
 pub(crate) mod batch;
@@ -43,7 +45,8 @@ use scratch::ScratchPool;
 pub(crate) struct Context<'a> {
     pub(crate) options: &'a OpenOptions,
     pub(crate) scratch: &'a ScratchPool,
-    /// A batch rebuilds no subtree with more points than this, because they would not fit into memory.
+    /// A batch rebuilds no subtree with more points than this, because they would not fit into
+    /// memory.
     pub(crate) most_rebuilt: u64,
 }
 
@@ -78,8 +81,8 @@ impl Context<'_> {
     }
 }
 
-/// Inserts a checked batch into a tree. After an error the tree's columns may be half changed and must be dropped; no
-/// file has been touched.
+/// Inserts a checked batch into a tree. After an error the tree's columns may be half changed and
+/// must be dropped; no file has been touched.
 pub(crate) fn insert(
     tree: &mut Tree,
     context: &Context<'_>,

@@ -1,9 +1,10 @@
 //! Whether the children that a node has won so far tell points apart.
 //!
-//! Where distances concentrate, children overlap: a point is about as far from the centers of all of them as from its own
-//! neighbours, no child can be left out when its neighbours are looked for, and to win more children is of no use. That shows
-//! in a sample: one member of a child, its nearest of some others there, and the children that a query for that would skip.
-//! It decides only whether a split goes on, so it may be wrong, and need not be rounded with care.
+//! Where distances concentrate, children overlap: a point is about as far from the centers of all
+//! of them as from its own neighbours, no child can be left out when its neighbours are looked for,
+//! and to win more children is of no use. That shows in a sample: one member of a child, its
+//! nearest of some others there, and the children that a query for that would skip. It decides only
+//! whether a split goes on, so it may be wrong, and need not be rounded with care.
 
 use super::redistribute::Shares;
 use super::source::Point;

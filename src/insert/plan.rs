@@ -1,8 +1,9 @@
 //! Stage: what becomes of each node that receives points.
 //!
-//! The batch comes grouped by target node ([`super::group`]). A group that fits the bucket, in number and in distance
-//! ([`super::scope`]), is appended as a run; one that does not is split together with the bucket, or with all below the
-//! node if that is to be rebuilt. Groups are independent of each other, hence planned in parallel, the largest first.
+//! The batch comes grouped by target node ([`super::group`]). A group that fits the bucket, in
+//! number and in distance ([`super::scope`]), is appended as a run; one that does not is split
+//! together with the bucket, or with all below the node if that is to be rebuilt. Groups are
+//! independent of each other, hence planned in parallel, the largest first.
 
 use std::time::Instant;
 
@@ -172,8 +173,8 @@ impl Planner<'_> {
         let in_bucket = link.row.bucket_count as u64 + of_kind(&runs, RUN_BUCKET);
         let flat = tree.nodes.get(node as u64)?.flat_capacity as u64;
         let capacity = flat.max(tree.leaf_capacity as u64 - 1);
-        // A flat bucket is scanned by nearly every query, however far its rows are, and too large to be read again for a few
-        // rows that come from farther away.
+        // A flat bucket is scanned by nearly every query, however far its rows are, and too large
+        // to be read again for a few rows that come from farther away.
         let mut scope = match far.is_empty() || flat > 0 {
             true => f32::INFINITY,
             false => bucket_scope(tree, node, &link)?,
@@ -259,7 +260,8 @@ impl Planner<'_> {
         })
     }
 
-    /// The credit of a split of so many rows; `above`: the lowest node whose children stay on the paths to them (C4).
+    /// The credit of a split of so many rows; `above`: the lowest node whose children stay on the
+    /// paths to them (C4).
     fn credit(&self, rows: usize, above: Option<u32>) -> Result<Credit, ReadError> {
         let mut credit = Credit::of_build(rows as u64);
         let points = self.tree.live()? + self.batch.ids.len() as u64;
@@ -344,8 +346,9 @@ impl Planner<'_> {
     }
 }
 
-/// Takes the newest runs of a kind out of `runs` while they are not longer than what has been gathered already, so that
-/// a node links few runs and a row is rewritten O(log n) times. Returns how many were taken.
+/// Takes the newest runs of a kind out of `runs` while they are not longer than what has been
+/// gathered already, so that a node links few runs and a row is rewritten O(log n) times. Returns
+/// how many were taken.
 fn absorb(runs: &mut Vec<RunRow>, kind: u32, new: usize, retired: &mut Vec<Range>) -> usize {
     if new == 0 {
         return 0;

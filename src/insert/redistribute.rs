@@ -1,9 +1,10 @@
 //! Stage: points move to new centers that are nearer than their present ones.
 //!
-//! A point within 2^k of a new center, and strictly nearer to it than to its present center, moves there; among several
-//! to the nearest, and on a tie to the earlier in priority. Distances are blocked tiles, new centers by members, over
-//! members gathered side by side: gathering at random costs more than the arithmetic. A member near its present center
-//! cannot be nearer to a far one, so each tile takes the new centers from near to far, and members drop out on the way.
+//! A point within 2^k of a new center, and strictly nearer to it than to its present center, moves
+//! there; among several to the nearest, and on a tie to the earlier in priority. Distances are
+//! blocked tiles, new centers by members, over members gathered side by side: gathering at random
+//! costs more than the arithmetic. A member near its present center cannot be nearer to a far one,
+//! so each tile takes the new centers from near to far, and members drop out on the way.
 
 use std::sync::Arc;
 
@@ -75,7 +76,8 @@ struct Task<'a> {
 #[derive(Clone, Copy)]
 struct Near {
     center: u32,
-    /// Members whose sum to their present center is below this are nearer to that one, or not within 2^k of this.
+    /// Members whose sum to their present center is below this are nearer to that one, or not
+    /// within 2^k of this.
     least: f32,
 }
 
@@ -95,8 +97,9 @@ struct Move {
     sum: f32,
 }
 
-/// Makes each of `centers` a child at `level` and moves to it what it attracts, from the own share and from earlier
-/// children; or only the first of them, as many as the credit pays for (C1). Returns how many.
+/// Makes each of `centers` a child at `level` and moves to it what it attracts, from the own share
+/// and from earlier children; or only the first of them, as many as the credit pays for (C1).
+/// Returns how many.
 pub(crate) fn redistribute(
     splitter: &Splitter<'_>,
     shares: &mut Shares,
@@ -137,7 +140,8 @@ pub(crate) fn redistribute(
     won
 }
 
-/// How many of `count` new centers can be compared with all present ones and with the own share, and have room (C4).
+/// How many of `count` new centers can be compared with all present ones and with the own share,
+/// and have room (C4).
 fn affordable(shares: &Shares, count: usize, credit: &Credit) -> usize {
     let children = shares.children.len() as u64;
     let each = children + shares.own.members.len() as u64;
@@ -145,8 +149,9 @@ fn affordable(shares: &Shares, count: usize, credit: &Credit) -> usize {
     (credit.evaluations / each.max(1)).min(room).min(count as u64) as usize
 }
 
-/// Which new centers can attract members of which share, and how many of the centers the credit pays for. A child's share
-/// is skipped for a center so far away that no member can be within 2^k of it, or nearer to it than to its own center.
+/// Which new centers can attract members of which share, and how many of the centers the credit
+/// pays for. A child's share is skipped for a center so far away that no member can be within 2^k
+/// of it, or nearer to it than to its own center.
 fn plan_tasks<'a>(
     splitter: &Splitter<'_>,
     shares: &'a Shares,
@@ -222,11 +227,13 @@ fn paid(charges: &[u64], credit: &Credit) -> usize {
     charges.iter().take_while(within_means).count()
 }
 
-/// A sum r^2 such that members whose sum to their present center is below it are not attracted by a new center at
-/// `distance` from that one: with D their distance to the new center, D > r or D > `within`.
+/// A sum r^2 such that members whose sum to their present center is below it are not attracted by a
+/// new center at `distance` from that one: with D their distance to the new center, D > r or D >
+/// `within`.
 ///
-/// [`Slack::excludes`] holds for a member at distance r if e - r > min(`within`, r), where e is `distance` less the slack:
-/// if r < e / 2, or r < e - `within`. The factor covers the rounding of squares and roots.
+/// [`Slack::excludes`] holds for a member at distance r if e - r > min(`within`, r), where e is
+/// `distance` less the slack: if r < e / 2, or r < e - `within`. The factor covers the rounding of
+/// squares and roots.
 fn least_attracted(slack: Slack, distance: f32, within: f32) -> f32 {
     const MARGIN: f64 = 1.0 - 1.0 / (1 << 20) as f64;
     let e = slack.lower_bound(distance, 0.0);
@@ -256,7 +263,8 @@ fn find_moves(
     let chunks = task.members.chunks(per_tile).zip(task.sums.chunks(per_tile));
     for (i, (members, owned)) in chunks.enumerate() {
         let least = task.centers[0].least;
-        // Each is written, and kept if the next is written behind it: no branch that depends on where a member is.
+        // Each is written, and kept if the next is written behind it: no branch that depends on
+        // where a member is.
         positions.clear();
         positions.resize(owned.len(), 0);
         let mut kept = 0;
@@ -323,7 +331,8 @@ impl Tile<'_> {
         sums.len() as u64
     }
 
-    /// Lets members go whose sum is below `least`, if they are many enough to repay moving the others together.
+    /// Lets members go whose sum is below `least`, if they are many enough to repay moving the
+    /// others together.
     fn drop_out(&mut self, least: f32) {
         if least <= 0.0 {
             return;
@@ -334,8 +343,8 @@ impl Tile<'_> {
         if going * DROP_OUT < members.max(1) {
             return;
         }
-        // Each is written to where it would stay and to where it would move, and one of the two is written over: there is
-        // no branch that depends on where a member goes.
+        // Each is written to where it would stay and to where it would move, and one of the two is
+        // written over: there is no branch that depends on where a member goes.
         let mut moved = self.moves.len();
         self.moves.resize(moved + members, Move::default());
         let mut kept = 0;
@@ -388,7 +397,8 @@ fn gained(shares: &Shares, moves: &[Moves], centers: usize) -> Vec<Share> {
     gained
 }
 
-/// Takes out of each share what moves, which is by ascending share and position. The order of the rest stays.
+/// Takes out of each share what moves, which is by ascending share and position. The order of the
+/// rest stays.
 fn take_out(shares: &mut Shares, moves: &[Moves], per_task: usize) {
     let Shares { own, children } = shares;
     let shares = [own].into_iter().chain(children.iter_mut().map(|child| &mut child.share));

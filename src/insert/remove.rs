@@ -1,5 +1,6 @@
-//! Deleting points: a tombstone each, and smaller counts along the path from the owner to the root. The rows stay until
-//! their bucket is rewritten or the store is compacted; radii stay what they are, which is an upper bound still (T5).
+//! Deleting points: a tombstone each, and smaller counts along the path from the owner to the root.
+//! The rows stay until their bucket is rewritten or the store is compacted; radii stay what they
+//! are, which is an upper bound still (T5).
 
 use rayon::prelude::*;
 

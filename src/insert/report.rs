@@ -70,7 +70,8 @@ counters! {
 }
 
 impl Counters {
-    /// What is kept with a version. The pool's counts depend on the threads, which must leave no trace in the file.
+    /// What is kept with a version. The pool's counts depend on the threads, which must leave no
+    /// trace in the file.
     pub(crate) fn to_array(self) -> [u64; COUNTERS] {
         Counters { pool_grow_bytes: 0, pool_reuse_hits: 0, ..self }.values()
     }
@@ -78,8 +79,8 @@ impl Counters {
 
 macro_rules! times {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Wall time of each stage. Stages that run inside one parallel section share its wall time in proportion to the
-        /// processor time that each used.
+        /// Wall time of each stage. Stages that run inside one parallel section share its wall time
+        /// in proportion to the processor time that each used.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct StageTimes { $($(#[$doc])* pub $name: Duration,)* }
@@ -155,9 +156,10 @@ pub struct Report {
     pub counters: Counters,
     /// Time taken by each stage.
     pub times: StageTimes,
-    /// By how much the clock is behind the version before. The new one is stamped a nanosecond after that, so that times go
-    /// on increasing; zero, if all is well.
+    /// By how much the clock is behind the version before. The new one is stamped a nanosecond
+    /// after that, so that times go on increasing; zero, if all is well.
     pub clock_behind: Duration,
-    /// A step of the clock because of which the saved rule of retention keeps versions that are too old by the calendar.
+    /// A step of the clock because of which the saved rule of retention keeps versions that are too
+    /// old by the calendar.
     pub clock_leap: Option<ClockLeap>,
 }

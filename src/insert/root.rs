@@ -1,8 +1,9 @@
 //! Stage: the point that the root stands on.
 //!
-//! Any would do, and some do better. If the farthest point is a little farther than 2^k, or a little nearer than
-//! 2^(k+1), the first children reach half as far as the root; in between they reach nearly as far, and one level of the
-//! tree tells little apart (up to 15 % more distances a query for the sheets of `benches`).
+//! Any would do, and some do better. If the farthest point is a little farther than 2^k, or a
+//! little nearer than 2^(k+1), the first children reach half as far as the root; in between they
+//! reach nearly as far, and one level of the tree tells little apart (up to 15 % more distances a
+//! query for the sheets of `benches`).
 
 use rayon::prelude::*;
 
@@ -13,16 +14,17 @@ use crate::space::Kernel;
 /// Points that may become the root.
 const CANDIDATES: usize = 32;
 
-/// Points that they are measured against: the first in priority order, so many values or so many rows.
+/// Points that they are measured against: the first in priority order, so many values or so many
+/// rows.
 const SAMPLE_VALUES: usize = 1 << 20;
 const SAMPLE_ROWS: std::ops::RangeInclusive<usize> = 64..=4096;
 
 /// Values of rows that are copied side by side at a time.
 const PIECE_VALUES: usize = 1 << 14;
 
-/// The point of a source that makes the best root, as far as a sample tells. Depends on the points and their ids, and
-/// neither on their order nor on threads. Costs a distance evaluation for each pair of a candidate and a point of the sample;
-/// their number is returned too.
+/// The point of a source that makes the best root, as far as a sample tells. Depends on the points
+/// and their ids, and neither on their order nor on threads. Costs a distance evaluation for each
+/// pair of a candidate and a point of the sample; their number is returned too.
 ///
 /// # Panics
 ///
@@ -67,13 +69,15 @@ fn sample(source: &Source<'_>) -> Vec<Point> {
     sample.into_iter().map(|(_, point)| point).take(wanted).collect()
 }
 
-/// From 1, if the square root of the sum is a power of two, to 2, if it is as far as can be from any.
+/// From 1, if the square root of the sum is a power of two, to 2, if it is as far as can be from
+/// any.
 fn loss(sum: f32) -> f64 {
     let bits = f64::from(sum).to_bits();
     if bits == 0 {
         return 2.0;
     }
-    // Every positive f32 is a normal f64: from 1 to 2, times a power of two, which is one of four if its exponent is even.
+    // Every positive f32 is a normal f64: from 1 to 2, times a power of two, which is one of four
+    // if its exponent is even.
     let exponent = (bits >> 52) as i32 - 1023;
     let fraction = f64::from_bits(bits & (u64::MAX >> 12) | 1023 << 52);
     let fours = fraction * if exponent.rem_euclid(2) == 0 { 1.0 } else { 2.0 };

@@ -5,12 +5,14 @@ use crate::space::Level;
 use crate::tree::columns::{Links, Tree};
 use crate::values::error::ReadError;
 
-/// A node that links so many later ranges waits for one more row out of scope before it links another.
+/// A node that links so many later ranges waits for one more row out of scope before it links
+/// another.
 const RUNS_PER_STRANGER: usize = 16;
 
-/// The largest sum to its center that a row in the bucket of a node should have: 4^l for the level l of the lowest child. A
-/// split leaves none beyond. If later rows were let in from anywhere up to the node's own level, the own radius would
-/// grow to that, and every query that passes would scan the bucket: they become children instead.
+/// The largest sum to its center that a row in the bucket of a node should have: 4^l for the level
+/// l of the lowest child. A split leaves none beyond. If later rows were let in from anywhere up to
+/// the node's own level, the own radius would grow to that, and every query that passes would scan
+/// the bucket: they become children instead.
 pub(super) fn bucket_scope(tree: &Tree, node: u32, link: &Links) -> Result<f32, ReadError> {
     let mut lowest = None;
     tree.for_children(node, link, |block| {
@@ -21,8 +23,9 @@ pub(super) fn bucket_scope(tree: &Tree, node: u32, link: &Links) -> Result<f32, 
     Ok(lowest.map_or(f32::INFINITY, |level| Level::new(level).pow4()))
 }
 
-/// True if so many new rows out of scope, and those that the bucket has already, make it worth linking one more range of
-/// children. A few ranges cost nothing; where there are many, rows wait for others in the bucket.
+/// True if so many new rows out of scope, and those that the bucket has already, make it worth
+/// linking one more range of children. A few ranges cost nothing; where there are many, rows wait
+/// for others in the bucket.
 pub(super) fn are_enough(
     tree: &Tree,
     node: u32,
@@ -105,7 +108,8 @@ mod tests {
         }
     }
 
-    /// Points that come one by one, each where no child reaches: they must not make a list as long as they are many.
+    /// Points that come one by one, each where no child reaches: they must not make a list as long
+    /// as they are many.
     #[test]
     fn points_out_of_scope_do_not_lengthen_the_list_of_ranges_one_by_one() {
         let mut state = 11_u64;
@@ -116,7 +120,8 @@ mod tests {
         let dim = 40;
         let options = CreateOptions::new(dim).leaf_capacity(8);
         let mut store = Store::in_memory(options, OpenOptions::new()).unwrap();
-        // A cluster below the root, which so has children, and corners of a cube, far from each other.
+        // A cluster below the root, which so has children, and corners of a cube, far from each
+        // other.
         let cluster: Vec<f32> = (0..400 * dim).map(|_| 0.1 * uniform()).collect();
         store.insert(&cluster).unwrap();
         let points = 1500;

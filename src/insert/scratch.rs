@@ -94,8 +94,9 @@ impl ScratchPool {
         result
     }
 
-    /// At the end of a batch: gives every thread a scratch with the largest capacities seen, so that the next batch of
-    /// the same shape grows none, whichever thread does what. Accounts for growth and reuse.
+    /// At the end of a batch: gives every thread a scratch with the largest capacities seen, so
+    /// that the next batch of the same shape grows none, whichever thread does what. Accounts for
+    /// growth and reuse.
     pub(crate) fn settle(&self, counters: &mut Counters) {
         let mut idle = self.idle.lock().expect("no holder panics");
         let count = self.threads.max(idle.len());

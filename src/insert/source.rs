@@ -1,4 +1,5 @@
-//! The points that a stage works on: rows of the batch, and rows already in the tree that are moved.
+//! The points that a stage works on: rows of the batch, and rows already in the tree that are
+//! moved.
 
 use super::batch::Batch;
 use crate::arena::cast::prefetch;
@@ -59,8 +60,8 @@ impl<'a> Source<'a> {
         Self::priority_of(self.id(point), self.seed)
     }
 
-    /// The place of an id in that order: a seeded permutation of the ids (SplitMix64's finaliser, Steele, Lea & Flood,
-    /// OOPSLA 2014), so that it depends neither on arrival nor on threads.
+    /// The place of an id in that order: a seeded permutation of the ids (SplitMix64's finaliser,
+    /// Steele, Lea & Flood, OOPSLA 2014), so that it depends neither on arrival nor on threads.
     #[inline]
     pub(crate) fn priority_of(id: PointId, seed: u64) -> u64 {
         let mut z = id.wrapping_add(seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);

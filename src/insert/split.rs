@@ -1,16 +1,19 @@
 //! Stage: a group of points that does not fit a bucket becomes a node with children, recursively.
 //!
-//! At a node p with share S: k is the level of the farthest point of the *own share*, the part of S that no child has
-//! taken. The candidates, own points farther than 2^k, are taken in seeded order, a prefix at a time; a maximal
-//! independent set of each prefix become children at level k, and every point of S that is nearer to one of them (and
-//! within 2^k) moves there. When no candidate is left k is taken anew; it strictly falls. The split ends when the own
-//! share fits the bucket, or when there is no more to be had: nearly every candidate wins, which says that there is no
-//! structure at this scale, as in high intrinsic dimension; or the share's credit is spent ([`super::credit`]). Then the
-//! node stays *flat*: the own share is its bucket, however large. It is tried again when the bucket has doubled.
+//! At a node p with share S: k is the level of the farthest point of the *own share*, the part of S
+//! that no child has taken. The candidates, own points farther than 2^k, are taken in seeded order,
+//! a prefix at a time; a maximal independent set of each prefix become children at level k, and
+//! every point of S that is nearer to one of them (and within 2^k) moves there. When no candidate
+//! is left k is taken anew; it strictly falls. The split ends when the own share fits the bucket,
+//! or when there is no more to be had: nearly every candidate wins, which says that there is no
+//! structure at this scale, as in high intrinsic dimension; or the share's credit is spent
+//! ([`super::credit`]). Then the node stays *flat*: the own share is its bucket, however large. It
+//! is tried again when the bucket has doubled.
 //!
-//! T2: winners lie in (2^k, 2^(k+1)] from p. T3: a winner is not within 2^k of another of its level by the independent
-//! set; nor of an earlier, higher child, because it would have moved there, or is nearer to p, which is farther than
-//! 2^k. T4: what stays in the own share was offered to every child.
+//! T2: winners lie in (2^k, 2^(k+1)] from p. T3: a winner is not within 2^k of another of its level
+//! by the independent set; nor of an earlier, higher child, because it would have moved there, or
+//! is nearer to p, which is farther than 2^k. T4: what stays in the own share was offered to every
+//! child.
 
 use std::time::Instant;
 
@@ -126,7 +129,8 @@ impl Branch {
 }
 
 impl Body {
-    /// The own radius as it is stored (T5). At a leaf it would say what the radius says, and change whenever that does.
+    /// The own radius as it is stored (T5). At a leaf it would say what the radius says, and change
+    /// whenever that does.
     pub(crate) fn stored_own_radius(&self, is_leaf: bool) -> f32 {
         if is_leaf { f32::INFINITY } else { self.own_radius }
     }
@@ -144,11 +148,12 @@ impl Body {
 const PREFIX: std::ops::RangeInclusive<usize> = 64..=1024;
 const FLAT_SAMPLE: usize = 8;
 
-/// Nor do they say anything unless one in so many points is as far as they: some outliers far from each other are no sign
-/// that the others have no structure.
+/// Nor do they say anything unless one in so many points is as far as they: some outliers far from
+/// each other are no sign that the others have no structure.
 const FLAT_SHARE: usize = 8;
 
-/// At most so large a part of the credit is charged for one conflict graph: of x candidates x^2 / 2.
+/// At most so large a part of the credit is charged for one conflict graph: of x candidates x^2
+/// / 2.
 const CONFLICT_SHARE: u64 = 8;
 
 /// Winners that members are offered to at a time.
@@ -177,7 +182,8 @@ const PARALLEL_SUMS: usize = 1 << 16;
 /// Shares above this size are split on several threads.
 const PARALLEL_MEMBERS: usize = 2048;
 
-/// Rows are copied side by side where every so-manieth of a source is wanted, if the source is larger than a cache.
+/// Rows are copied side by side where every so-manieth of a source is wanted, if the source is
+/// larger than a cache.
 const SCATTERED: usize = 8;
 const CACHED_BYTES: usize = 1 << 18;
 
@@ -230,7 +236,8 @@ impl<'a> Splitter<'a> {
         Ok(Branch { center, level, radius, body })
     }
 
-    /// True if the rows of a share that will be split lie so far apart that copying them side by side pays.
+    /// True if the rows of a share that will be split lie so far apart that copying them side by
+    /// side pays.
     fn is_scattered(&self, share: &Share) -> bool {
         let Source { dim, .. } = self.source;
         let rows = share.members.len();
@@ -239,7 +246,8 @@ impl<'a> Splitter<'a> {
             && self.source.len() * dim * size_of::<f32>() > CACHED_BYTES
     }
 
-    /// A child's branch, worked out on a copy of its rows: each is read many times, and from memory only once.
+    /// A child's branch, worked out on a copy of its rows: each is read many times, and from memory
+    /// only once.
     fn branch_of_copy(
         &self,
         child: Child,
@@ -261,7 +269,8 @@ impl<'a> Splitter<'a> {
         Ok(branch)
     }
 
-    /// What a node around `center` holds when `share` is all that belongs to it and its new children.
+    /// What a node around `center` holds when `share` is all that belongs to it and its new
+    /// children.
     pub(crate) fn body(
         &self,
         center: &[f32],
@@ -308,7 +317,8 @@ impl<'a> Splitter<'a> {
         Goal { rows: self.bucket_rows, scope: f32::INFINITY }
     }
 
-    /// Rounds of candidates until the own share is as the goal says, or the credit is spent. True if the node is left flat.
+    /// Rounds of candidates until the own share is as the goal says, or the credit is spent. True
+    /// if the node is left flat.
     pub(crate) fn win_children(
         &self,
         shares: &mut Shares,
@@ -363,7 +373,8 @@ impl<'a> Splitter<'a> {
                 return Ok(Covered::Partly);
             }
             may_be_flat = false;
-            // Winners of one round do not conflict: those of the first slices move members out of the way of the later ones.
+            // Winners of one round do not conflict: those of the first slices move members out of
+            // the way of the later ones.
             for slice in winners.chunks(SLICE) {
                 let before = shares.own.members.len();
                 let left = far.saturating_sub(own - before);
@@ -408,8 +419,8 @@ impl<'a> Splitter<'a> {
         }
     }
 
-    /// The first own points in seeded order that are farther than 2^k from the center, as many as can be compared with each
-    /// other, and how many are as far.
+    /// The first own points in seeded order that are farther than 2^k from the center, as many as
+    /// can be compared with each other, and how many are as far.
     fn candidates(&self, own: &Share, level: Level, credit: &Credit) -> (Vec<Point>, usize) {
         let reach = level.pow4();
         let is_far = |sum: &f32| *sum > reach;
@@ -424,7 +435,8 @@ impl<'a> Splitter<'a> {
         if prefix == 0 {
             return (Vec::new(), count);
         }
-        // Priorities are spread evenly, unless somebody has chosen the ids against it: twice as many as are wanted.
+        // Priorities are spread evenly, unless somebody has chosen the ids against it: twice as
+        // many as are wanted.
         let mut most = match count > 2 * prefix {
             true => (u64::MAX / count as u64) * (2 * prefix) as u64,
             false => u64::MAX,
@@ -432,7 +444,8 @@ impl<'a> Splitter<'a> {
         let mut far: Vec<(u64, Point)> = Vec::new();
         while far.len() < prefix.min(count) {
             let first = |(members, sums): (&[Point], &[f32])| {
-                // Each place is written, and kept if the next is written behind it: near and far come in no order.
+                // Each place is written, and kept if the next is written behind it: near and far
+                // come in no order.
                 let (mut places, mut kept) = ([0_u32; PARALLEL_MEMBERS], 0);
                 for (place, sum) in (0..).zip(sums) {
                     places[kept] = place;
@@ -492,7 +505,8 @@ impl<'a> Splitter<'a> {
         })
     }
 
-    /// Splits the children's shares in their turn, the largest first, with what the node has left (C2).
+    /// Splits the children's shares in their turn, the largest first, with what the node has left
+    /// (C2).
     fn branches(
         &self,
         children: Vec<Child>,
@@ -546,7 +560,8 @@ mod tests {
     use crate::store::Store;
     use crate::values::options::{CreateOptions, OpenOptions};
 
-    /// However the priorities lie, the candidates are the first of those that are far, and all of those are counted.
+    /// However the priorities lie, the candidates are the first of those that are far, and all of
+    /// those are counted.
     #[test]
     fn candidates_are_the_first_of_those_that_are_far() {
         let store = Store::in_memory(CreateOptions::new(1), OpenOptions::new()).unwrap();
@@ -576,7 +591,8 @@ mod tests {
         }
     }
 
-    /// Outliers farther from the root than all others, and as far from each other, all win. That says nothing of the others.
+    /// Outliers farther from the root than all others, and as far from each other, all win. That
+    /// says nothing of the others.
     #[test]
     fn outliers_do_not_hide_the_structure_of_the_others() {
         let mut state = 5_u64;

@@ -1,8 +1,9 @@
 //! Writing versions as a stream that another store can receive.
 //!
-//! A version is sent as the segments that it does not share with one that the receiver has, which is its parent, or the
-//! nearest retained one above that. So at the receiver, too, versions share along `parent` links only, which expiry
-//! relies on. The version counts as sent when the stream is; nothing here keeps the writer waiting.
+//! A version is sent as the segments that it does not share with one that the receiver has, which
+//! is its parent, or the nearest retained one above that. So at the receiver, too, versions share
+//! along `parent` links only, which expiry relies on. The version counts as sent when the stream
+//! is; nothing here keeps the writer waiting.
 
 use std::io::{self, Write};
 
@@ -65,7 +66,8 @@ pub(crate) fn backup(
     write(db, &db.history()?, since, out, cancel)
 }
 
-/// [`backup`] of a history that may know of fewer versions than the store, or of more that have expired.
+/// [`backup`] of a history that may know of fewer versions than the store, or of more that have
+/// expired.
 pub(crate) fn write(
     db: &Database,
     history: &History,
@@ -147,8 +149,8 @@ pub(crate) fn write(
     Ok(report)
 }
 
-/// The version whose segments a child of `parent` is compared with: the nearest one above that is retained, if it is in
-/// the stream or is what the stream is since; else 0.
+/// The version whose segments a child of `parent` is compared with: the nearest one above that is
+/// retained, if it is in the stream or is what the stream is since; else 0.
 fn nearest(history: &History, parent: u64, since: u64) -> u64 {
     let mut version = parent;
     while version > since && history.row(version).is_expired() {

@@ -1,8 +1,9 @@
 //! What changed between two versions: ids, by comparing what the versions do not share.
 //!
-//! A slot that lies in the same place of both versions, in shared segments, is the same in both. So only slots in which
-//! the segments of ids, tombstones or coordinates differ are looked at; a point that is live in such a slot of one
-//! version and is found under its id, with the same coordinates, in such a slot of the other has only moved.
+//! A slot that lies in the same place of both versions, in shared segments, is the same in both. So
+//! only slots in which the segments of ids, tombstones or coordinates differ are looked at; a point
+//! that is live in such a slot of one version and is found under its id, with the same coordinates,
+//! in such a slot of the other has only moved.
 
 use std::collections::{BTreeMap, BTreeSet};
 

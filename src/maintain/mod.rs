@@ -1,4 +1,5 @@
-//! Looking after a store: checking it, saying what it holds and what changed, and carrying it elsewhere.
+//! Looking after a store: checking it, saying what it holds and what changed, and carrying it
+//! elsewhere.
 
 pub(crate) mod backup;
 pub(crate) mod diff;

@@ -1,9 +1,11 @@
-//! Receiving a backup stream: read through and checked first, then made into versions, each in a commit of its own.
+//! Receiving a backup stream: read through and checked first, then made into versions, each in a
+//! commit of its own.
 //!
-//! A received version is the same version: its number, time, message and the lineage of the commit that made it are
-//! those of the sender. What it says of its own writing (commit, bytes) is the receiver's; and so is with whom it shares
-//! segments: only with a neighbour in the receiver's own family, because expiry looks nowhere else. Where the sender has
-//! let versions go that the receiver has, the stream may be relative to another; then its segments are copied.
+//! A received version is the same version: its number, time, message and the lineage of the commit
+//! that made it are those of the sender. What it says of its own writing (commit, bytes) is the
+//! receiver's; and so is with whom it shares segments: only with a neighbour in the receiver's own
+//! family, because expiry looks nowhere else. Where the sender has let versions go that the
+//! receiver has, the stream may be relative to another; then its segments are copied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom};
@@ -65,8 +67,8 @@ impl<R: Read + Seek> Frames<R> {
         Ok(Frames { input, before: 0, count: 0, left, longest_segment: 0 })
     }
 
-    /// The next frame. A frame is as long as what it can hold, and tags are read one by one: the length of a stream, much
-    /// of which may be a hole, says nothing of what it stores.
+    /// The next frame. A frame is as long as what it can hold, and tags are read one by one: the
+    /// length of a stream, much of which may be a hole, says nothing of what it stores.
     fn next(&mut self) -> Result<(u32, Vec<u8>), ReceiveError> {
         let mut head = [0; size_of::<FrameHead>()];
         self.left = self.left.checked_sub(head.len() as u64).ok_or(ReceiveError::Truncated)?;
@@ -285,8 +287,9 @@ impl EarlyColumn for Received {
 }
 
 impl Received {
-    /// Takes the next segment that the stream did not bring out of the base, from number `from` on. Returns its number and
-    /// its bytes; `None` if there is none left, and nothing is shared with the base from then on.
+    /// Takes the next segment that the stream did not bring out of the base, from number `from` on.
+    /// Returns its number and its bytes; `None` if there is none left, and nothing is shared with
+    /// the base from then on.
     fn copy_next(&mut self, from: u64) -> Result<Option<(u64, u64)>, ReadError> {
         let spec = self.table.spec;
         let has_come = |s: &u64| self.segments.contains_key(s) || self.written.contains_key(s);
@@ -321,7 +324,8 @@ impl Received {
     /// Every segment has come, or is in the base at the same length.
     fn is_whole(&self) -> bool {
         let spec: &ArraySpec = &self.table.spec;
-        // Only the last segment of the base may be shorter than it must be, and those behind it are not there.
+        // Only the last segment of the base may be shorter than it must be, and those behind it are
+        // not there.
         let shared = match self.table.root.rows {
             rows if rows == self.rows => spec.segments(rows),
             rows => rows / spec.rows_per_segment,
@@ -457,8 +461,8 @@ impl Pending {
         Ok(Pending { row, base, columns, segments: 0, held_bytes: 0, early: None })
     }
 
-    /// Takes a segment; false if the version has none there. When many have come they are written, so that a version may
-    /// be larger than memory.
+    /// Takes a segment; false if the version has none there. When many have come they are written,
+    /// so that a version may be larger than memory.
     fn take(&mut self, db: &Database, head: SegmentHead, rows: &[u8]) -> Result<bool, CommitError> {
         let column = usize::try_from(head.array).ok().and_then(|array| self.columns.get_mut(array));
         if !column.is_some_and(|column| column.take(head.segment, rows)) {

@@ -9,7 +9,8 @@ use crate::values::options::Metric;
 use crate::version::database::Database;
 use crate::version::table::{Table, Visit};
 
-/// Figures of one version and of the file. `live_bytes + pinned_bytes + reclaimable_bytes = file_bytes`.
+/// Figures of one version and of the file. `live_bytes + pinned_bytes + reclaimable_bytes =
+/// file_bytes`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
@@ -27,8 +28,8 @@ pub struct Stats {
     pub height: u64,
     /// Nodes of the tree.
     pub nodes: u64,
-    /// CRC-32 over the checksums of all segments of the version. Versions that hold the same bytes have the same one, in
-    /// whatever file: a received version has that of the version sent.
+    /// CRC-32 over the checksums of all segments of the version. Versions that hold the same bytes
+    /// have the same one, in whatever file: a received version has that of the version sent.
     pub checksum: u32,
     /// Length of the file that the newest commit needs.
     pub file_bytes: u64,

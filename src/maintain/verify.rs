@@ -1,4 +1,5 @@
-//! Checking what the file holds against its checksums, and, if asked, every tree against its invariants.
+//! Checking what the file holds against its checksums, and, if asked, every tree against its
+//! invariants.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -42,8 +43,8 @@ impl VerifyOptions {
         VerifyOptions { scope: Scope::Newest, deep: false }
     }
 
-    /// Every version, and whether the accounts of space agree with what the versions refer to; a segment that several share
-    /// is read once.
+    /// Every version, and whether the accounts of space agree with what the versions refer to; a
+    /// segment that several share is read once.
     pub fn all() -> Self {
         VerifyOptions { scope: Scope::All, deep: false }
     }
@@ -102,8 +103,8 @@ impl VerifyReport {
     }
 }
 
-/// Queries compared per version by a deep verification, those of a version that shares most with one that was checked, and
-/// neighbours of each.
+/// Queries compared per version by a deep verification, those of a version that shares most with
+/// one that was checked, and neighbours of each.
 const SAMPLE_QUERIES: u64 = 16;
 const SAMPLE_QUERIES_SHARED: u64 = 1;
 const SAMPLE_K: usize = 10;
@@ -117,8 +118,8 @@ pub(crate) fn verify(
     let mut verifier = loop {
         let verifier = Verifier::of_state(db, open, &slot);
         let newest = db.newest()?;
-        // Beside a busy writer the state may have been reused, or cut off, while it was read. Then it is no longer the
-        // state.
+        // Beside a busy writer the state may have been reused, or cut off, while it was read. Then
+        // it is no longer the state.
         let is_ok = verifier.as_ref().is_ok_and(|verifier| verifier.report.is_ok());
         if is_ok || newest.commit == slot.commit {
             break verifier?;
@@ -162,7 +163,8 @@ pub(crate) fn verify(
     Ok(verifier.report)
 }
 
-/// Compares everything that a version refers to with its checksums, but for what this store has compared before.
+/// Compares everything that a version refers to with its checksums, but for what this store has
+/// compared before.
 pub(crate) fn check_once(db: &Database, row: &VersionRow) -> Result<(), ReadError> {
     for &array in &Array::ALL[..DATA_ARRAYS] {
         let table = db.data_table(array, &row.roots);
@@ -222,8 +224,8 @@ struct Verifier<'a> {
     db: &'a Database,
     meter: Meter<'a>,
     report: VerifyReport,
-    /// Address to birth of what was compared with its checksum. One place bears one birth, whatever leads to it: so each
-    /// is read once.
+    /// Address to birth of what was compared with its checksum. One place bears one birth, whatever
+    /// leads to it: so each is read once.
     checked: HashMap<u64, u64>,
     /// Address of something bad to its problem.
     bad: BTreeMap<u64, usize>,
@@ -349,7 +351,8 @@ impl<'a> Verifier<'a> {
         problems.into_iter().try_for_each(|e| self.problem(e, version))
     }
 
-    /// Names, for every bad place, all versions that refer to it, those that were not to be checked included.
+    /// Names, for every bad place, all versions that refer to it, those that were not to be checked
+    /// included.
     fn blame(&mut self, checked: &[u64]) {
         if self.bad.is_empty() {
             return;
@@ -379,8 +382,9 @@ impl<'a> Verifier<'a> {
     }
 }
 
-/// The tree's invariants, its row's counts, and a sample of answers against a full scan. What the tree shares with a sound
-/// one is not walked again. Returns what is wrong, or the tree, if nothing is.
+/// The tree's invariants, its row's counts, and a sample of answers against a full scan. What the
+/// tree shares with a sound one is not walked again. Returns what is wrong, or the tree, if nothing
+/// is.
 fn deep_check(
     db: &Database,
     row: &VersionRow,

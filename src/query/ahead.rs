@@ -1,4 +1,5 @@
-//! A scan that keeps ahead of itself: where pages have to be read again, it asks for the next rows while it looks at some.
+//! A scan that keeps ahead of itself: where pages have to be read again, it asks for the next rows
+//! while it looks at some.
 
 use crate::arena::pressure::Pressure;
 use crate::tree::columns::Tree;

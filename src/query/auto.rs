@@ -1,6 +1,8 @@
-//! Tree or scan: where the tree cannot prune, reading everything in order is faster. Both give the same bits.
+//! Tree or scan: where the tree cannot prune, reading everything in order is faster. Both give the
+//! same bits.
 //!
-//! The choice rests on counts of what earlier queries took, not on clocks, so that the work done is reproducible too.
+//! The choice rests on counts of what earlier queries took, not on clocks, so that the work done is
+//! reproducible too.
 
 use super::knn::Scratch;
 use super::{brute, knn};
@@ -18,18 +20,21 @@ const VALUE_IN_DESCENT: f64 = 0.1;
 const ROW_IN_SCAN: f64 = 0.3;
 const VALUE_IN_SCAN: f64 = 0.08;
 
-/// In a scan for many queries, for each of them: a row, one of its values, and what there is once, the best being sums
-/// computed anew. A value has to be brought into the form in which all queries meet it.
+/// In a scan for many queries, for each of them: a row, one of its values, and what there is once,
+/// the best being sums computed anew. A value has to be brought into the form in which all queries
+/// meet it.
 const ROW_IN_SHARED_SCAN: f64 = 0.1;
 const VALUE_IN_SHARED_SCAN: f64 = 0.006;
 const QUERY_IN_SHARED_SCAN: f64 = 3000.0;
 const VALUE_PREPARED: f64 = 0.4;
 
-/// Queries answered by the tree before the first choice, and one in how many after it, to see whether it still holds.
+/// Queries answered by the tree before the first choice, and one in how many after it, to see
+/// whether it still holds.
 const TRIALS: u64 = 4;
 const TRIAL_EVERY: u64 = 64;
 
-/// Queries of a batch that are tried at most, and how many times one way must be cheaper to be taken earlier.
+/// Queries of a batch that are tried at most, and how many times one way must be cheaper to be
+/// taken earlier.
 pub(crate) const BATCH_TRIALS: u64 = 6;
 const CLEAR: f64 = 3.0;
 
@@ -81,7 +86,8 @@ pub(crate) enum Verdict {
     Unclear,
 }
 
-/// What the first `queries` of a batch of so many say, that took so many visits and evaluations in the tree.
+/// What the first `queries` of a batch of so many say, that took so many visits and evaluations in
+/// the tree.
 pub(crate) fn judge_batch(
     tree: &Tree,
     batch: usize,

@@ -1,5 +1,5 @@
-//! Many queries at once: sorted along the tree, so that each finds in the cache what the one before it read, and shared
-//! out among the threads; or scanned for together, where the tree cannot prune.
+//! Many queries at once: sorted along the tree, so that each finds in the cache what the one before
+//! it read, and shared out among the threads; or scanned for together, where the tree cannot prune.
 
 use rayon::prelude::*;
 

@@ -1,7 +1,8 @@
-//! The k nearest neighbours by balls: first straight down to the nearest leaf, then best-first by lower bound.
+//! The k nearest neighbours by balls: first straight down to the nearest leaf, then best-first by
+//! lower bound.
 //!
-//! Going down first means that the reach is small before any child is weighed: of the children met on the way most are
-//! then cut by one comparison, and never see the queue.
+//! Going down first means that the reach is small before any child is weighed: of the children met
+//! on the way most are then cut by one comparison, and never see the queue.
 //!
 //! A bound is the distance to the center less the radius, with the slack that makes it exact (B1).
 
@@ -120,8 +121,8 @@ fn ask_for(tree: &Tree, links: &Links, flat_rows: u32) {
     tree.coordinates.will_need(own.start.into(), own.count.into());
 }
 
-/// Goes to the nearest child until there is none, or until the subtree is small enough to scan, which is done. Children
-/// have larger numbers than their parents, so this ends.
+/// Goes to the nearest child until there is none, or until the subtree is small enough to scan,
+/// which is done. Children have larger numbers than their parents, so this ends.
 fn descend(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
     scratch.best_first.path.clear();
     scratch.best_first.path_children.clear();
@@ -206,7 +207,8 @@ fn sweep(
     Ok(())
 }
 
-/// Visits the nodes of the way down in full, the last first, except for what the way has been through.
+/// Visits the nodes of the way down in full, the last first, except for what the way has been
+/// through.
 fn unwind(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
     while let Some(Step { at, links, children, next }) = scratch.best_first.path.pop() {
         knn::own_points(tree, query, at.node, &links, at.distance, scratch)?;
@@ -260,7 +262,8 @@ fn visit(
     Ok(())
 }
 
-/// Offers the points of a small subtree. The twins of a leaf are as far as its center, which is known.
+/// Offers the points of a small subtree. The twins of a leaf are as far as its center, which is
+/// known.
 fn scan_small(
     tree: &Tree,
     query: &[f32],

@@ -1,7 +1,8 @@
-//! The same answers without the tree: a blocked scan of every slot. The oracle of the tests and of `--brute-force`, and
-//! what batches fall back to ([`super::auto`]).
+//! The same answers without the tree: a blocked scan of every slot. The oracle of the tests and of
+//! `--brute-force`, and what batches fall back to ([`super::auto`]).
 //!
-//! A batch is scanned by filter and refine ([`super::refine`]). A few queries, or a few rows, go row by row.
+//! A batch is scanned by filter and refine ([`super::refine`]). A few queries, or a few rows, go
+//! row by row.
 
 use rayon::prelude::*;
 
@@ -48,7 +49,8 @@ pub(crate) fn knn_batch(
     })
 }
 
-/// Answers `per_pass` queries in each call of `scan`, which offers what is near to the best of each.
+/// Answers `per_pass` queries in each call of `scan`, which offers what is near to the best of
+/// each.
 fn in_parallel(
     tree: &Tree,
     queries: &[f32],

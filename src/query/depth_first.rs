@@ -1,8 +1,9 @@
-//! The k nearest neighbours by boxes, for the few dimensions that have them: straight down to the nearest leaf, then back
-//! up, into every other child on the way whose box is within reach, the nearest first.
+//! The k nearest neighbours by boxes, for the few dimensions that have them: straight down to the
+//! nearest leaf, then back up, into every other child on the way whose box is within reach, the
+//! nearest first.
 //!
-//! Boxes bound closely, so that the first leaf leaves little to be found: a queue of all nodes in order would spare few
-//! visits, and cost more than those.
+//! Boxes bound closely, so that the first leaf leaves little to be found: a queue of all nodes in
+//! order would spare few visits, and cost more than those.
 
 use super::knn::{self, Scratch};
 use crate::format::rows::{LinkRow, NONE};
@@ -14,11 +15,13 @@ use crate::values::error::ReadError;
 /// Subtrees of at most so many rows are scanned as a whole.
 const FLAT_ROWS: u32 = 256;
 
-/// So many twins are scanned with the bucket of a leaf that they lie beside rather than looked at apart.
+/// So many twins are scanned with the bucket of a leaf that they lie beside rather than looked at
+/// apart.
 const FEW_TWINS: u32 = 8;
 
-/// Cache lines asked for of what a visit will read; the rest comes in order, which the processor foresees. As many
-/// whatever there is, because a loop that ends now here, now there is mispredicted.
+/// Cache lines asked for of what a visit will read; the rest comes in order, which the processor
+/// foresees. As many whatever there is, because a loop that ends now here, now there is
+/// mispredicted.
 const LINES: usize = 8;
 
 /// Buffers, reused from one query to the next.
@@ -80,8 +83,8 @@ fn limit(tree: &Tree, scratch: &Scratch) -> f32 {
     tree.slack.filter_limit(scratch.best.sum_limit())
 }
 
-/// Goes to the child with the nearest center until there is none, or until the subtree is small enough to scan, which is
-/// done. Children have larger numbers than their parents, so this ends.
+/// Goes to the child with the nearest center until there is none, or until the subtree is small
+/// enough to scan, which is done. Children have larger numbers than their parents, so this ends.
 fn descend(tree: &Tree, query: &[f32], scratch: &mut Scratch) -> Result<(), ReadError> {
     scratch.depth_first.path.clear();
     scratch.evaluations += 1;

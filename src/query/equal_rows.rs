@@ -1,7 +1,9 @@
-//! Equal rows of a tile, told together: a query meets their values once, and takes of their slots what it has room for.
+//! Equal rows of a tile, told together: a query meets their values once, and takes of their slots
+//! what it has room for.
 //!
-//! Rows that are equal are equally near, so no filter tells them apart: where one passes, all pass. Rows count as equal
-//! if their bits are, so -0.0 and 0.0 are two values here. That two equal rows are not found to be costs time only.
+//! Rows that are equal are equally near, so no filter tells them apart: where one passes, all pass.
+//! Rows count as equal if their bits are, so -0.0 and 0.0 are two values here. That two equal rows
+//! are not found to be costs time only.
 
 use super::heap::KBest;
 use crate::space::Near;
@@ -30,7 +32,8 @@ pub(super) struct EqualRows {
 }
 
 impl EqualRows {
-    /// Leaves one row of each group in `rows`, whose slots are `slots`, and forgets those of dead points.
+    /// Leaves one row of each group in `rows`, whose slots are `slots`, and forgets those of dead
+    /// points.
     pub(super) fn group(
         &mut self,
         tree: &Tree,

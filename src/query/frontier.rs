@@ -8,7 +8,8 @@ use super::best_first::Candidate;
 /// A priority queue whose keys are single integers.
 #[derive(Default)]
 pub(super) struct Frontier {
-    /// Bits of the bound (which is not negative, so that they sort as it does), then the position in `nodes`.
+    /// Bits of the bound (which is not negative, so that they sort as it does), then the position
+    /// in `nodes`.
     heap: BinaryHeap<Reverse<u64>>,
     nodes: Vec<Candidate>,
 }

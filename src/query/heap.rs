@@ -1,5 +1,5 @@
-//! The k best candidates so far, in a buffer that is reused: a sorted list up to a moderate k, beyond it a binary heap of
-//! integers, distance first and then id.
+//! The k best candidates so far, in a buffer that is reused: a sorted list up to a moderate k,
+//! beyond it a binary heap of integers, distance first and then id.
 
 use super::Neighbor;
 use super::sorted_list::SortedList;
@@ -68,14 +68,15 @@ impl KBest {
         self.radius
     }
 
-    /// The sum of squares that a candidate must not exceed. It may pass a few that [`KBest::offer`] will refuse.
+    /// The sum of squares that a candidate must not exceed. It may pass a few that [`KBest::offer`]
+    /// will refuse.
     #[inline]
     pub(crate) fn sum_limit(&self) -> f32 {
         self.sum_limit
     }
 
-    /// Takes those of some slots, at their distances, that are live and among the k best so far. Those found dead are
-    /// struck out.
+    /// Takes those of some slots, at their distances, that are live and among the k best so far.
+    /// Those found dead are struck out.
     #[inline]
     pub(crate) fn offer_all(
         &mut self,
@@ -111,7 +112,8 @@ impl KBest {
         }
     }
 
-    /// Takes those of some slots, all at one distance and by ascending id, that are live and among the k best so far.
+    /// Takes those of some slots, all at one distance and by ascending id, that are live and among
+    /// the k best so far.
     pub(crate) fn offer_twins(
         &mut self,
         tree: &Tree,

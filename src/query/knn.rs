@@ -1,4 +1,5 @@
-//! The k nearest neighbours from the tree: what both ways of searching it share, and which of them a tree has.
+//! The k nearest neighbours from the tree: what both ways of searching it share, and which of them
+//! a tree has.
 
 use super::auto::History;
 use super::heap::KBest;
@@ -29,7 +30,8 @@ pub(crate) struct Scratch {
     pub(super) met: Met,
 }
 
-/// Finds the first min(k, live) points in the order (distance, id); they are left in `scratch.best`.
+/// Finds the first min(k, live) points in the order (distance, id); they are left in
+/// `scratch.best`.
 pub(crate) fn knn(
     tree: &Tree,
     query: &[f32],
@@ -40,7 +42,8 @@ pub(crate) fn knn(
     Ok(())
 }
 
-/// The same, unless it takes more than `most` evaluations: false then, and what has been found is of no use.
+/// The same, unless it takes more than `most` evaluations: false then, and what has been found is
+/// of no use.
 pub(crate) fn knn_unless_dear(
     tree: &Tree,
     query: &[f32],
@@ -71,8 +74,9 @@ pub(crate) fn scan_all(
     scan_counted(tree, query, Range { start: 0, count: tree.slots() }, scratch)
 }
 
-/// Where in the packed order the answer to a query lies, roughly: the first slot of the small subtree that a descent to
-/// the nearest center ends at. Queries sorted by it find in the cache what the one before them read.
+/// Where in the packed order the answer to a query lies, roughly: the first slot of the small
+/// subtree that a descent to the nearest center ends at. Queries sorted by it find in the cache
+/// what the one before them read.
 pub(crate) fn neighbourhood(
     tree: &Tree,
     query: &[f32],
@@ -131,13 +135,15 @@ pub(super) fn is_leaf(links: &Links) -> bool {
     links.row.child_count == 0 && links.run_count == 0
 }
 
-/// The slots of a subtree that is packed and has at most `rows` of them: a scan costs less than a descent then.
+/// The slots of a subtree that is packed and has at most `rows` of them: a scan costs less than a
+/// descent then.
 #[inline]
 pub(super) fn small_subtree(links: &Links, rows: u32) -> Option<Range> {
     links.packed().filter(|range| range.count <= rows)
 }
 
-/// Offers the points of a node's own twin list and bucket. `distance`: from the query to its center.
+/// Offers the points of a node's own twin list and bucket. `distance`: from the query to its
+/// center.
 pub(super) fn own_points(
     tree: &Tree,
     query: &[f32],

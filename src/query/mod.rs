@@ -1,4 +1,5 @@
-//! Exact answers from one version: nearest neighbours and balls, from the tree or by a full scan, with the same bits.
+//! Exact answers from one version: nearest neighbours and balls, from the tree or by a full scan,
+//! with the same bits.
 //!
 //! Nothing here writes, and nothing here is imported by [`crate::insert`].
 
@@ -35,11 +36,12 @@ impl Neighbor {
     }
 }
 
-/// Largest sum of squares whose rounded root can be at most `distance`: a filter that spares the root of most rows.
-/// It lets a little more through; the caller compares distances.
+/// Largest sum of squares whose rounded root can be at most `distance`: a filter that spares the
+/// root of most rows. It lets a little more through; the caller compares distances.
 ///
-/// If the f32 root of s is at most t, then s <= t^2 (1 + 2^-23) to first order. The product below is at least that: its
-/// factor exceeds 1 + 2^-20, and 2^-147 covers rounding where t^2 is subnormal.
+/// If the f32 root of s is at most t, then s <= t^2 (1 + 2^-23) to first order. The product below
+/// is at least that: its factor exceeds 1 + 2^-20, and 2^-147 covers rounding where t^2 is
+/// subnormal.
 pub(crate) fn sum_limit(distance: f32) -> f32 {
     const MARGIN: f32 = 1.0 + 1.0 / (1 << 19) as f32;
     const TINY: f32 = f32::from_bits(4);

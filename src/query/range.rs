@@ -64,7 +64,8 @@ impl Collect for Count {
     }
 }
 
-/// All live points with canonical distance at most `radius`, in the order (distance, id), into `out`.
+/// All live points with canonical distance at most `radius`, in the order (distance, id), into
+/// `out`.
 pub(crate) fn within(
     tree: &Tree,
     query: &[f32],
@@ -78,7 +79,8 @@ pub(crate) fn within(
     Ok(())
 }
 
-/// How many live points have canonical distance at most `radius`. Subtrees wholly inside are not descended into.
+/// How many live points have canonical distance at most `radius`. Subtrees wholly inside are not
+/// descended into.
 pub(crate) fn count_within(
     tree: &Tree,
     query: &[f32],

@@ -1,5 +1,6 @@
-//! Filter and refine: distances between rows as bytes ([`Filter`]), or sums in any order where bytes do not tell
-//! ([`ValueFilter`]), say which rows may be near a query, and only those get their canonical sum.
+//! Filter and refine: distances between rows as bytes ([`Filter`]), or sums in any order where
+//! bytes do not tell ([`ValueFilter`]), say which rows may be near a query, and only those get
+//! their canonical sum.
 
 use super::ahead::Ahead;
 use super::equal_rows::EqualRows;
@@ -14,7 +15,8 @@ const TILE_BYTES: usize = 128 * 1024;
 /// Rows of a tile at most, since all of them pass for each query that has no k candidates yet.
 const TILE_ROWS: usize = 2048;
 
-/// Rows of the first tile, which passes whole, for want of limits. Each of the first tiles is half as long as all before it.
+/// Rows of the first tile, which passes whole, for want of limits. Each of the first tiles is half
+/// as long as all before it.
 const FIRST_TILE_ROWS: u32 = 16;
 
 /// Rows, and queries, for which the grid is laid.
@@ -30,17 +32,20 @@ const LEAST_STEP: f64 = 3.0;
 /// From this dimension on it is worth asking whether a part of the row tells enough.
 const LONG_ROW: usize = 32;
 
-/// Up to this dimension the values themselves are compared at once: an octet of bytes would be half empty.
+/// Up to this dimension the values themselves are compared at once: an octet of bytes would be half
+/// empty.
 const SHORT_ROW: usize = 5;
 
 /// Filtering a pair by the values costs as much as filtering by so many times the bytes.
 const VALUES_COST: usize = 7;
 
-/// Refining one pair costs as much as filtering by this many octets, and by this many more for each octet of a row.
+/// Refining one pair costs as much as filtering by this many octets, and by this many more for each
+/// octet of a row.
 const REFINE_COST: usize = 600;
 const REFINE_OCTET: usize = 6;
 
-/// A grid for the rows and the queries, chosen by some of both; `None` if rows are too short to be put on one.
+/// A grid for the rows and the queries, chosen by some of both; `None` if rows are too short to be
+/// put on one.
 pub(super) fn grid(tree: &Tree, queries: &[f32]) -> Result<Option<Grid>, ReadError> {
     let (slots, dim) = (tree.slots() as usize, tree.dim);
     if dim <= SHORT_ROW {
@@ -71,8 +76,9 @@ pub(super) struct Work {
 
 /// Offers every row that the filter lets through.
 ///
-/// A few rows from everywhere come first, so that there are limits when all the others come, in the order in which they
-/// lie: there neighbours follow each other, and without limits all of a neighbourhood would pass.
+/// A few rows from everywhere come first, so that there are limits when all the others come, in the
+/// order in which they lie: there neighbours follow each other, and without limits all of a
+/// neighbourhood would pass.
 pub(super) fn filter_and_refine(
     tree: &Tree,
     queries: &[f32],
@@ -126,15 +132,17 @@ fn tile_rows(dim: usize) -> u32 {
     rows.next_multiple_of(FIRST_TILE_ROWS as usize) as u32
 }
 
-/// Every how manieth row comes first. Of m first rows each costs a little, and of all rows about k/m pass for want of a
-/// better limit, each of which costs much: the sum is least where both are equal.
+/// Every how manieth row comes first. Of m first rows each costs a little, and of all rows about
+/// k/m pass for want of a better limit, each of which costs much: the sum is least where both are
+/// equal.
 fn first_rows_step(slots: u32, dim: usize, k: usize) -> u32 {
     let first_rows = (k as f64 * f64::from(slots) * PASSING_COST / dim as f64).sqrt();
     let step = f64::from(slots) / first_rows;
     if step < LEAST_STEP { 1 } else { step as u32 }
 }
 
-/// A number coprime to `n` > 0, near its golden section: its multiples, modulo n, come by everywhere soon.
+/// A number coprime to `n` > 0, near its golden section: its multiples, modulo n, come by
+/// everywhere soon.
 fn coprime(n: u32) -> u32 {
     let gcd = |mut a: u32, mut b: u32| {
         while b > 0 {
@@ -269,7 +277,8 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Filters more or less finely from now on, by what the last tile let through. Counts decide, not clocks.
+    /// Filters more or less finely from now on, by what the last tile let through. Counts decide,
+    /// not clocks.
     fn adapt(&mut self) {
         let (queries, rows) = (self.best.len(), self.rows.len());
         let pairs = queries * rows;
@@ -308,7 +317,8 @@ impl Sieve<'_> {
     }
 }
 
-/// How many octets to filter by next: fewer while refining what they let through costs little, more when it costs much.
+/// How many octets to filter by next: fewer while refining what they let through costs little, more
+/// when it costs much.
 fn next_octets(all: usize, octets: usize, refining: usize, filtering: usize) -> usize {
     let step = all.div_ceil(16);
     if refining * 8 < filtering {
@@ -401,7 +411,8 @@ mod tests {
         work
     }
 
-    /// By bytes as well as by values, dead points and all: the first of all live points by distance and id.
+    /// By bytes as well as by values, dead points and all: the first of all live points by distance
+    /// and id.
     #[test]
     fn whatever_tells_rows_apart_the_answer_is_exact() {
         let mut state = 17;
@@ -430,8 +441,8 @@ mod tests {
         assert!(gave_way > 3, "bytes gave way {gave_way} times");
     }
 
-    /// Row after row of a few values, by ids in no order, some dead: `distinct` values in all, those of even rows
-    /// the first one.
+    /// Row after row of a few values, by ids in no order, some dead: `distinct` values in all,
+    /// those of even rows the first one.
     fn repeated(
         dim: usize,
         distinct: usize,
@@ -449,8 +460,8 @@ mod tests {
         (points, ids)
     }
 
-    /// Of equal rows those with the smallest ids are the answer, wherever they lie, and a scan does not meet each of them
-    /// with each query.
+    /// Of equal rows those with the smallest ids are the answer, wherever they lie, and a scan does
+    /// not meet each of them with each query.
     #[test]
     fn equal_rows_cost_no_more_than_others() {
         const COUNT: usize = 12_000;

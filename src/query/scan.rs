@@ -8,7 +8,8 @@ use crate::values::error::ReadError;
 /// Rows scanned before the bound is looked at again.
 const STEP: u32 = 256;
 
-/// Offers every point of a range of slots. In steps, so that what is found in one bounds the sums of the next.
+/// Offers every point of a range of slots. In steps, so that what is found in one bounds the sums
+/// of the next.
 pub(crate) fn scan(
     tree: &Tree,
     query: &[f32],

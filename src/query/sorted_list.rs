@@ -1,7 +1,8 @@
 //! The k best candidates so far, for a moderate k: a list sorted by distance.
 //!
-//! A candidate is a slot at a distance. Its id decides only between equal distances, and reading it is a cache miss as a
-//! rule; so ids are read where it is undecided which candidate is the k-th, and in the end.
+//! A candidate is a slot at a distance. Its id decides only between equal distances, and reading it
+//! is a cache miss as a rule; so ids are read where it is undecided which candidate is the k-th,
+//! and in the end.
 
 use super::Neighbor;
 use crate::space::{self, Near, PLACES};
@@ -11,7 +12,8 @@ use crate::values::error::ReadError;
 #[derive(Default)]
 pub(super) struct SortedList {
     k: usize,
-    /// Ascending; by slot among equal distances, whatever their ids. Those behind the k-th are not among the k best.
+    /// Ascending; by slot among equal distances, whatever their ids. Those behind the k-th are not
+    /// among the k best.
     list: Vec<[Near; PLACES]>,
     /// Candidates at one distance, by id.
     ties: Vec<(u64, Near)>,
@@ -66,8 +68,9 @@ impl SortedList {
         Ok(())
     }
 
-    /// The candidates from the first one on that may enter. Where many points are as near as the k-th, ids refuse
-    /// most of them, and an id costs much less than a place in the list that is taken back at once.
+    /// The candidates from the first one on that may enter. Where many points are as near as the
+    /// k-th, ids refuse most of them, and an id costs much less than a place in the list that is
+    /// taken back at once.
     fn skip_refused<'a>(
         &self,
         tree: &Tree,
@@ -84,8 +87,8 @@ impl SortedList {
 
     /// Whether it is known that a candidate cannot enter, the k-th being at the distance `worst`.
     ///
-    /// What was decided stays true: the k-th only comes nearer, and of those at its distance only the ids that are
-    /// smallest stay.
+    /// What was decided stays true: the k-th only comes nearer, and of those at its distance only
+    /// the ids that are smallest stay.
     #[inline]
     fn refuses(&self, tree: &Tree, worst: f32, candidate: Near) -> Result<bool, ReadError> {
         match self.decided {

@@ -1,16 +1,19 @@
-//! Many queries against many rows, only to tell which pairs may be near: the first half of a filter-and-refine scan.
+//! Many queries against many rows, only to tell which pairs may be near: the first half of a
+//! filter-and-refine scan.
 //!
-//! Rows and queries are put as bytes ([`Grid`]), of which one instruction multiplies thirty-two or sixty-four. Whole-number
-//! distances between bytes, and how far each row is from its bytes, tell which pairs cannot be near (B4, `bounds.rs`).
-//! The pairs found are a superset, and the caller computes the canonical sum of each.
+//! Rows and queries are put as bytes ([`Grid`]), of which one instruction multiplies thirty-two or
+//! sixty-four. Whole-number distances between bytes, and how far each row is from its bytes, tell
+//! which pairs cannot be near (B4, `bounds.rs`). The pairs found are a superset, and the caller
+//! computes the canonical sum of each.
 //!
-//! A row's bytes are x, a query's q, both below 2S, and S the shift; the query is stored as y = q - S, which has a sign.
-//! |q - x|^2 <= p^2 is tested as x.y - h >= (|q|^2 - p^2) / 2 with h = floor(sum of x (x - 2S) / 2), all in i32: with at
-//! most [`MAX_DIM`] components below 128, or 8192 below 256, every part is below 2^30 in magnitude and every sum below
-//! 2^31.
+//! A row's bytes are x, a query's q, both below 2S, and S the shift; the query is stored as y = q -
+//! S, which has a sign. |q - x|^2 <= p^2 is tested as x.y - h >= (|q|^2 - p^2) / 2 with h =
+//! floor(sum of x (x - 2S) / 2), all in i32: with at most [`MAX_DIM`] components below 128, or 8192
+//! below 256, every part is below 2^30 in magnitude and every sum below 2^31.
 //!
-//! Rows are laid out by sixteens ([`Panels`]). Queries go in groups whose sums stay in registers. Octets are taken in the
-//! order of the grid, the most telling first, and only the first few of them if those tell enough.
+//! Rows are laid out by sixteens ([`Panels`]). Queries go in groups whose sums stay in registers.
+//! Octets are taken in the order of the grid, the most telling first, and only the first few of
+//! them if those tell enough.
 //!
 //! [`MAX_DIM`]: super::MAX_DIM
 
@@ -28,11 +31,12 @@ use super::{Grid, Kernel, Slack, portable};
 /// Queries whose sums are in registers together.
 pub(super) const GROUP: usize = 4;
 
-/// The start of a row that passes whatever the query: above the highest limit by more than any sum can take away.
+/// The start of a row that passes whatever the query: above the highest limit by more than any sum
+/// can take away.
 const PASSES: i32 = 1 << 30;
 
-/// Rows whose squared distance to their cells is above so many times the middle one's pass unseen, so that the others have
-/// a smaller error to reckon with: but no more than one in so many.
+/// Rows whose squared distance to their cells is above so many times the middle one's pass unseen,
+/// so that the others have a smaller error to reckon with: but no more than one in so many.
 const UNCOMMON: f32 = 4.0;
 const UNSEEN: usize = 256;
 
@@ -136,8 +140,8 @@ impl<'a> Filter<'a> {
         self.panels.lay(self.kernel, &self.cells.octets, octets, self.grid.shift());
     }
 
-    /// Appends every pair of a query and a row of the tile whose canonical distance may be at most the query's radius to
-    /// `found`.
+    /// Appends every pair of a query and a row of the tile whose canonical distance may be at most
+    /// the query's radius to `found`.
     ///
     /// `radii`: one per query.
     pub(crate) fn near(
@@ -170,7 +174,8 @@ impl<'a> Filter<'a> {
         super::dispatch!(self.kernel, portable::filter(tile), lanes => lanes.vectorize(tile));
     }
 
-    /// Lets the few rows pass that are uncommonly far from their cells; the greatest residual of the others.
+    /// Lets the few rows pass that are uncommonly far from their cells; the greatest residual of
+    /// the others.
     fn let_the_farthest_pass(&mut self) -> f32 {
         let residuals = &self.cells.residuals;
         let count = residuals.len();
@@ -236,7 +241,8 @@ fn short<L: Lanes, const N: usize>(lanes: L, mut tile: Tile<'_>) {
 #[inline(always)]
 fn long<L: Lanes>(lanes: L, mut tile: Tile<'_>) {
     for group in 0..tile.limits.len() / GROUP {
-        // Several panels where registers hold their sums: more additions that need not wait for each other.
+        // Several panels where registers hold their sums: more additions that need not wait for
+        // each other.
         let rest =
             if L::WIDE_BLOCK { panels_at_once::<L, 4>(lanes, &mut tile, group, 0) } else { 0 };
         panels_at_once::<L, 1>(lanes, &mut tile, group, rest);
@@ -418,8 +424,9 @@ mod tests {
         Kernel::available().for_each(check);
     }
 
-    /// Rows and queries on a grid of the data's own, so that there is no error to speak of: the filter finds what is near
-    /// and nothing else, on every instruction set, up to the greatest cells and the most octets.
+    /// Rows and queries on a grid of the data's own, so that there is no error to speak of: the
+    /// filter finds what is near and nothing else, on every instruction set, up to the greatest
+    /// cells and the most octets.
     #[test]
     fn whole_numbers_are_told_exactly() {
         let mut random = Random(32);

@@ -1,9 +1,10 @@
-//! A grid laid over the values: rows as bytes, eight components at a time, and how far a row is from what its bytes say.
+//! A grid laid over the values: rows as bytes, eight components at a time, and how far a row is
+//! from what its bytes say.
 //!
-//! The grid is chosen from a sample of the values. A bad choice costs time only: what lies between cells, or beyond the
-//! last of them, shows in the error of its row, and B4 (`bounds.rs`) takes errors into account. Values that are whole
-//! numbers, or multiples of anything else, lie in the middle of their cells, as far as there are enough of these, and err
-//! by hardly anything.
+//! The grid is chosen from a sample of the values. A bad choice costs time only: what lies between
+//! cells, or beyond the last of them, shows in the error of its row, and B4 (`bounds.rs`) takes
+//! errors into account. Values that are whole numbers, or multiples of anything else, lie in the
+//! middle of their cells, as far as there are enough of these, and err by hardly anything.
 
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Job, Lanes};
@@ -12,7 +13,8 @@ use super::{Kernel, portable};
 /// Components that are quantised together.
 pub(crate) const OCTET: usize = 8;
 
-/// Cells per unit stay between the inverse of this and this, so that nothing overflows but what lies far outside.
+/// Cells per unit stay between the inverse of this and this, so that nothing overflows but what
+/// lies far outside.
 const MOST_SCALE: f64 = (1_u128 << 100) as f64;
 
 /// Halvings of the grid that are tried, at most: more than f32 has exponents for.
@@ -46,16 +48,19 @@ pub(crate) struct Grid {
 pub(super) struct Cells {
     /// `[rows][octets]`: eight cells, the first component's in the lowest byte.
     pub(super) octets: Vec<u64>,
-    /// Per row, an f32 sum of the squares of what its components differ from their cells by, in cells.
+    /// Per row, an f32 sum of the squares of what its components differ from their cells by, in
+    /// cells.
     pub(super) residuals: Vec<f32>,
 }
 
 impl Grid {
-    /// A grid for values like those of `rows` and of `queries`, each row-major `[a x dim]`, the first not empty.
+    /// A grid for values like those of `rows` and of `queries`, each row-major `[a x dim]`, the
+    /// first not empty.
     ///
-    /// Rows whose values lie on a lattice of few enough places get a cell for each. Otherwise the widest column fits the
-    /// grid, unless a few rows far from all others make that too coarse: the grid is halved, towards the medians, as long
-    /// as most of the sample comes nearer to its cells.
+    /// Rows whose values lie on a lattice of few enough places get a cell for each. Otherwise the
+    /// widest column fits the grid, unless a few rows far from all others make that too coarse: the
+    /// grid is halved, towards the medians, as long as most of the sample comes nearer to its
+    /// cells.
     pub(crate) fn new(kernel: Kernel, rows: &[f32], queries: &[f32], dim: usize) -> Self {
         assert!(!rows.is_empty(), "a grid is made for some rows");
         let (middles, width) = extent([rows, queries], dim);
@@ -187,8 +192,8 @@ impl Grid {
 impl Kernel {
     /// The highest cell of rows of `dim` components, the lowest being 0: 127 or 255.
     ///
-    /// What is multiplied without loss decides. Beyond some thousand components sums of the greater cells would not leave
-    /// room for what lets rows pass unseen (`filter.rs`).
+    /// What is multiplied without loss decides. Beyond some thousand components sums of the greater
+    /// cells would not leave room for what lets rows pass unseen (`filter.rs`).
     pub(super) fn last_cell(self, dim: usize) -> u8 {
         #[cfg(target_arch = "x86_64")]
         fn of<L: Lanes>(_: L) -> u8 {
@@ -199,7 +204,8 @@ impl Kernel {
     }
 }
 
-/// The least difference between two values of a column, in a few of the columns; infinite if there is none.
+/// The least difference between two values of a column, in a few of the columns; infinite if there
+/// is none.
 fn spacing(rows: &[f32], dim: usize) -> f64 {
     let mut least = f64::INFINITY;
     for column in (0..dim).step_by(dim.div_ceil(SPACED_COLUMNS)) {
@@ -211,7 +217,8 @@ fn spacing(rows: &[f32], dim: usize) -> f64 {
     least
 }
 
-/// The middle between the least and the greatest value of each column, and how far these are apart at most.
+/// The middle between the least and the greatest value of each column, and how far these are apart
+/// at most.
 fn extent(sample: [&[f32]; 2], dim: usize) -> (Vec<f64>, f64) {
     let (mut low, mut high) = (vec![f32::INFINITY; dim], vec![f32::NEG_INFINITY; dim]);
     for row in sample.iter().flat_map(|rows| rows.chunks_exact(dim)) {
@@ -305,8 +312,8 @@ mod tests {
     use super::super::tests::Random;
     use super::*;
 
-    /// Every instruction set finds the same cells, but for values half-way between two, and says truly how far off they
-    /// are.
+    /// Every instruction set finds the same cells, but for values half-way between two, and says
+    /// truly how far off they are.
     #[test]
     fn residuals_are_what_cells_leave() {
         let mut random = Random(41);

@@ -1,18 +1,20 @@
-//! The blocked kernels: canonical sums of one query against many rows, written once over [`Lanes`]. Those of many queries
-//! are in `tile.rs`.
+//! The blocked kernels: canonical sums of one query against many rows, written once over [`Lanes`].
+//! Those of many queries are in `tile.rs`.
 //!
-//! No unsafe and no instruction set here; `x86_64` supplies those. Nothing here decides anything by a distance
-//! except [`Within`], which may stop early.
+//! No unsafe and no instruction set here; `x86_64` supplies those. Nothing here decides anything by
+//! a distance except [`Within`], which may stop early.
 //!
 //! Two shapes keep the canonical order (M1) while using every lane:
 //!
-//! - **across**: a row's sixteen lanes are a vector's sixteen lanes. Several rows go side by side, and their halving
-//!   trees are run together, two rows to a vector after the first halving, four after the second, and so on.
-//! - **down**: sixteen rows are transposed, a vector holds one component of all of them, and the halving tree is plain
-//!   additions. It costs a transposition, so it pays where many queries meet the same rows.
+//! - **across**: a row's sixteen lanes are a vector's sixteen lanes. Several rows go side by side,
+//!   and their halving trees are run together, two rows to a vector after the first halving, four
+//!   after the second, and so on.
+//! - **down**: sixteen rows are transposed, a vector holds one component of all of them, and the
+//!   halving tree is plain additions. It costs a transposition, so it pays where many queries meet
+//!   the same rows.
 //!
-//! Where a count is no multiple of the block, the last block is moved back to overlap the one before it: the same bits
-//! are written twice.
+//! Where a count is no multiple of the block, the last block is moved back to overlap the one
+//! before it: the same bits are written twice.
 
 use super::STRIDE;
 use super::lanes::{Job, Lanes, group};
@@ -51,7 +53,8 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Evaluates an expression with a dimension of 1 to 16 as the constant `$n`, so that each has its own compiled body.
+/// Evaluates an expression with a dimension of 1 to 16 as the constant `$n`, so that each has its
+/// own compiled body.
 macro_rules! with_dim {
     ($dim:expr, $n:ident => $body:expr) => {
         with_dim!(@ $dim, $n => $body, 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
@@ -127,7 +130,8 @@ impl<const N: usize> SixteenRows for Narrow<N> {
     }
 }
 
-/// Sixteen rows of three components, down. The halving tree adds the third term to the first, then the second (M1).
+/// Sixteen rows of three components, down. The halving tree adds the third term to the first, then
+/// the second (M1).
 #[inline(always)]
 fn three<L: Lanes>(lanes: L, query: &[f32; 3], rows: &[f32; 3 * LANES]) -> L::Vector {
     let [x, y, z] = lanes.three_columns(rows);
@@ -164,7 +168,8 @@ impl SixteenRows for Wide {
     }
 }
 
-/// `out[i]` = s(query, row i). The caller has checked that the lengths agree, and that nothing is empty.
+/// `out[i]` = s(query, row i). The caller has checked that the lengths agree, and that nothing is
+/// empty.
 #[inline(always)]
 pub(super) fn sums<L: Lanes>(lanes: L, query: &[f32], rows: &[f32], out: &mut [f32]) {
     match query.len() {
@@ -218,11 +223,12 @@ impl Job for Within<'_> {
 
 /// s of one pair of at least 16 components if it is at most `bound`; else s, or infinity.
 ///
-/// Every [`STRIDE`] components the lanes so far are put through the tree on the side. That partial sum is never above
-/// s: all terms are >= +0 and rounding is monotone, so fl(x + y) >= fl(x) = x whenever y >= 0; a lane total therefore
-/// never falls as terms are added, and by the same monotonicity neither does any node of the tree when its inputs do
-/// not (M4). So partial > bound implies s > bound, and the lanes themselves go on untouched: a sum that is returned has
-/// the canonical bits.
+/// Every [`STRIDE`] components the lanes so far are put through the tree on the side. That partial
+/// sum is never above s: all terms are >= +0 and rounding is monotone, so fl(x + y) >= fl(x) = x
+/// whenever y >= 0; a lane total therefore never falls as terms are added, and by the same
+/// monotonicity neither does any node of the tree when its inputs do not (M4). So partial > bound
+/// implies s > bound, and the lanes themselves go on untouched: a sum that is returned has the
+/// canonical bits.
 #[inline(always)]
 pub(super) fn within<L: Lanes>(lanes: L, a: &[f32], b: &[f32], bound: f32) -> f32 {
     let (a, b) = (Row::new(a), Row::new(b));
@@ -244,8 +250,8 @@ pub(super) fn within<L: Lanes>(lanes: L, a: &[f32], b: &[f32], bound: f32) -> f3
     lanes.total(acc)
 }
 
-/// The lanes, before the halving tree, of Q queries against R rows of one length, at least 16. Q * R accumulators stay
-/// in registers.
+/// The lanes, before the halving tree, of Q queries against R rows of one length, at least 16. Q *
+/// R accumulators stay in registers.
 #[inline(always)]
 pub(super) fn block<L: Lanes, const Q: usize, const R: usize>(
     lanes: L,
@@ -311,7 +317,8 @@ pub(super) fn store_part<L: Lanes>(lanes: L, v: L::Vector, to: &mut [f32]) {
     }
 }
 
-/// One query of N <= 16 components, across: `16 / group(N)` rows to a vector, sixteen rows to a block.
+/// One query of N <= 16 components, across: `16 / group(N)` rows to a vector, sixteen rows to a
+/// block.
 struct NarrowSums<'a, const N: usize> {
     query: &'a [f32],
     rows: &'a [f32],
@@ -395,7 +402,8 @@ impl<const N: usize> Job for NarrowSums<'_, N> {
     }
 }
 
-/// One query of more than 16 components, across: four rows at a time, trees of sixteen rows together.
+/// One query of more than 16 components, across: four rows at a time, trees of sixteen rows
+/// together.
 struct WideSums<'a> {
     query: &'a [f32],
     rows: &'a [f32],

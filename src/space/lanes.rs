@@ -1,22 +1,22 @@
 //! Sixteen f32 lanes: what an instruction set must offer for the kernels to be written once.
 //!
-//! Not a general vector library: only the operations of the canonical sum, and the few shuffles that run its halving
-//! tree for many rows at once.
+//! Not a general vector library: only the operations of the canonical sum, and the few shuffles
+//! that run its halving tree for many rows at once.
 //!
 //! Invariants:
 //!
-//! - **L1 token**: a value of a type that implements [`Lanes`] exists only where its instructions can run, so every
-//!   method is safe to call.
+//! - **L1 token**: a value of a type that implements [`Lanes`] exists only where its instructions
+//!   can run, so every method is safe to call.
 //! - **L2 bounds**: no method touches memory outside the slices it is given.
-//! - **L3 same bits**: every method does the arithmetic its documentation says, each operation rounded on its own (M2)
-//!   unless it says otherwise.
+//! - **L3 same bits**: every method does the arithmetic its documentation says, each operation
+//!   rounded on its own (M2) unless it says otherwise.
 
 use super::near::Near;
 use super::scalar::LANES;
 use super::sorted::PLACES;
 
-/// Work to be compiled for one instruction set. `run` must be `#[inline(always)]`, as must all it calls that takes a
-/// [`Lanes`]: that is what carries the instruction set into the body.
+/// Work to be compiled for one instruction set. `run` must be `#[inline(always)]`, as must all it
+/// calls that takes a [`Lanes`]: that is what carries the instruction set into the body.
 pub(super) trait Job {
     type Output;
     fn run<L: Lanes>(self, lanes: L) -> Self::Output;
@@ -46,7 +46,8 @@ pub(super) trait Lanes: Copy {
     fn load(self, from: &[f32; LANES]) -> Self::Vector;
     fn store(self, v: Self::Vector, to: &mut [f32; LANES]);
 
-    /// At most sixteen values; the lanes past them are +0. Meant for short rows: see [`Self::load_tail`].
+    /// At most sixteen values; the lanes past them are +0. Meant for short rows: see
+    /// [`Self::load_tail`].
     ///
     /// # Panics
     ///
@@ -55,19 +56,21 @@ pub(super) trait Lanes: Copy {
 
     /// The last `count` < 16 values of a row of at least sixteen; the lanes past them are +0.
     ///
-    /// Whole vectors are read and shifted, here and in [`Self::spread_square`], because loads under a mask cost a
-    /// factor of three where rows come from memory rather than from cache (measured on Zen 5).
+    /// Whole vectors are read and shifted, here and in [`Self::spread_square`], because loads under
+    /// a mask cost a factor of three where rows come from memory rather than from cache (measured
+    /// on Zen 5).
     ///
     /// # Panics
     ///
     /// If the row is shorter than sixteen.
     fn load_tail(self, row: &[f32], count: usize) -> Self::Vector;
 
-    /// The squared differences of `16 / p` rows of `N` components and the query, each row in a group of p lanes, p the
-    /// least power of two not below `N`; the lanes of a group past its row are +0.
+    /// The squared differences of `16 / p` rows of `N` components and the query, each row in a
+    /// group of p lanes, p the least power of two not below `N`; the lanes of a group past its row
+    /// are +0.
     ///
-    /// `block`: sixteen rows end to end, of which vector `i` < p takes the i-th `16 / p`. `query`: repeated in every
-    /// group.
+    /// `block`: sixteen rows end to end, of which vector `i` < p takes the i-th `16 / p`. `query`:
+    /// repeated in every group.
     ///
     /// # Panics
     ///
@@ -85,8 +88,8 @@ pub(super) trait Lanes: Copy {
     /// Sixteen rows of three components as their columns.
     fn three_columns(self, rows: &[f32; 3 * LANES]) -> [Self::Vector; 3];
 
-    /// sum + g^2, where g is the gap between x and the interval from low to high, 0 inside it. The difference is rounded,
-    /// the square rounded or not: not for canonical sums.
+    /// sum + g^2, where g is the gap between x and the interval from low to high, 0 inside it. The
+    /// difference is rounded, the square rounded or not: not for canonical sums.
     fn add_gap(
         self,
         sum: Self::Vector,
@@ -110,7 +113,8 @@ pub(super) trait Lanes: Copy {
     /// The least lane, none being a NaN.
     fn least(self, a: Self::Vector) -> f32;
 
-    /// Appends the lanes whose bit is set, numbered from `first` on. Takes no branch that depends on which are.
+    /// Appends the lanes whose bit is set, numbered from `first` on. Takes no branch that depends
+    /// on which are.
     fn append(self, values: Self::Vector, first: u32, lanes: u16, found: &mut Vec<Near>);
 
     /// Whether in any lane a sum is at most its limit.
@@ -137,8 +141,9 @@ pub(super) trait Lanes: Copy {
     fn load_near(self, from: &[Near; PLACES]) -> Self::Entries;
     fn store_near(self, entries: Self::Entries, to: &mut [Near; PLACES]);
 
-    /// Puts `new` into its place among entries that ascend: those behind it move on by one, the last is dropped. If it
-    /// belongs before the first, that place is taken by the last of those `before` instead, where there are any.
+    /// Puts `new` into its place among entries that ascend: those behind it move on by one, the
+    /// last is dropped. If it belongs before the first, that place is taken by the last of those
+    /// `before` instead, where there are any.
     fn insert(
         self,
         entries: Self::Entries,
@@ -151,11 +156,13 @@ pub(super) trait Lanes: Copy {
 
     /// In each lane, sum + the dot product of eight bytes of a row and of the query.
     ///
-    /// `rows`: the first four bytes of sixteen rows, one in each lane, then their last four; from 0 to
-    /// [`Self::LAST_CELL`]. `query`: likewise, but less half of the number of such bytes, so that they have a sign.
+    /// `rows`: the first four bytes of sixteen rows, one in each lane, then their last four; from 0
+    /// to [`Self::LAST_CELL`]. `query`: likewise, but less half of the number of such bytes, so
+    /// that they have a sign.
     fn add_dot(self, sum: Self::Ints, rows: &[[i32; LANES]; 2], query: &[i32; 2]) -> Self::Ints;
 
-    /// In each lane, sum + the sum of c (c - 2 shift) over the eight bytes c of a row, laid as above.
+    /// In each lane, sum + the sum of c (c - 2 shift) over the eight bytes c of a row, laid as
+    /// above.
     ///
     /// `shift`: half of the number of bytes that there can be.
     fn add_moments(self, sum: Self::Ints, rows: &[[i32; LANES]; 2], shift: u8) -> Self::Ints;
@@ -166,14 +173,16 @@ pub(super) trait Lanes: Copy {
     /// Whether [`Self::above`] has a bit for any of them.
     fn any_above(self, sums: &[Self::Ints; 4], limits: &[i32; 4]) -> bool;
 
-    /// The four columns of sixteen rows of four i32, which are given as two u64, the first the lower half.
+    /// The four columns of sixteen rows of four i32, which are given as two u64, the first the
+    /// lower half.
     fn columns(self, rows: &[&[u64; 2]; LANES]) -> [Self::Ints; 4];
 
     /// Two times eight values.
     fn load_halves(self, low: &[f32; 8], high: &[f32; 8]) -> Self::Vector;
 
-    /// The cells of sixteen values: (value - origin) scale, to the nearest whole number from 0 to `last`, one in each byte,
-    /// the first the lowest. Also sum + the squares of what they differ from the cell by, with roundings in any order.
+    /// The cells of sixteen values: (value - origin) scale, to the nearest whole number from 0 to
+    /// `last`, one in each byte, the first the lowest. Also sum + the squares of what they differ
+    /// from the cell by, with roundings in any order.
     fn quantize(
         self,
         sum: Self::Vector,
@@ -200,7 +209,8 @@ impl<const N: usize> Spread<N> {
     /// Number of vectors that sixteen rows take.
     pub(super) const VECTORS: usize = group(N);
 
-    /// For each lane, the place of its component among the floats of the vector; 0 for the lanes past a row.
+    /// For each lane, the place of its component among the floats of the vector; 0 for the lanes
+    /// past a row.
     pub(super) const INDEX: [i32; LANES] = {
         let mut index = [0; LANES];
         let mut i = 0;

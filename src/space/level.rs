@@ -1,23 +1,26 @@
-//! Levels: whole powers of two that distances are compared with, found from canonical sums without a root.
+//! Levels: whole powers of two that distances are compared with, found from canonical sums without
+//! a root.
 //!
-//! Not a distance: a level is the exponent of one. Level l stands for the distance 2^l, that is for the sum 4^l, which
-//! is a power of two and therefore exact.
+//! Not a distance: a level is the exponent of one. Level l stands for the distance 2^l, that is for
+//! the sum 4^l, which is a power of two and therefore exact.
 //!
 //! Invariants:
 //!
-//! - **V1**: for s > 0, `of_sum(s)` is the largest l with 4^l < s, strictly. Powers of four fall one lower: grids of
-//!   whole numbers meet them all the time.
-//! - **V2**: 4^l counts as 0 at and below [`Level::MIN`], where f32 has no such number, and as infinity from 64 on.
+//! - **V1**: for s > 0, `of_sum(s)` is the largest l with 4^l < s, strictly. Powers of four fall
+//!   one lower: grids of whole numbers meet them all the time.
+//! - **V2**: 4^l counts as 0 at and below [`Level::MIN`], where f32 has no such number, and as
+//!   infinity from 64 on.
 
 use crate::values::seeded_bug::SeededBug;
 
-/// The exponent l of a distance 2^l. Any `i16` is a level, so a damaged file cannot make an invalid one.
+/// The exponent l of a distance 2^l. Any `i16` is a level, so a damaged file cannot make an invalid
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Level(i16);
 
 impl Level {
-    /// The least level that a sum can have: that of 2^-149, the least positive f32. A node with nothing but twins has
-    /// it.
+    /// The least level that a sum can have: that of 2^-149, the least positive f32. A node with
+    /// nothing but twins has it.
     pub(crate) const MIN: Self = Self(-75);
 
     pub(crate) const fn new(level: i16) -> Self {
@@ -43,7 +46,8 @@ impl Level {
         } else {
             return Self::MIN;
         };
-        // 2^(2l) < s iff 2l <= exponent, or < if s is that power itself. The shift rounds down for negatives too.
+        // 2^(2l) < s iff 2l <= exponent, or < if s is that power itself. The shift rounds down for
+        // negatives too.
         let lower = match is_power {
             true if SeededBug::LevelAtPowersOfTwo.is_planted() => 3,
             is_power => is_power as i16,

@@ -1,12 +1,13 @@
-//! Distances: the canonical sum, the kernels that compute it fast, and what rounding does to bounds on it.
+//! Distances: the canonical sum, the kernels that compute it fast, and what rounding does to bounds
+//! on it.
 //!
-//! Depends on nothing but slices: it knows of no tree, no file and no thread. Euclidean only; whatever reduces to it
-//! (chords of normalised rows) is reduced by the caller.
+//! Depends on nothing but slices: it knows of no tree, no file and no thread. Euclidean only;
+//! whatever reduces to it (chords of normalised rows) is reduced by the caller.
 //!
-//! Invariants: M1 to M4 in `scalar.rs` define the sum; every method of [`Kernel`] returns those bits on every
-//! instruction set, for all finite rows whose components are at most [`domain_limit`]. L1 to L3 (`lanes.rs`) and X1 to
-//! X3 (`x86_64/mod.rs`) say why the vector code is sound, B1 to B4 (`bounds.rs`) why pruning is exact, V1 and V2
-//! (`level.rs`) what a level is.
+//! Invariants: M1 to M4 in `scalar.rs` define the sum; every method of [`Kernel`] returns those
+//! bits on every instruction set, for all finite rows whose components are at most
+//! [`domain_limit`]. L1 to L3 (`lanes.rs`) and X1 to X3 (`x86_64/mod.rs`) say why the vector code
+//! is sound, B1 to B4 (`bounds.rs`) why pruning is exact, V1 and V2 (`level.rs`) what a level is.
 
 mod bounds;
 mod filter;
@@ -48,11 +49,12 @@ use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use lanes::Lanes;
 
-/// Components between two tests of a sum that may stop early: rare enough to cost little, and a whole number of turns
-/// of the lanes, so that each stretch starts at lane 0.
+/// Components between two tests of a sum that may stop early: rare enough to cost little, and a
+/// whole number of turns of the lanes, so that each stretch starts at lane 0.
 const STRIDE: usize = 8 * scalar::LANES;
 
-/// Rows from this dimension on are compared one by one, so that most need not be summed up to the end.
+/// Rows from this dimension on are compared one by one, so that most need not be summed up to the
+/// end.
 const EARLY_EXIT_DIM: usize = 256;
 
 /// Most dimensions for which boxes are kept: beyond, they bound little and weigh much.
@@ -205,10 +207,11 @@ impl Kernel {
         });
     }
 
-    /// Appends the centers whose ball may hold something within `t` of the query ([`Slack::sum_reach`]), in order, with
-    /// the distance to the center.
+    /// Appends the centers whose ball may hold something within `t` of the query
+    /// ([`Slack::sum_reach`]), in order, with the distance to the center.
     ///
-    /// `query`: `[dim]`. `centers`: row-major `[m x dim]`, numbered from `first` on. `radii`: `[m]`.
+    /// `query`: `[dim]`. `centers`: row-major `[m x dim]`, numbered from `first` on. `radii`:
+    /// `[m]`.
     ///
     /// # Panics
     ///
@@ -256,8 +259,8 @@ impl Kernel {
         }
     }
 
-    /// The nearest of some rows, the first of them if several are: its place, and the canonical sum. (0, infinity) if
-    /// there is none.
+    /// The nearest of some rows, the first of them if several are: its place, and the canonical
+    /// sum. (0, infinity) if there is none.
     ///
     /// `query`: `[dim]`. `rows`: row-major `[m x dim]`.
     ///
@@ -271,10 +274,12 @@ impl Kernel {
         })
     }
 
-    /// Appends the boxes wanted whose gap to the query has a filter sum (B3) of at most `limit`, in order, with that sum.
+    /// Appends the boxes wanted whose gap to the query has a filter sum (B3) of at most `limit`, in
+    /// order, with that sum.
     ///
-    /// `query`: `[dim]`, at most [`MAX_BOX_DIM`]. `groups`: `[m][2 x dim][BOX_GROUP]`, first the lower bounds of the boxes
-    /// of a group, then the upper ones. They are numbered from `first` on.
+    /// `query`: `[dim]`, at most [`MAX_BOX_DIM`]. `groups`: `[m][2 x dim][BOX_GROUP]`, first the
+    /// lower bounds of the boxes of a group, then the upper ones. They are numbered from `first`
+    /// on.
     ///
     /// # Panics
     ///
@@ -295,8 +300,9 @@ impl Kernel {
         });
     }
 
-    /// Puts what has been found into a list of the `k` nearest, one after the other, until it is undecided which the k-th
-    /// is ([`is_undecided`]) or all have been put in. Returns how many have. Those that stay out are behind the k nearest.
+    /// Puts what has been found into a list of the `k` nearest, one after the other, until it is
+    /// undecided which the k-th is ([`is_undecided`]) or all have been put in. Returns how many
+    /// have. Those that stay out are behind the k nearest.
     ///
     /// `list`: as [`sorted_list`] makes it, ascending, and not undecided.
     ///
@@ -316,7 +322,8 @@ impl Kernel {
         dispatch!(self, work.portable(), lanes => lanes.vectorize(work))
     }
 
-    /// Keeps for each row the least sum so far and the number of the query that has it, on a tie the smaller number.
+    /// Keeps for each row the least sum so far and the number of the query that has it, on a tie
+    /// the smaller number.
     ///
     /// `sums`: `[m]`, of the query `number` and every row. `least`, `numbers`: `[m]`.
     ///
@@ -348,15 +355,16 @@ impl Kernel {
         dispatch!(self, portable::sum(a, b), lanes => lanes.vectorize(kernel::Sum { a, b }))
     }
 
-    /// The canonical sum of a pair of long rows if it is at most `limit`; if not, the sum or infinity.
+    /// The canonical sum of a pair of long rows if it is at most `limit`; if not, the sum or
+    /// infinity.
     fn within(self, a: &[f32], b: &[f32], limit: f32) -> f32 {
         dispatch!(self, portable::within(a, b, limit), lanes => {
             lanes.vectorize(kernel::Within { a, b, limit })
         })
     }
 
-    /// For each of the pairs its canonical sum, if that is at most the query's limit; if not, the sum or infinity: in long
-    /// rows it is often not summed up to the end.
+    /// For each of the pairs its canonical sum, if that is at most the query's limit; if not, the
+    /// sum or infinity: in long rows it is often not summed up to the end.
     ///
     /// `queries`: row-major `[a x dim]`. `rows`: each `[dim]`. `limits`: one per query.
     ///

@@ -1,11 +1,13 @@
-//! What a sieve lets through: a number, and how near what bears it is, as one integer that sorts by nearness.
+//! What a sieve lets through: a number, and how near what bears it is, as one integer that sorts by
+//! nearness.
 
-/// A distance or a filter sum, not negative, and the number of a row, a slot or a node. Sorts by the first, then by the
-/// second.
+/// A distance or a filter sum, not negative, and the number of a row, a slot or a node. Sorts by
+/// the first, then by the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
 pub(crate) struct Near(
-    /// The bits of the value above (they sort as it does, since it is not negative), the number below.
+    /// The bits of the value above (they sort as it does, since it is not negative), the number
+    /// below.
     pub(super) i64,
 );
 

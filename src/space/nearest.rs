@@ -1,4 +1,5 @@
-//! The nearest of some queries to each row, one query after the other; and the nearest of some rows to a query.
+//! The nearest of some queries to each row, one query after the other; and the nearest of some rows
+//! to a query.
 
 #[cfg(target_arch = "x86_64")]
 use std::marker::PhantomData;
@@ -52,8 +53,8 @@ struct Nearest<'a, S> {
     sums: PhantomData<S>,
 }
 
-/// The place of the nearest row, the first of them if several are, and its sum; (0, infinity) if there is none. The caller
-/// has checked that the rows are whole.
+/// The place of the nearest row, the first of them if several are, and its sum; (0, infinity) if
+/// there is none. The caller has checked that the rows are whole.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn nearest<L: Lanes>(lanes: L, query: &[f32], rows: &[f32]) -> (usize, f32) {

@@ -1,13 +1,13 @@
-//! Rows as bytes, laid out for filtering: by sixteens in *panels*, so that every lane is a row and nothing is added across
-//! lanes.
+//! Rows as bytes, laid out for filtering: by sixteens in *panels*, so that every lane is a row and
+//! nothing is added across lanes.
 
 use super::Kernel;
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Job, Lanes};
 use super::scalar::LANES;
 
-/// Eight cells of sixteen rows: the first four of each, then the last four. Aligned, so that no load straddles two cache
-/// lines.
+/// Eight cells of sixteen rows: the first four of each, then the last four. Aligned, so that no
+/// load straddles two cache lines.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Octet(pub(super) [[i32; LANES]; 2]);
@@ -25,7 +25,8 @@ pub(super) struct Panels {
     pub(super) octets: usize,
     /// `[panels][octets]`.
     pub(super) cells: Vec<Octet>,
-    /// Per panel, for each row, half the sum of c (c - 2 shift) over its cells c, negated and rounded up.
+    /// Per panel, for each row, half the sum of c (c - 2 shift) over its cells c, negated and
+    /// rounded up.
     pub(super) starts: Vec<[i32; LANES]>,
 }
 

@@ -1,7 +1,7 @@
 //! The canonical sum in plain Rust, laid out so that a compiler can vectorise it for any processor.
 //!
-//! Not the definition (`scalar.rs` is) and not tuned: it serves processors for which there is no ISA file. It keeps M1
-//! and M2 by doing the same additions in the same order, sixteen at a time.
+//! Not the definition (`scalar.rs` is) and not tuned: it serves processors for which there is no
+//! ISA file. It keeps M1 and M2 by doing the same additions in the same order, sixteen at a time.
 
 use std::ops::Range;
 
@@ -11,7 +11,8 @@ use super::near::Near;
 use super::scalar::{LANES, tree};
 use super::{STRIDE, values};
 
-/// `out[i * b + j]` = s(query i, row j), for b rows. The caller has checked that the lengths agree, and dim > 0.
+/// `out[i * b + j]` = s(query i, row j), for b rows. The caller has checked that the lengths agree,
+/// and dim > 0.
 pub(super) fn tile(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
     /// Rows of a long dimension that are passed over all queries while they are in cache.
     const BLOCK: usize = 32;
@@ -37,7 +38,8 @@ pub(super) fn tile(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
     }
 }
 
-/// `panel[c][i]` = component c of row i, for at most sixteen rows. Columns of missing rows keep what they held.
+/// `panel[c][i]` = component c of row i, for at most sixteen rows. Columns of missing rows keep
+/// what they held.
 fn transpose(rows: &[f32], dim: usize, panel: &mut [[f32; LANES]; LANES]) {
     for (i, row) in rows.chunks_exact(dim).enumerate() {
         for (column, x) in panel.iter_mut().zip(row) {
@@ -46,8 +48,8 @@ fn transpose(rows: &[f32], dim: usize, panel: &mut [[f32; LANES]; LANES]) {
     }
 }
 
-/// The sums of one query of at most sixteen components against the rows of a panel. Lanes without a component are
-/// skipped (M3).
+/// The sums of one query of at most sixteen components against the rows of a panel. Lanes without a
+/// component are skipped (M3).
 fn down(query: &[f32], panel: &[[f32; LANES]; LANES]) -> [f32; LANES] {
     let mut lanes = [[0.0_f32; LANES]; LANES];
     for ((lane, column), q) in lanes.iter_mut().zip(panel).zip(query) {
@@ -74,7 +76,8 @@ pub(super) fn sum(a: &[f32], b: &[f32]) -> f32 {
     tree(accumulate([0.0; LANES], a, b))
 }
 
-/// s of one pair if it is at most `bound`; else s, or infinity. Why it may stop early: M4, as for the vector kernels.
+/// s of one pair if it is at most `bound`; else s, or infinity. Why it may stop early: M4, as for
+/// the vector kernels.
 pub(super) fn within(a: &[f32], b: &[f32], bound: f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let mut strides = a.chunks(STRIDE).zip(b.chunks(STRIDE)).peekable();
@@ -87,7 +90,8 @@ pub(super) fn within(a: &[f32], b: &[f32], bound: f32) -> f32 {
     tree(lanes)
 }
 
-/// The place of the nearest row, the first of them if several are, and its sum; (0, infinity) if there is none.
+/// The place of the nearest row, the first of them if several are, and its sum; (0, infinity) if
+/// there is none.
 pub(super) fn nearest(query: &[f32], rows: &[f32]) -> (usize, f32) {
     let dim = query.len();
     let mut first = (0, f32::INFINITY);
@@ -104,7 +108,8 @@ pub(super) fn nearest(query: &[f32], rows: &[f32]) -> (usize, f32) {
     first
 }
 
-/// The boxes wanted whose gap to the query has a filter sum of at most `limit`, as `Kernel::near_boxes` wants it.
+/// The boxes wanted whose gap to the query has a filter sum of at most `limit`, as
+/// `Kernel::near_boxes` wants it.
 pub(super) fn boxes(
     query: &[f32],
     groups: &[f32],
@@ -130,7 +135,8 @@ pub(super) fn boxes(
     }
 }
 
-/// The cells of eight values, as [`Lanes::quantize`](super::lanes::Lanes::quantize) finds them, and the sum.
+/// The cells of eight values, as [`Lanes::quantize`](super::lanes::Lanes::quantize) finds them, and
+/// the sum.
 pub(super) fn quantize(
     values: &[f32; OCTET],
     origin: &[f32; OCTET],

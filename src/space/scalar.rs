@@ -1,17 +1,20 @@
-//! The canonical sum and distance, one component at a time: the definition, and the oracle of every test.
+//! The canonical sum and distance, one component at a time: the definition, and the oracle of every
+//! test.
 //!
-//! Not fast, and not meant to be: nothing but tests and very short rows should come here. Every kernel of this folder
-//! returns these bits.
+//! Not fast, and not meant to be: nothing but tests and very short rows should come here. Every
+//! kernel of this folder returns these bits.
 //!
 //! Invariants, cited by number elsewhere in this folder:
 //!
-//! - **M1 order**: lane j of sixteen adds up components j, j + 16, j + 32, ... in that order, starting from 0. The
-//!   lanes are then halved: 16 to 8, 8 to 4, 4 to 2, 2 to 1, lane i taking in lane i + half.
-//! - **M2 rounding**: each difference, square and addition is rounded to `f32` on its own. Nothing is fused and nothing
-//!   is flushed to zero.
-//! - **M3 zeros**: every term is at least +0, so adding a lane that holds no component changes no bit. Kernels may pad
-//!   rows with zeros, or skip the lanes past the end.
-//! - **M4 monotone**: every term is at least +0 and rounding is monotone, so leaving terms out never makes s larger.
+//! - **M1 order**: lane j of sixteen adds up components j, j + 16, j + 32, ... in that order,
+//!   starting from 0. The lanes are then halved: 16 to 8, 8 to 4, 4 to 2, 2 to 1, lane i taking in
+//!   lane i + half.
+//! - **M2 rounding**: each difference, square and addition is rounded to `f32` on its own. Nothing
+//!   is fused and nothing is flushed to zero.
+//! - **M3 zeros**: every term is at least +0, so adding a lane that holds no component changes no
+//!   bit. Kernels may pad rows with zeros, or skip the lanes past the end.
+//! - **M4 monotone**: every term is at least +0 and rounding is monotone, so leaving terms out
+//!   never makes s larger.
 
 /// Number of lanes of the canonical sum.
 pub(crate) const LANES: usize = 16;
@@ -32,10 +35,12 @@ pub(crate) fn sum(a: &[f32], b: &[f32]) -> f32 {
     tree(lanes)
 }
 
-/// Most components of a row whose sum is taken where it is wanted: a call of a vector kernel costs more.
+/// Most components of a row whose sum is taken where it is wanted: a call of a vector kernel costs
+/// more.
 pub(super) const SHORT: usize = 4;
 
-/// s of rows of at most [`SHORT`] components: of the halving tree only what adds more than zeros (M3).
+/// s of rows of at most [`SHORT`] components: of the halving tree only what adds more than zeros
+/// (M3).
 #[inline]
 pub(super) fn short_sum(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0; SHORT];
@@ -77,8 +82,8 @@ mod tests {
 
     #[test]
     fn order_is_by_lane_then_by_halves() {
-        // Worked by hand: in a lane the large term comes first and swallows two halves of its last place one by one; in
-        // the tree lanes 0 and 8 meet before lane 1.
+        // Worked by hand: in a lane the large term comes first and swallows two halves of its last
+        // place one by one; in the tree lanes 0 and 8 meet before lane 1.
         let big = 4096.0_f32; // its square is 2^24, where the spacing of f32 is 2
         let mut a = vec![0.0_f32; 48];
         (a[0], a[16], a[32]) = (big, 1.0, 1.0);

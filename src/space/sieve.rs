@@ -1,7 +1,7 @@
 //! One query against many rows or boxes, of which only the near ones are wanted.
 //!
-//! Sums of sixteen rows are compared while they are still in a register; mostly none is near, and nothing is stored.
-//! Distances of rows are canonical. Boxes have filter sums (B3 of `bounds.rs`).
+//! Sums of sixteen rows are compared while they are still in a register; mostly none is near, and
+//! nothing is stored. Distances of rows are canonical. Boxes have filter sums (B3 of `bounds.rs`).
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -14,7 +14,8 @@ use super::scalar::LANES;
 
 /// Which sums are wanted.
 pub(super) trait Threshold: Copy {
-    /// The most that the sums of rows `first` to `first + 15` may be. Rows that do not exist may have any.
+    /// The most that the sums of rows `first` to `first + 15` may be. Rows that do not exist may
+    /// have any.
     fn of<L: Lanes>(self, lanes: L, first: usize) -> L::Vector;
 }
 
@@ -62,8 +63,8 @@ struct Sieve<'a, S, T> {
     sums: PhantomData<S>,
 }
 
-/// Appends the rows that are wanted, by distance. The caller has checked that rows are whole and of the query's
-/// dimension, which is not 0.
+/// Appends the rows that are wanted, by distance. The caller has checked that rows are whole and of
+/// the query's dimension, which is not 0.
 #[inline(always)]
 pub(super) fn rows<L: Lanes>(
     lanes: L,
@@ -124,7 +125,8 @@ impl<S: SixteenRows, T: Threshold> Job for Sieve<'_, S, T> {
     }
 }
 
-/// Boxes in groups of sixteen: `[groups][2 x N][LANES]`, first all lower bounds, then all upper ones.
+/// Boxes in groups of sixteen: `[groups][2 x N][LANES]`, first all lower bounds, then all upper
+/// ones.
 struct Boxes<'a, const N: usize> {
     query: &'a [f32; N],
     groups: &'a [f32],
@@ -134,8 +136,8 @@ struct Boxes<'a, const N: usize> {
     found: &'a mut Vec<Near>,
 }
 
-/// Appends the boxes wanted whose gap to the query has a filter sum of at most `limit`. The caller has checked the
-/// lengths.
+/// Appends the boxes wanted whose gap to the query has a filter sum of at most `limit`. The caller
+/// has checked the lengths.
 #[inline(always)]
 pub(super) fn boxes<L: Lanes>(
     lanes: L,

@@ -1,5 +1,5 @@
-//! A short list in ascending order, into which what has been found is put by comparing it with several entries at once:
-//! that takes no branch that could be mispredicted.
+//! A short list in ascending order, into which what has been found is put by comparing it with
+//! several entries at once: that takes no branch that could be mispredicted.
 
 use super::near::Near;
 
@@ -33,8 +33,8 @@ pub(super) struct Insert<'a> {
 }
 
 impl Insert<'_> {
-    /// Between two looks at the k-th no more are put in than there is room behind it: what is dropped is behind it then,
-    /// and farther.
+    /// Between two looks at the k-th no more are put in than there is room behind it: what is
+    /// dropped is behind it then, and farther.
     #[inline(always)]
     fn in_turns(self, put_in: impl Fn(&mut [[Near; PLACES]], &[Near])) -> usize {
         let Insert { list, k, found } = self;

@@ -29,7 +29,8 @@ impl Random {
                 .map(|_| {
                     let bits = self.next();
                     match bits >> 62 {
-                        // A subnormal, a signed zero, a number whose square is subnormal, an ordinary one.
+                        // A subnormal, a signed zero, a number whose square is subnormal, an
+                        // ordinary one.
                         0 => f32::from_bits((bits as u32) & 0x807F_FFFF),
                         1 => f32::from_bits((bits as u32) & 0x8000_0000),
                         2 => f32::from_bits((bits as u32) & 0x807F_FFFF | 0x1A80_0000),
@@ -187,8 +188,8 @@ fn the_nearest_is_the_first_of_the_least(kernel: Kernel) {
     }
 }
 
-/// Whatever is put into a list, in whatever pieces: the first k are those of everything sorted, and what comes after a tie
-/// at the k-th is not taken before that is decided.
+/// Whatever is put into a list, in whatever pieces: the first k are those of everything sorted, and
+/// what comes after a tie at the k-th is not taken before that is decided.
 fn sorted_lists_hold_the_first(kernel: Kernel) {
     let mut random = Random(19);
     let mut undecided = 0;

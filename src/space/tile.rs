@@ -1,8 +1,9 @@
 //! The blocked kernels of many queries against many rows: a tile of canonical sums.
 //!
-//! Across, a register block of queries and rows at a time; down, where rows are short, all queries over rows that have
-//! been transposed (`kernel.rs` says what that means). Where a count is no multiple of the block, the last block is moved
-//! back to overlap the one before it: the same bits are written twice.
+//! Across, a register block of queries and rows at a time; down, where rows are short, all queries
+//! over rows that have been transposed (`kernel.rs` says what that means). Where a count is no
+//! multiple of the block, the last block is moved back to overlap the one before it: the same bits
+//! are written twice.
 
 use super::kernel::{Row, block, fold_four, store_part, sums, with_dim};
 use super::lanes::{Job, Lanes};
@@ -11,11 +12,12 @@ use super::scalar::LANES;
 /// Bytes of rows that a tile going across passes all queries over: a share of a small L2 cache.
 const ROW_BLOCK_BYTES: usize = 192 << 10;
 
-/// `out[i * b + j]` = s(query i, row j), for b rows. The caller has checked that the lengths agree, and that nothing is
-/// empty.
+/// `out[i * b + j]` = s(query i, row j), for b rows. The caller has checked that the lengths agree,
+/// and that nothing is empty.
 #[inline(always)]
 pub(super) fn tile<L: Lanes>(lanes: L, queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
-    /// Fewer queries than this do not repay a transposition, and fewer queries or rows do not fill a register block.
+    /// Fewer queries than this do not repay a transposition, and fewer queries or rows do not fill
+    /// a register block.
     const FEW: usize = 4;
     let row_count = rows.len() / dim;
     if queries.len() / dim < FEW || row_count < FEW {
@@ -35,8 +37,8 @@ pub(super) fn tile<L: Lanes>(lanes: L, queries: &[f32], rows: &[f32], dim: usize
     }
 }
 
-/// Rows transposed by sixteens: panel p holds, for each component, that component of rows 16 p to 16 p + 15. All
-/// queries of a tile pass over them before the next rows are brought in.
+/// Rows transposed by sixteens: panel p holds, for each component, that component of rows 16 p to
+/// 16 p + 15. All queries of a tile pass over them before the next rows are brought in.
 #[repr(align(64))]
 struct Panels([[f32; LANES]; Panels::COLUMNS]);
 
@@ -45,8 +47,8 @@ impl Panels {
     const COLUMNS: usize = 128;
 }
 
-/// Many queries of `dim` <= N components, down. Every lane of the canonical sum has one term or, from 17 components on,
-/// two. Rows and queries are padded with zeros up to N (M3).
+/// Many queries of `dim` <= N components, down. Every lane of the canonical sum has one term or,
+/// from 17 components on, two. Rows and queries are padded with zeros up to N (M3).
 struct DownTile<'a, const N: usize> {
     queries: &'a [f32],
     rows: &'a [f32],
@@ -86,7 +88,8 @@ impl<const N: usize> Job for DownTile<'_, N> {
 #[inline(always)]
 fn padded<const N: usize>(values: &[f32], dim: usize) -> [f32; N] {
     let mut query = [0.0; N];
-    // A copy of a length that the compiler knows is a few moves, and the last query alone may lack it.
+    // A copy of a length that the compiler knows is a few moves, and the last query alone may lack
+    // it.
     if let Some(more) = values.first_chunk() {
         query = *more;
         query[dim..].fill(0.0);
@@ -96,8 +99,8 @@ fn padded<const N: usize>(values: &[f32], dim: usize) -> [f32; N] {
     query
 }
 
-/// Up to sixteen rows into the first `dim` columns of a panel. What stands for missing rows is left: it only reaches
-/// lanes that are not stored.
+/// Up to sixteen rows into the first `dim` columns of a panel. What stands for missing rows is
+/// left: it only reaches lanes that are not stored.
 #[inline(always)]
 fn transpose<const N: usize>(rows: &[f32], dim: usize, panel: &mut [[f32; LANES]; N]) {
     for (lane, row) in rows.chunks_exact(dim).enumerate() {
@@ -107,8 +110,8 @@ fn transpose<const N: usize>(rows: &[f32], dim: usize, panel: &mut [[f32; LANES]
     }
 }
 
-/// The sums of one query against the sixteen rows of a panel: N terms, then the halving tree, from which lanes past the
-/// N-th are left out (M3).
+/// The sums of one query against the sixteen rows of a panel: N terms, then the halving tree, from
+/// which lanes past the N-th are left out (M3).
 #[inline(always)]
 fn down<L: Lanes, const N: usize>(
     lanes: L,

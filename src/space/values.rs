@@ -1,11 +1,13 @@
-//! Many queries against many rows by the values themselves, only to tell which pairs may be near: what is left where
-//! bytes do not tell rows apart (`filter.rs`), and what costs least where rows are short.
+//! Many queries against many rows by the values themselves, only to tell which pairs may be near:
+//! what is left where bytes do not tell rows apart (`filter.rs`), and what costs least where rows
+//! are short.
 //!
-//! Sums of squared differences in any order, each square and its addition rounded together, bound the canonical sum from
-//! below (B3, `bounds.rs`). The pairs found are a superset, and the caller computes the canonical sum of each.
+//! Sums of squared differences in any order, each square and its addition rounded together, bound
+//! the canonical sum from below (B3, `bounds.rs`). The pairs found are a superset, and the caller
+//! computes the canonical sum of each.
 //!
-//! Rows are laid out by sixteens in panels, so that every lane is a row and nothing is added across lanes. Queries go in
-//! groups whose sums stay in registers.
+//! Rows are laid out by sixteens in panels, so that every lane is a row and nothing is added across
+//! lanes. Queries go in groups whose sums stay in registers.
 
 use super::filter::{GROUP, Pair, push_lanes};
 #[cfg(target_arch = "x86_64")]
@@ -71,8 +73,8 @@ impl ValueFilter {
         }
     }
 
-    /// Appends every pair of a query and a row of the tile whose canonical sum is at most the query's limit to `found`, and
-    /// few others.
+    /// Appends every pair of a query and a row of the tile whose canonical sum is at most the
+    /// query's limit to `found`, and few others.
     ///
     /// `limits`: one per query.
     pub(crate) fn near(&mut self, limits: &[f32], found: &mut Vec<Pair>) {
@@ -94,7 +96,8 @@ impl Job for Tile<'_> {
     #[inline(always)]
     fn run<L: Lanes>(mut self, lanes: L) {
         for group in 0..self.limits.len() / GROUP {
-            // Several panels where registers hold their sums: more additions that need not wait for each other.
+            // Several panels where registers hold their sums: more additions that need not wait for
+            // each other.
             let rest =
                 if L::WIDE_BLOCK { panels_at_once::<L, 4>(lanes, &mut self, group, 0) } else { 0 };
             panels_at_once::<L, 1>(lanes, &mut self, group, rest);
@@ -169,7 +172,8 @@ mod tests {
                         let of = |q: usize, r: usize| {
                             sum(&queries[q * dim..][..dim], &rows[r * dim..][..dim])
                         };
-                        // A row's own sum: the case where a rounding decides. None is near the last query.
+                        // A row's own sum: the case where a rounding decides. None is near the last
+                        // query.
                         let mut limits: Vec<f32> = (0..a).map(|q| of(q, q * 7 % b)).collect();
                         if a > 1 {
                             limits[a - 1] = f32::NEG_INFINITY;

@@ -12,13 +12,14 @@ use crate::values::ids::VersionId;
 use crate::values::options::OpenOptions;
 
 impl Store {
-    /// Writes every version that can be opened, and all tags, as a stream for [`Store::receive`]; with `since`, those after a
-    /// version that the receiver has. Beside a writer, whom it does not keep waiting: what it reads is pinned.
+    /// Writes every version that can be opened, and all tags, as a stream for [`Store::receive`];
+    /// with `since`, those after a version that the receiver has. Beside a writer, whom it does not
+    /// keep waiting: what it reads is pinned.
     ///
     /// # Errors
     ///
-    /// `since` cannot be opened; damage or I/O failure; interrupted. What has been written is then no whole stream, and
-    /// is refused by the receiver.
+    /// `since` cannot be opened; damage or I/O failure; interrupted. What has been written is then
+    /// no whole stream, and is refused by the receiver.
     ///
     /// # Examples
     ///
@@ -56,16 +57,18 @@ impl Store {
         db.confirm(backup::backup(db, since.0, out, &self.core.options.cancel))
     }
 
-    /// Receives a stream into the store at `path`, which is made if there is none. The whole stream is checked before
-    /// anything is written. Versions that the store has already are passed over; each of the others is made durable by a
-    /// commit of its own, and answers with the same bits as at the sender. Tags become those of the stream.
+    /// Receives a stream into the store at `path`, which is made if there is none. The whole stream
+    /// is checked before anything is written. Versions that the store has already are passed over;
+    /// each of the others is made durable by a commit of its own, and answers with the same bits as
+    /// at the sender. Tags become those of the stream.
     ///
-    /// Versions may be larger than memory: what has come of one is written when it is more than 16 MiB.
+    /// Versions may be larger than memory: what has come of one is written when it is more than 16
+    /// MiB.
     ///
     /// # Errors
     ///
-    /// The stream is damaged, of another store, or does not go on from what the store has; the store is open for writing
-    /// elsewhere. See [`ReceiveError`].
+    /// The stream is damaged, of another store, or does not go on from what the store has; the
+    /// store is open for writing elsewhere. See [`ReceiveError`].
     ///
     /// # Examples
     ///

@@ -1,4 +1,5 @@
-//! What a store, its snapshots and its transactions share: the database, threads, options and scratch memory.
+//! What a store, its snapshots and its transactions share: the database, threads, options and
+//! scratch memory.
 
 use std::path::PathBuf;
 

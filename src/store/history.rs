@@ -64,11 +64,13 @@ impl Store {
         self.at(self.find(&When::Tag(name.to_string()))?)
     }
 
-    /// The number of the version that `when` means. That it can still be opened is for [`Store::at`] to say.
+    /// The number of the version that `when` means. That it can still be opened is for
+    /// [`Store::at`] to say.
     ///
     /// # Errors
     ///
-    /// No version has the tag, or is as old as the time; damage or I/O failure. A version number is not looked up.
+    /// No version has the tag, or is as old as the time; damage or I/O failure. A version number is
+    /// not looked up.
     ///
     /// # Examples
     ///
@@ -220,8 +222,8 @@ impl Store {
         })
     }
 
-    /// Makes versions durable that have been waiting for it; see [`crate::Durability::Deferred`]. Costs nothing if there are
-    /// none.
+    /// Makes versions durable that have been waiting for it; see [`crate::Durability::Deferred`].
+    /// Costs nothing if there are none.
     ///
     /// # Errors
     ///
@@ -236,8 +238,8 @@ impl Store {
         self.core.pool.install(|| commit(&self.core.db, Draft::nothing(&patient)).map(drop))
     }
 
-    /// Makes a version with the points of an older one; see [`crate::Transaction::restore`]. Costs a few blocks, whatever
-    /// the size of the version. What came in between stays in the history.
+    /// Makes a version with the points of an older one; see [`crate::Transaction::restore`]. Costs
+    /// a few blocks, whatever the size of the version. What came in between stays in the history.
     ///
     /// # Errors
     ///
@@ -263,14 +265,15 @@ impl Store {
         Ok(transaction.commit()?)
     }
 
-    /// Lets versions go that `rule` does not keep, and gives their space back to the file system. The newest version,
-    /// those with a tag and those that somebody has open, in this process or another, stay. Costs in proportion to
-    /// what differs between the versions that go and those that stay. Blocks no reader for longer than it takes.
+    /// Lets versions go that `rule` does not keep, and gives their space back to the file system.
+    /// The newest version, those with a tag and those that somebody has open, in this process or
+    /// another, stay. Costs in proportion to what differs between the versions that go and those
+    /// that stay. Blocks no reader for longer than it takes.
     ///
     /// # Errors
     ///
-    /// Damage or I/O failure. If it fails half-way, versions may be gone and their space not given back yet; it is free
-    /// in the file, and the next call gives it back.
+    /// Damage or I/O failure. If it fails half-way, versions may be gone and their space not given
+    /// back yet; it is free in the file, and the next call gives it back.
     ///
     /// # Examples
     ///
@@ -294,9 +297,9 @@ impl Store {
         self.expire_and(rule, false)
     }
 
-    /// [`Store::expire`], and every commit from now on that makes a version applies the same rule; what it frees is used
-    /// again by later commits. The version that a new one is made from goes with a later commit. A rule that keeps
-    /// everything ends this.
+    /// [`Store::expire`], and every commit from now on that makes a version applies the same rule;
+    /// what it frees is used again by later commits. The version that a new one is made from goes
+    /// with a later commit. A rule that keeps everything ends this.
     ///
     /// # Errors
     ///
@@ -330,7 +333,8 @@ impl Store {
         Ok(report(&done, (before, self.file_bytes())))
     }
 
-    /// What [`Store::expire`] would do. Nothing is written; the length of the file afterwards is not told.
+    /// What [`Store::expire`] would do. Nothing is written; the length of the file afterwards is
+    /// not told.
     ///
     /// # Errors
     ///
@@ -367,8 +371,8 @@ impl Store {
         self.core.db.retention()
     }
 
-    /// Bytes of the file that each version has for itself: what expiring it alone would free. Oldest first. Costs in
-    /// proportion to what the versions differ in.
+    /// Bytes of the file that each version has for itself: what expiring it alone would free.
+    /// Oldest first. Costs in proportion to what the versions differ in.
     ///
     /// # Errors
     ///
@@ -393,8 +397,8 @@ impl Store {
         Ok(unique.into_iter().map(|(version, bytes)| (VersionId(version), bytes)).collect())
     }
 
-    /// Which ids came, went, or got other coordinates from one version to another. Reads what the two do not share, and
-    /// nothing below.
+    /// Which ids came, went, or got other coordinates from one version to another. Reads what the
+    /// two do not share, and nothing below.
     ///
     /// # Errors
     ///

@@ -1,5 +1,6 @@
-//! The façade: the store, its snapshots and its transactions. All of the public surface that does something is here, and
-//! every floor below is seen from here alone. [`core`] is what its parts share.
+//! The façade: the store, its snapshots and its transactions. All of the public surface that does
+//! something is here, and every floor below is seen from here alone. [`core`] is what its parts
+//! share.
 
 pub(crate) mod copies;
 pub(crate) mod core;
@@ -38,11 +39,11 @@ use crate::values::options::Metric;
 ///
 /// A store belongs to the process that opened it. In a forked child everything that is asked of an
 /// inherited one, of its snapshots and of its transactions fails with [`ReadError::OtherProcess`]
-/// or [`crate::CommitError::OtherProcess`], and dropping them does nothing to the file or to the parent's
-/// locks. The child opens the store itself. The file must not be changed or truncated by anything
-/// else while it is open: it is memory-mapped. Each call makes sure that the file is long enough,
-/// so a file that was cut gives an error; cut while a query runs, it ends the process with SIGBUS,
-/// unless [`crate::OpenOptions::catch_faults`] was asked for.
+/// or [`crate::CommitError::OtherProcess`], and dropping them does nothing to the file or to the
+/// parent's locks. The child opens the store itself. The file must not be changed or truncated by
+/// anything else while it is open: it is memory-mapped. Each call makes sure that the file is long
+/// enough, so a file that was cut gives an error; cut while a query runs, it ends the process with
+/// SIGBUS, unless [`crate::OpenOptions::catch_faults`] was asked for.
 ///
 /// # Examples
 ///
@@ -76,7 +77,8 @@ impl fmt::Debug for Store {
 impl Store {
     /// Inserts points under automatic ids and makes a version.
     ///
-    /// `points`: row-major `[n x dim]`, finite. Ids go on from the largest ever used; the first is 0.
+    /// `points`: row-major `[n x dim]`, finite. Ids go on from the largest ever used; the first
+    /// is 0.
     ///
     /// # Errors
     ///
@@ -158,8 +160,9 @@ impl Store {
 
     /// Makes a version with the same points in a tree built anew; see [`Transaction::compact`].
     ///
-    /// The file grows by about what a store built in one batch from the live points takes; what only older versions refer
-    /// to stays until they expire. Readers are not disturbed. Memory: all live points, twice, unless there is a limit.
+    /// The file grows by about what a store built in one batch from the live points takes; what
+    /// only older versions refer to stays until they expire. Readers are not disturbed. Memory: all
+    /// live points, twice, unless there is a limit.
     ///
     /// # Errors
     ///
@@ -245,8 +248,8 @@ impl Store {
         Ok(Snapshot::of(opened, pin))
     }
 
-    /// Any version, as it was. Version 0 is the empty store. Costs a few reads, and some bytes of memory per segment of
-    /// the version; nothing else is read before it is asked for.
+    /// Any version, as it was. Version 0 is the empty store. Costs a few reads, and some bytes of
+    /// memory per segment of the version; nothing else is read before it is asked for.
     ///
     /// # Errors
     ///
@@ -292,8 +295,9 @@ impl Store {
         Ok(self.core.db.versions()?.iter().map(VersionInfo::from_row).collect())
     }
 
-    /// Compares what the file holds with its checksums; with [`VerifyOptions::deep`] also checks every tree. Damage is
-    /// reported, not returned as an error. Stops early if the store's [`crate::CancelToken`] is cancelled.
+    /// Compares what the file holds with its checksums; with [`VerifyOptions::deep`] also checks
+    /// every tree. Damage is reported, not returned as an error. Stops early if the store's
+    /// [`crate::CancelToken`] is cancelled.
     ///
     /// # Errors
     ///

@@ -70,7 +70,8 @@ impl NewFile {
         &self.target
     }
 
-    /// Puts the file in the place of the one that has its name, with the mode and the owner of that.
+    /// Puts the file in the place of the one that has its name, with the mode and the owner of
+    /// that.
     pub(crate) fn replace(self) -> std::io::Result<()> {
         let NewFile { target, file } = self;
         take_after(file.file(), &target.metadata()?)?;

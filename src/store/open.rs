@@ -1,5 +1,5 @@
-//! How a store comes to be: created, built with a first version, or opened. The part of [`Store`] that knows files and
-//! threads.
+//! How a store comes to be: created, built with a first version, or opened. The part of [`Store`]
+//! that knows files and threads.
 
 use std::fs::{self, File, FileType, OpenOptions as FileOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -98,8 +98,8 @@ impl Store {
         Ok(store)
     }
 
-    /// [`Store::build`] from points that are read piece by piece. With [`OpenOptions::memory_limit`] there may be more
-    /// of them than fit into memory.
+    /// [`Store::build`] from points that are read piece by piece. With
+    /// [`OpenOptions::memory_limit`] there may be more of them than fit into memory.
     ///
     /// # Errors
     ///
@@ -161,15 +161,16 @@ impl Store {
         Ok((store, report))
     }
 
-    /// Creates a store with a first version, all or nothing: the file appears at `path` when the version is durable.
+    /// Creates a store with a first version, all or nothing: the file appears at `path` when the
+    /// version is durable.
     ///
-    /// `points`: row-major `[n x dim]`. `ids`: one per row, or 0, 1, 2, ... in order. Bulk loading gives the best tree and
-    /// the smallest file.
+    /// `points`: row-major `[n x dim]`. `ids`: one per row, or 0, 1, 2, ... in order. Bulk loading
+    /// gives the best tree and the smallest file.
     ///
     /// # Errors
     ///
-    /// As for [`Store::create`] and [`Store::insert_with_ids`]; nothing is left at `path`, unless only the last step, making
-    /// the new name durable, failed.
+    /// As for [`Store::create`] and [`Store::insert_with_ids`]; nothing is left at `path`, unless
+    /// only the last step, making the new name durable, failed.
     ///
     /// # Examples
     ///
@@ -202,7 +203,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// No such file, not a store, made by a newer treering, truncated, damaged, or open for writing elsewhere.
+    /// No such file, not a store, made by a newer treering, truncated, damaged, or open for writing
+    /// elsewhere.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::open_with(path, OpenOptions::new())
     }

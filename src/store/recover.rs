@@ -1,8 +1,9 @@
-//! What is left of a damaged or truncated store: the newest commit whose list of versions can be read, and of its versions
-//! those that are whole. Only reads the damaged file; what is rescued goes into a new one.
+//! What is left of a damaged or truncated store: the newest commit whose list of versions can be
+//! read, and of its versions those that are whole. Only reads the damaged file; what is rescued
+//! goes into a new one.
 //!
-//! Opening never falls back to an older commit by itself, because that would undo what was acknowledged. Here somebody
-//! has asked.
+//! Opening never falls back to an older commit by itself, because that would undo what was
+//! acknowledged. Here somebody has asked.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -34,9 +35,11 @@ pub struct RecoverReport {
     pub commit: u64,
     /// The newest commit that the file knows of; larger than `commit` if that one cannot be read.
     pub newest_commit: u64,
-    /// True if the device cannot read a place where a newer commit may have been, of which nothing else is known.
+    /// True if the device cannot read a place where a newer commit may have been, of which nothing
+    /// else is known.
     pub in_doubt: bool,
-    /// Bytes of the file, and bytes that the commit needs: fewer of the former mean that the file was truncated.
+    /// Bytes of the file, and bytes that the commit needs: fewer of the former mean that the file
+    /// was truncated.
     pub file_bytes: (u64, u64),
     /// Versions that are whole, oldest first.
     pub intact: Vec<VersionId>,
@@ -49,25 +52,28 @@ pub struct RecoverReport {
 }
 
 impl RecoverReport {
-    /// True if nothing is lost: every version that the store had is whole, and the commit is the newest there was.
+    /// True if nothing is lost: every version that the store had is whole, and the commit is the
+    /// newest there was.
     pub fn is_complete(&self) -> bool {
         self.lost.is_empty() && self.commit == self.newest_commit && !self.in_doubt
     }
 }
 
 impl Store {
-    /// Looks for what is left of a damaged or truncated store: takes the newest commit whose list of versions can be read,
-    /// and reads every version of it. Nothing is written, unless `write` names a new file: that becomes a store of the
-    /// versions that are whole, under their numbers, with their tags. The damaged file is never changed.
+    /// Looks for what is left of a damaged or truncated store: takes the newest commit whose list
+    /// of versions can be read, and reads every version of it. Nothing is written, unless `write`
+    /// names a new file: that becomes a store of the versions that are whole, under their numbers,
+    /// with their tags. The damaged file is never changed.
     ///
-    /// Costs reading the file once, and with `write` room for a second copy of what is rescued, in the new file's folder.
-    /// No writer can open the store meanwhile.
+    /// Costs reading the file once, and with `write` room for a second copy of what is rescued, in
+    /// the new file's folder. No writer can open the store meanwhile.
     ///
     /// # Errors
     ///
-    /// A writer has the store open ([`OpenError::Locked`]), or whether one has cannot be told; the header is gone, or no
-    /// commit can be read; with `write`, no version is whole, something exists at that path, or it cannot be written. What
-    /// only failed for a moment is an error too, never taken for a loss.
+    /// A writer has the store open ([`OpenError::Locked`]), or whether one has cannot be told; the
+    /// header is gone, or no commit can be read; with `write`, no version is whole, something
+    /// exists at that path, or it cannot be written. What only failed for a moment is an error too,
+    /// never taken for a loss.
     ///
     /// # Examples
     ///
@@ -114,7 +120,8 @@ pub(crate) fn recover(
     open: &OpenOptions,
 ) -> Result<RecoverReport, RecoverError> {
     let header = recovery::read_header(storage, false)?;
-    // What a writer is about to change is not damage, and none may begin. Released when the file is closed.
+    // What a writer is about to change is not damage, and none may begin. Released when the file is
+    // closed.
     if !storage.lock(LockRange::Writer, Hold::Shared)? {
         return Err(OpenError::Locked.into());
     }

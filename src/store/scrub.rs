@@ -1,12 +1,13 @@
-//! Comparing what the file holds with its checksums in the background: slowly, in the order in which it lies there, and
-//! from where an earlier scrub stopped.
+//! Comparing what the file holds with its checksums in the background: slowly, in the order in
+//! which it lies there, and from where an earlier scrub stopped.
 //!
-//! Bytes are checked when they are first read, and not again: a device that loses them later is seen when somebody looks.
-//! A scrub looks at everything, again and again, so it bounds how long damage can go unseen: by the time of one round,
-//! which is the bytes in use divided by the rate. What it finds bad answers no query of this store any more.
+//! Bytes are checked when they are first read, and not again: a device that loses them later is
+//! seen when somebody looks. A scrub looks at everything, again and again, so it bounds how long
+//! damage can go unseen: by the time of one round, which is the bytes in use divided by the rate.
+//! What it finds bad answers no query of this store any more.
 //!
-//! Nothing is pinned while it waits. So what it finds bad is looked up once more: versions may have expired meanwhile,
-//! and their space may hold something else.
+//! Nothing is pinned while it waits. So what it finds bad is looked up once more: versions may have
+//! expired meanwhile, and their space may hold something else.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -53,8 +54,8 @@ impl ScrubOptions {
         Self::default()
     }
 
-    /// Goes on from [`ScrubReport::next`]: a place in the file. Any number will do, and stays good whatever is committed
-    /// or expires.
+    /// Goes on from [`ScrubReport::next`]: a place in the file. Any number will do, and stays good
+    /// whatever is committed or expires.
     pub fn from(mut self, next: u64) -> Self {
         self.from = next;
         self
@@ -86,12 +87,13 @@ pub struct ScrubReport {
 }
 
 impl Store {
-    /// Compares everything that retained versions refer to with its checksums, in the order in which it lies in the file;
-    /// at a rate, and in parts, if that is asked for. What is bad is reported, and no query of this store is answered
-    /// from it any more. Stops early if the store's [`CancelToken`] is cancelled.
+    /// Compares everything that retained versions refer to with its checksums, in the order in
+    /// which it lies in the file; at a rate, and in parts, if that is asked for. What is bad is
+    /// reported, and no query of this store is answered from it any more. Stops early if the
+    /// store's [`CancelToken`] is cancelled.
     ///
-    /// Unlike [`Store::verify`] it keeps no version from expiring while it runs. See [`OpenOptions::scrub`] for one that
-    /// runs by itself.
+    /// Unlike [`Store::verify`] it keeps no version from expiring while it runs. See
+    /// [`OpenOptions::scrub`] for one that runs by itself.
     ///
     /// # Errors
     ///
@@ -283,7 +285,8 @@ impl Drop for Background {
 }
 
 fn go_round(core: &Core, rate: u64, stop: &CancelToken) {
-    /// Between rounds: a small file would be read all the time, and one that cannot be read tried all the time.
+    /// Between rounds: a small file would be read all the time, and one that cannot be read tried
+    /// all the time.
     const PAUSE: Duration = Duration::from_secs(1);
     let quiet = OpenOptions::default();
     // Each opening begins elsewhere, so that short ones, too, come by everything in time.

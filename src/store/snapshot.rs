@@ -40,7 +40,8 @@ use crate::version::pins::Pin;
 #[derive(Clone)]
 pub struct Snapshot {
     inner: Arc<Opened>,
-    /// Keeps the version from expiring. Dropped after what is mapped, whose bytes may change from then on.
+    /// Keeps the version from expiring. Dropped after what is mapped, whose bytes may change from
+    /// then on.
     _pin: Arc<Pin>,
 }
 
@@ -141,8 +142,9 @@ impl Snapshot {
         Ok(check_points(queries, self.dim())?)
     }
 
-    /// An error if the file has been cut meanwhile: touching what is gone would end the process. It still does if the
-    /// file is cut while a query runs, unless faults are caught; then [`Snapshot::confirm`] tells.
+    /// An error if the file has been cut meanwhile: touching what is gone would end the process. It
+    /// still does if the file is cut while a query runs, unless faults are caught; then
+    /// [`Snapshot::confirm`] tells.
     fn check_whole(&self) -> Result<(), ReadError> {
         self.inner.core.db.check_whole()
     }
@@ -164,11 +166,13 @@ impl Snapshot {
 
     /// The first min(`k`, live points) of all live points, in the order (distance, id).
     ///
-    /// `query`: one row of `dim` values. Exact: equal, bit for bit, to sorting all canonical distances.
+    /// `query`: one row of `dim` values. Exact: equal, bit for bit, to sorting all canonical
+    /// distances.
     ///
     /// # Errors
     ///
-    /// A query of another dimension, not finite, or outside the domain; damage or I/O failure on the path read.
+    /// A query of another dimension, not finite, or outside the domain; damage or I/O failure on
+    /// the path read.
     ///
     /// # Examples
     ///
@@ -188,7 +192,8 @@ impl Snapshot {
         searcher.knn(query, k).map(<[_]>::to_vec)
     }
 
-    /// All live points with distance at most `radius` (the metric's own unit, inclusive), in the order (distance, id).
+    /// All live points with distance at most `radius` (the metric's own unit, inclusive), in the
+    /// order (distance, id).
     ///
     /// # Errors
     ///
@@ -211,7 +216,8 @@ impl Snapshot {
         searcher.within(query, radius).map(<[_]>::to_vec)
     }
 
-    /// How many live points have distance at most `radius`. Does not visit subtrees that lie wholly inside.
+    /// How many live points have distance at most `radius`. Does not visit subtrees that lie wholly
+    /// inside.
     ///
     /// # Errors
     ///
@@ -266,7 +272,8 @@ impl Snapshot {
         self.neighbor_table(count, k, neighbors, evaluations)
     }
 
-    /// [`Snapshot::knn`] by a scan of all rows, without the tree: the same bits, and the same cost for any data.
+    /// [`Snapshot::knn`] by a scan of all rows, without the tree: the same bits, and the same cost
+    /// for any data.
     ///
     /// # Errors
     ///
@@ -437,7 +444,8 @@ impl Snapshot {
         Ok(self.confirm(id_index::find_live(self.tree(), id))?.is_some())
     }
 
-    /// Calls `f` with the id and the coordinates of every live point, by ascending id. Needs no memory for them.
+    /// Calls `f` with the id and the coordinates of every live point, by ascending id. Needs no
+    /// memory for them.
     ///
     /// # Errors
     ///

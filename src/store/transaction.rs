@@ -1,4 +1,5 @@
-//! A transaction: a private copy of the newest version's tree that operations change and [`commit`] publishes.
+//! A transaction: a private copy of the newest version's tree that operations change and [`commit`]
+//! publishes.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -55,8 +56,8 @@ impl State {
     }
 }
 
-/// Several inserts and deletes that become one version. Each sees what those before it did. Dropped without
-/// [`Transaction::commit`], it leaves no trace.
+/// Several inserts and deletes that become one version. Each sees what those before it did. Dropped
+/// without [`Transaction::commit`], it leaves no trace.
 ///
 /// # Examples
 ///
@@ -95,8 +96,8 @@ impl<'a> Transaction<'a> {
     ///
     /// # Errors
     ///
-    /// As for [`Store::insert`]. A batch that is refused for its points or ids leaves the transaction as it was; after any
-    /// other error it cannot be committed.
+    /// As for [`Store::insert`]. A batch that is refused for its points or ids leaves the
+    /// transaction as it was; after any other error it cannot be committed.
     pub fn insert(&mut self, points: &[f32]) -> Result<&mut Self, InsertError> {
         self.insert_named(points, None)
     }
@@ -114,13 +115,13 @@ impl<'a> Transaction<'a> {
         self.insert_named(points, Some(ids))
     }
 
-    /// Inserts points that are read piece by piece. With [`crate::OpenOptions::memory_limit`] there may be more of them
-    /// than fit into memory; without, they are read into memory first.
+    /// Inserts points that are read piece by piece. With [`crate::OpenOptions::memory_limit`] there
+    /// may be more of them than fit into memory; without, they are read into memory first.
     ///
     /// # Errors
     ///
-    /// As for [`Transaction::insert`]; also if the source fails, if the limit is too small, or if temporary files cannot
-    /// be written.
+    /// As for [`Transaction::insert`]; also if the source fails, if the limit is too small, or if
+    /// temporary files cannot be written.
     pub fn insert_from(&mut self, source: &mut dyn PointSource) -> Result<&mut Self, InsertError> {
         if self.store.core.options.memory_limit.is_some() {
             return self.insert_limited(source);
@@ -234,9 +235,10 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Builds the tree anew from the live points, in packed order and without dead rows: what many batches have scattered
-    /// then answers, and takes space, as if it had been loaded at once. Ids and answers stay. Older versions keep what
-    /// they have. Needs memory for all live points, unless there is a memory limit.
+    /// Builds the tree anew from the live points, in packed order and without dead rows: what many
+    /// batches have scattered then answers, and takes space, as if it had been loaded at once. Ids
+    /// and answers stay. Older versions keep what they have. Needs memory for all live points,
+    /// unless there is a memory limit.
     ///
     /// # Errors
     ///
@@ -260,9 +262,10 @@ impl<'a> Transaction<'a> {
         self.done(result)
     }
 
-    /// Goes back to an older version: the transaction holds its points, and nothing of what was done before in the
-    /// transaction. Committed as it is, it makes a version that shares everything with the old one and costs a few blocks;
-    /// its `parent` is the old version. Automatic ids go on from the largest ever used.
+    /// Goes back to an older version: the transaction holds its points, and nothing of what was
+    /// done before in the transaction. Committed as it is, it makes a version that shares
+    /// everything with the old one and costs a few blocks; its `parent` is the old version.
+    /// Automatic ids go on from the largest ever used.
     ///
     /// # Errors
     ///
@@ -293,8 +296,9 @@ impl<'a> Transaction<'a> {
         self
     }
 
-    /// Makes everything one version, durable when this returns, unless [`crate::OpenOptions::durability`] says otherwise.
-    /// If nothing was inserted, deleted, compacted or restored, and there is no message, none is made ([`Report::is_new`]).
+    /// Makes everything one version, durable when this returns, unless
+    /// [`crate::OpenOptions::durability`] says otherwise. If nothing was inserted, deleted,
+    /// compacted or restored, and there is no message, none is made ([`Report::is_new`]).
     ///
     /// # Errors
     ///

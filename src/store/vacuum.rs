@@ -1,7 +1,9 @@
-//! A store written anew: all that it retains, and none of the holes that versions have left which are gone.
+//! A store written anew: all that it retains, and none of the holes that versions have left which
+//! are gone.
 //!
-//! Expiry gives the space of holes back to the file system, but the file stays as long as its last block is far out, and whoever
-//! copies it copies the holes. Here a fresh file takes its name in the end; until then nothing has changed.
+//! Expiry gives the space of holes back to the file system, but the file stays as long as its last
+//! block is far out, and whoever copies it copies the holes. Here a fresh file takes its name in
+//! the end; until then nothing has changed.
 
 use std::fs;
 use std::io::{BufReader, BufWriter};
@@ -28,17 +30,18 @@ pub struct VacuumReport {
 }
 
 impl Store {
-    /// Writes a store anew, with all retained versions, their numbers, times and tags, and the saved rule, verifies
-    /// that, and puts it in the place of the old file. Readers of the old one go on with it, and see no newer versions
-    /// until they open the store again; a writer that waits ([`OpenOptions::wait`]) gets the new one.
+    /// Writes a store anew, with all retained versions, their numbers, times and tags, and the
+    /// saved rule, verifies that, and puts it in the place of the old file. Readers of the old one
+    /// go on with it, and see no newer versions until they open the store again; a writer that
+    /// waits ([`OpenOptions::wait`]) gets the new one.
     ///
-    /// Takes the writer's lock, space for two copies in the folder, and time in proportion to the file. Nobody needs it for
-    /// speed: see [`crate::Transaction::compact`].
+    /// Takes the writer's lock, space for two copies in the folder, and time in proportion to the
+    /// file. Nobody needs it for speed: see [`crate::Transaction::compact`].
     ///
     /// # Errors
     ///
-    /// Another writer; damage; no room; a file with several names (hard links), under the others of which the old one would go
-    /// on; interrupted. The store is as it was.
+    /// Another writer; damage; no room; a file with several names (hard links), under the others of
+    /// which the old one would go on; interrupted. The store is as it was.
     ///
     /// # Examples
     ///

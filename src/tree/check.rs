@@ -1,6 +1,7 @@
-//! A walk over a whole tree that checks the invariants T1 to T8 of [`crate::tree`] and everything that refers to slots
-//! and nodes from outside: owners, the id index, level counts. Costs O(n x depth) distance evaluations; for a tree that
-//! shares most of its nodes with one that was found sound, see [`Sound`], only as much as differs.
+//! A walk over a whole tree that checks the invariants T1 to T8 of [`crate::tree`] and everything
+//! that refers to slots and nodes from outside: owners, the id index, level counts. Costs O(n x
+//! depth) distance evaluations; for a tree that shares most of its nodes with one that was found
+//! sound, see [`Sound`], only as much as differs.
 
 use std::collections::BTreeMap;
 
@@ -163,7 +164,8 @@ impl<'a> Checker<'a> {
         Found { violations: self.violations, seen: self.seen, levels: self.levels }
     }
 
-    /// Forgets what was met in the sound tree at nodes that differ, and below those that are not there any more.
+    /// Forgets what was met in the sound tree at nodes that differ, and below those that are not
+    /// there any more.
     fn forget_touched(&mut self) -> Result<(), ReadError> {
         let Some(shared) = self.shared else { return Ok(()) };
         let mut pending = Vec::from_iter(shared.is_touched(ROOT).then_some(ROOT));
@@ -208,7 +210,8 @@ impl<'a> Checker<'a> {
         old.for_bucket(node, &link, &mut forget)
     }
 
-    /// How a child of `node` is walked: not at all if it is as it was in the sound tree, and so is what bounds it.
+    /// How a child of `node` is walked: not at all if it is as it was in the sound tree, and so is
+    /// what bounds it.
     fn walk_of(
         &mut self,
         node: u32,
@@ -224,7 +227,8 @@ impl<'a> Checker<'a> {
         if !was_child {
             return Ok(Walk::Whole);
         }
-        // A subtree without a range of its own may have no slots at all: that takes a walk, if it is asked.
+        // A subtree without a range of its own may have no slots at all: that takes a walk, if it
+        // is asked.
         let span = |node: u32| Ok::<u32, ReadError>(self.tree.counts.get(node.into())?.span);
         match span(child)? == 0 && span(node)? > 0 {
             true => {
@@ -244,7 +248,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Checks a node and what is below. `whole`: nothing of it is taken as it was in the sound tree.
+    /// Checks a node and what is below. `whole`: nothing of it is taken as it was in the sound
+    /// tree.
     fn node(
         &mut self,
         node: u32,
@@ -324,7 +329,8 @@ impl<'a> Checker<'a> {
             }
         }
         for &child in &children {
-            // So no path is longer than there are levels, whatever the links say. What breaks this has been told above.
+            // So no path is longer than there are levels, whatever the links say. What breaks this
+            // has been told above.
             let below = tree.nodes.get(child as u64)?.level;
             if below >= level || level_row(below).is_none() {
                 continue;

@@ -1,7 +1,9 @@
-//! The data arrays of one version as typed columns, and the few ways in which the tree is read through them.
+//! The data arrays of one version as typed columns, and the few ways in which the tree is read
+//! through them.
 //!
-//! Numbers found in the file are checked where they are followed: a column refuses rows that do not exist, and a child
-//! must have a larger number than its parent, so that no damaged link leads round in a circle.
+//! Numbers found in the file are checked where they are followed: a column refuses rows that do not
+//! exist, and a child must have a larger number than its parent, so that no damaged link leads
+//! round in a circle.
 
 use std::sync::Arc;
 
@@ -61,7 +63,8 @@ pub(crate) struct Tree {
 /// The node every path begins at.
 pub(crate) const ROOT: u32 = 0;
 
-/// Where the children and the points of a node lie: the parts of its rows in `links` and in `counts`.
+/// Where the children and the points of a node lie: the parts of its rows in `links` and in
+/// `counts`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Links {
     pub(crate) row: LinkRow,
@@ -154,8 +157,8 @@ impl Tree {
         if !consistent {
             return Err(ReadError::row("links", nodes, "arrays of one tree differ in length"));
         }
-        // Ids differ, and so do parents and slots: none of these arrays can be holes of the file. So whatever is done row
-        // by row is in proportion to what is stored.
+        // Ids differ, and so do parents and slots: none of these arrays can be holes of the file.
+        // So whatever is done row by row is in proportion to what is stored.
         let rows = [8 * slots, 16 * nodes, 4 * tree.index_slots.len(), 8 * tree.index_keys.len()];
         let bytes = rows.into_iter().fold(0, u64::saturating_add);
         match db.arena.has_stored(bytes)? {

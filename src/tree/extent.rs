@@ -1,14 +1,16 @@
 //! The box of a subtree: between which bounds each coordinate of its points lies.
 //!
-//! Boxes are kept for up to [`MAX_BOX_DIM`] dimensions, where they bound more closely than balls. They lie in groups of
-//! [`BOX_GROUP`] node numbers, one node to a lane, so that a query is put to the boxes of siblings sixteen at a time.
+//! Boxes are kept for up to [`MAX_BOX_DIM`] dimensions, where they bound more closely than balls.
+//! They lie in groups of [`BOX_GROUP`] node numbers, one node to a lane, so that a query is put to
+//! the boxes of siblings sixteen at a time.
 
 use crate::format::arrays;
 use crate::space::{BOX_GROUP, MAX_BOX_DIM};
 
 const _: () = assert!(BOX_GROUP == arrays::BOX_GROUP, "the file has the groups that kernels read");
 
-/// Bounds of up to [`MAX_BOX_DIM`] coordinates; those that a point does not have are never looked at.
+/// Bounds of up to [`MAX_BOX_DIM`] coordinates; those that a point does not have are never looked
+/// at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Extent {
     low: [f32; MAX_BOX_DIM],

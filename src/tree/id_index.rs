@@ -1,9 +1,10 @@
-//! From id to slot: immutable sorted runs, newest first to win, merged geometrically as far as a batch can bear: after many
-//! small batches there are some dozens.
+//! From id to slot: immutable sorted runs, newest first to win, merged geometrically as far as a
+//! batch can bear: after many small batches there are some dozens.
 //!
-//! A run is cut into *pieces*. A stretch of ids that are consecutive, or nearly so, is dense: one slot number per id,
-//! no keys. Everything else is sparse: sorted keys and their slots. A point that moves gets a new entry in a newer run.
-//! An entry may name a slot that is no longer live; the caller looks at the tombstone.
+//! A run is cut into *pieces*. A stretch of ids that are consecutive, or nearly so, is dense: one
+//! slot number per id, no keys. Everything else is sparse: sorted keys and their slots. A point
+//! that moves gets a new entry in a newer run. An entry may name a slot that is no longer live; the
+//! caller looks at the tombstone.
 
 use rayon::prelude::*;
 
@@ -12,8 +13,9 @@ use crate::format::rows::{IndexPieceRow, IndexRunRow, NONE};
 use crate::values::error::ReadError;
 use crate::values::ids::PointId;
 
-/// A stretch of at least this many ids is stored dense if no gap in it exceeds [`DENSE_GAP`]. So is every stretch of a
-/// run with fewer ids, however short: a batch of a few points then does not touch the array of keys at all.
+/// A stretch of at least this many ids is stored dense if no gap in it exceeds [`DENSE_GAP`]. So is
+/// every stretch of a run with fewer ids, however short: a batch of a few points then does not
+/// touch the array of keys at all.
 const DENSE_IDS: usize = 32;
 
 /// A hole costs 4 bytes, a sparse key 8 more than a dense slot: up to two holes per id pay.
@@ -22,9 +24,9 @@ const DENSE_GAP: u64 = 3;
 /// A run is merged with newer ones until it has more than this many times their entries.
 const MERGE_RATIO: u64 = 3;
 
-/// But nothing is merged into a run of more entries than the greatest of these: so many times those of the batch, one in
-/// so many of the whole index, and so many. So no batch pays for all before it, and the number of runs grows with the
-/// logarithm of the index.
+/// But nothing is merged into a run of more entries than the greatest of these: so many times those
+/// of the batch, one in so many of the whole index, and so many. So no batch pays for all before
+/// it, and the number of runs grows with the logarithm of the index.
 const MERGED_PER_ENTRY: u64 = 2;
 const MERGED_PART: u64 = 32;
 const MERGED_ENTRIES: u64 = 1 << 15;
@@ -50,8 +52,8 @@ pub(crate) fn find_live(tree: &Tree, id: PointId) -> Result<Option<u32>, ReadErr
     }
 }
 
-/// More runs than merging ever leaves: those of more than one in [`MERGED_PART`] of all entries are no more than that, and
-/// of the smaller ones each is several times as long as the next.
+/// More runs than merging ever leaves: those of more than one in [`MERGED_PART`] of all entries are
+/// no more than that, and of the smaller ones each is several times as long as the next.
 const MOST_RUNS: usize = 1024;
 
 fn runs(tree: &Tree) -> Result<Vec<IndexRunRow>, ReadError> {
@@ -69,8 +71,8 @@ fn runs(tree: &Tree) -> Result<Vec<IndexRunRow>, ReadError> {
     Ok(runs)
 }
 
-/// Calls `f` with each id in a run that only one of two states of an index has. Runs and pieces that both have must be
-/// the same, row for row.
+/// Calls `f` with each id in a run that only one of two states of an index has. Runs and pieces
+/// that both have must be the same, row for row.
 pub(crate) fn for_changed_runs(
     old: &Tree,
     new: &Tree,
@@ -90,7 +92,8 @@ pub(crate) fn for_changed_runs(
     Ok(())
 }
 
-/// Calls `f` with id and slot of each live point, by ascending id. Needs memory for a few entries of each run.
+/// Calls `f` with id and slot of each live point, by ascending id. Needs memory for a few entries
+/// of each run.
 pub(crate) fn for_each_live(
     tree: &Tree,
     mut f: impl FnMut(PointId, u32) -> Result<(), ReadError>,
@@ -167,8 +170,9 @@ fn partition(
     Ok(low)
 }
 
-/// Adds entries, which win over all older ones. Ids must be distinct. Costs O(n log n) for n entries, O(n) if they come by
-/// ascending id, and amortised O(log N) rewrites of each of the N entries there are.
+/// Adds entries, which win over all older ones. Ids must be distinct. Costs O(n log n) for n
+/// entries, O(n) if they come by ascending id, and amortised O(log N) rewrites of each of the N
+/// entries there are.
 pub(crate) fn insert(
     tree: &mut Tree,
     entries: impl ExactSizeIterator<Item = (PointId, u32)> + Clone,
@@ -182,8 +186,9 @@ pub(crate) fn insert(
     insert_sorted(tree, count, entries.into_iter().map(Ok), |_| Ok(()))
 }
 
-/// Like [`insert`], for `count` entries by ascending id that need not be in memory; neither are those merged with them.
-/// `pause` is called now and then, so that what has been written can be got rid of.
+/// Like [`insert`], for `count` entries by ascending id that need not be in memory; neither are
+/// those merged with them. `pause` is called now and then, so that what has been written can be got
+/// rid of.
 pub(crate) fn insert_sorted<E: From<ReadError>>(
     tree: &mut Tree,
     count: u64,
@@ -373,7 +378,8 @@ impl RunWriter {
                 piece.count += holes as u64 + 1;
             }
             _ => {
-                // While there are fewer entries in all, it is not known yet whether the run is short.
+                // While there are fewer entries in all, it is not known yet whether the run is
+                // short.
                 if !goes_on && self.entries > DENSE_IDS as u64 {
                     self.settle_stretch(tree)?;
                 }

@@ -1,8 +1,9 @@
 //! The bound on a walk over a damaged tree: a search, a check, a plan.
 //!
-//! A sound tree has no node below two others, no slot in two of them, and no later range that two have. So a walk that
-//! meets more of any than there are has been led astray, and whatever damaged links say, work and lists stay in proportion
-//! to the tree. What is met is counted before anything is done with it.
+//! A sound tree has no node below two others, no slot in two of them, and no later range that two
+//! have. So a walk that meets more of any than there are has been led astray, and whatever damaged
+//! links say, work and lists stay in proportion to the tree. What is met is counted before anything
+//! is done with it.
 
 use super::columns::too_many_runs;
 use crate::tree::columns::{Links, Range, Tree, too_many_nodes, too_many_slots};
@@ -16,7 +17,8 @@ pub(crate) struct Met {
     runs: u64,
 }
 
-/// So often a walk may look through the later ranges of one node: for children, bucket and twins, on the way down and back.
+/// So often a walk may look through the later ranges of one node: for children, bucket and twins,
+/// on the way down and back.
 const LOOKS: u64 = 4;
 
 impl Met {

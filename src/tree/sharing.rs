@@ -1,13 +1,14 @@
-//! What a version's tree has in common with one that has been checked, so that a check of many versions walks what they
-//! share once.
+//! What a version's tree has in common with one that has been checked, so that a check of many
+//! versions walks what they share once.
 //!
-//! A node is *touched* if a row of its own differs between the two, or liveness of a slot of its own, and so is each node
-//! above it. What hangs below an untouched node is the same in both, row for row, because every change below it would have
-//! touched it: the checked tree's `parent` rows are right. So its invariants hold still, but for those that look down from
-//! above: T1, T5 and T8 of the nodes on the path, which [`Shared::still_bounds`] compares.
+//! A node is *touched* if a row of its own differs between the two, or liveness of a slot of its
+//! own, and so is each node above it. What hangs below an untouched node is the same in both, row
+//! for row, because every change below it would have touched it: the checked tree's `parent` rows
+//! are right. So its invariants hold still, but for those that look down from above: T1, T5 and T8
+//! of the nodes on the path, which [`Shared::still_bounds`] compares.
 //!
-//! Rows that are only ever appended must be the same as far as both have them; where they are not (a tree that was packed
-//! anew, or an older version gone back to), nothing is taken as shared.
+//! Rows that are only ever appended must be the same as far as both have them; where they are not
+//! (a tree that was packed anew, or an older version gone back to), nothing is taken as shared.
 
 use std::collections::HashSet;
 
@@ -188,7 +189,8 @@ mod tests {
         }
     }
 
-    /// Versions of a store that grows and shrinks, with a tree that is packed anew and one that is gone back to.
+    /// Versions of a store that grows and shrinks, with a tree that is packed anew and one that is
+    /// gone back to.
     fn store(dim: usize, leaf_capacity: u32) -> Store {
         let mut random = Random(dim as u64);
         let options = CreateOptions::new(dim).leaf_capacity(leaf_capacity).block_bytes(256);

@@ -1,7 +1,8 @@
 //! How a memory limit is spent.
 //!
-//! The limit is on anonymous memory: everything but the page cache, which the system takes back when it needs it. The
-//! shares do not depend on the number of threads, because the shape of the tree depends on them.
+//! The limit is on anonymous memory: everything but the page cache, which the system takes back
+//! when it needs it. The shares do not depend on the number of threads, because the shape of the
+//! tree depends on them.
 
 use crate::values::error::InsertError;
 use crate::values::options::default_coordinate_segment_bytes;
@@ -15,8 +16,8 @@ const PROGRAM: u64 = 14 << 20;
 /// Fewest points that are worth splitting at once.
 const CLUSTER_ROWS: u64 = 4096;
 
-/// Bytes per point of planning beside the coordinates: shares, candidates, layout, rows of topology, entries of the id
-/// index. Measured, and rounded up.
+/// Bytes per point of planning beside the coordinates: shares, candidates, layout, rows of
+/// topology, entries of the id index. Measured, and rounded up.
 const PLANNING: u64 = 400;
 
 /// The shares of a limit.
@@ -56,7 +57,8 @@ impl Budget {
         let segment = u64::from(default_coordinate_segment_bytes(dim));
         let tables = points / 4096 * 32 * 160 + points.saturating_mul(row) / segment * 160;
         let fixed = PROGRAM + THREADS * scratch + tables;
-        // Coordinates as they are read and as they are written, and centers, in the tree and on top of it.
+        // Coordinates as they are read and as they are written, and centers, in the tree and on top
+        // of it.
         let per_point = 2 * row + row / 2 + PLANNING;
         let more_threads = (threads as u64).saturating_sub(THREADS) * scratch;
         let least = (2 * CLUSTER_ROWS * per_point).max(16 << 20).max(8 * more_threads);

@@ -1,7 +1,8 @@
 //! What can go wrong: one enum per verb, and the few kinds of failure that they share.
 //!
-//! Every message says what happened, where, and what to do. Unless a variant says otherwise the store is unchanged: a
-//! refused batch writes nothing, and a failed commit leaves the last version in place.
+//! Every message says what happened, where, and what to do. Unless a variant says otherwise the
+//! store is unchanged: a refused batch writes nothing, and a failed commit leaves the last version
+//! in place.
 
 mod history;
 
@@ -26,7 +27,8 @@ pub enum Place {
     },
     /// The commit slots as a whole.
     Slots,
-    /// The hint, without which the next writer does a little more, and which is written anew by every commit.
+    /// The hint, without which the next writer does a little more, and which is written anew by
+    /// every commit.
     Hint,
     /// A segment of a logical array.
     Segment {
@@ -44,7 +46,8 @@ pub enum Place {
         /// Byte offset in the file.
         address: u64,
     },
-    /// A row of a logical array, whose bytes are as they were written but whose content makes no sense.
+    /// A row of a logical array, whose bytes are as they were written but whose content makes no
+    /// sense.
     Row {
         /// The array's name in `format-spec.md`.
         array: &'static str,
@@ -150,9 +153,9 @@ impl StorageError {
         )
     }
 
-    /// True if the device failed to read bytes that should be there. They count as damaged, like bytes that are there and
-    /// wrong. Whatever else keeps one from reading (a lock, a signal, too little memory) passes, and says nothing of
-    /// the bytes.
+    /// True if the device failed to read bytes that should be there. They count as damaged, like
+    /// bytes that are there and wrong. Whatever else keeps one from reading (a lock, a signal, too
+    /// little memory) passes, and says nothing of the bytes.
     pub fn is_unreadable(&self) -> bool {
         self.operation == "read"
             && self.source.raw_os_error().is_some_and(|errno| UNREADABLE.contains(&errno))
@@ -197,8 +200,9 @@ pub enum ReadError {
         /// Bytes there should be.
         needed: u64,
     },
-    /// Bytes that were there are not there any more, and zeros may have been read for them; nothing was answered or
-    /// written that rests on them. The handle stays unusable. See [`crate::OpenOptions::catch_faults`].
+    /// Bytes that were there are not there any more, and zeros may have been read for them; nothing
+    /// was answered or written that rests on them. The handle stays unusable. See
+    /// [`crate::OpenOptions::catch_faults`].
     #[error(
         "bytes of {} are gone: it was truncated while it was open, or its device failed; see what `treering recover` finds, or restore it from a copy, and open it again",
         .path.display()
@@ -554,13 +558,14 @@ pub enum CommitError {
     /// The disk is full. What was reserved has been given back; the store is as it was.
     #[error("the disk is full{}; the store is as it was", bytes_needed(*needed))]
     DiskFull {
-        /// Bytes that had to be added to the file; 0 if only the space of its holes is needed, or a larger file is not
-        /// allowed.
+        /// Bytes that had to be added to the file; 0 if only the space of its holes is needed, or a
+        /// larger file is not allowed.
         needed: u64,
         /// What the system said.
         source: StorageError,
     },
-    /// The file has been deleted, renamed or replaced since it was opened. A commit to it would be lost.
+    /// The file has been deleted, renamed or replaced since it was opened. A commit to it would be
+    /// lost.
     #[error(
         "{} is no longer the file that was opened: it has been deleted, renamed or replaced; nothing was committed; open the store anew",
         .path.display()

@@ -1,14 +1,16 @@
 //! The names of things: points, slots, nodes, versions.
 //!
-//! A *point id* is the user's and never changes. A *slot* is a row of the point arrays and a *node number* a row of
-//! the node arrays; both move when the tree is packed, so neither ever leaves the crate. This is also the one file in
-//! which the on-disk sentinel for "none" turns into an [`Option`].
+//! A *point id* is the user's and never changes. A *slot* is a row of the point arrays and a *node
+//! number* a row of the node arrays; both move when the tree is packed, so neither ever leaves the
+//! crate. This is also the one file in which the on-disk sentinel for "none" turns into an
+//! [`Option`].
 
 use std::fmt;
 
 /// The number of a version: commits of data counted from 1, without gaps.
 ///
-/// Version 0 is the store before its first batch. It holds no points, is not listed, and can be opened like any other.
+/// Version 0 is the store before its first batch. It holds no points, is not listed, and can be
+/// opened like any other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VersionId(pub u64);
 

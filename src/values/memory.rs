@@ -1,8 +1,9 @@
 //! Room in memory for what a file or a stream claims to have.
 //!
-//! A number that was read is a claim. Nothing is allocated on its word alone: either the list grows as its content comes
-//! in, checked, or the claim was held against what is stored ([`crate::version::table::Table::check_claim`]) and the room
-//! is asked for here, where a system that has none is an error and not the end of the process.
+//! A number that was read is a claim. Nothing is allocated on its word alone: either the list grows
+//! as its content comes in, checked, or the claim was held against what is stored
+//! ([`crate::version::table::Table::check_claim`]) and the room is asked for here, where a system
+//! that has none is an error and not the end of the process.
 
 use crate::values::error::ReadError;
 
@@ -15,7 +16,8 @@ pub(crate) fn reserve<T>(
     list.try_reserve(more).map_err(|_| refused::<T>(more, what))
 }
 
-/// A list of `count` values whose bytes are zero. What is never written to costs address space only.
+/// A list of `count` values whose bytes are zero. What is never written to costs address space
+/// only.
 pub(crate) fn zeroed<T: zerocopy::FromZeros>(
     count: usize,
     what: &'static str,

@@ -1,4 +1,5 @@
-//! Plain values that every floor may name: ids, options, rules, errors. They know of no file and of no tree.
+//! Plain values that every floor may name: ids, options, rules, errors. They know of no file and of
+//! no tree.
 
 pub(crate) mod budget;
 pub(crate) mod error;

@@ -1,4 +1,5 @@
-//! What a caller may choose: the geometry that is written into the file once, and the settings of one opening.
+//! What a caller may choose: the geometry that is written into the file once, and the settings of
+//! one opening.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,14 +10,16 @@ use std::time::{Duration, SystemTime};
 use crate::values::budget::Budget;
 use crate::values::error::OptionsError;
 
-/// Most components of a row: up to here the proof of what rounding does (`space/bounds.rs`) covers its second-order terms.
+/// Most components of a row: up to here the proof of what rounding does (`space/bounds.rs`) covers
+/// its second-order terms.
 pub(crate) const MAX_DIM: usize = 65_536;
 
 /// The distance of a store. Persisted; cannot be changed later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Metric {
-    /// The canonical Euclidean distance: the f32 root of a sum of f32 squares, added in a fixed order.
+    /// The canonical Euclidean distance: the f32 root of a sum of f32 squares, added in a fixed
+    /// order.
     #[default]
     Euclidean,
 }
@@ -29,8 +32,9 @@ impl fmt::Display for Metric {
     }
 }
 
-/// The size of coordinate segments unless it is chosen: long, so that there are few, but short enough that the last one,
-/// which a batch copies when it appends, is not most of what a small batch writes.
+/// The size of coordinate segments unless it is chosen: long, so that there are few, but short
+/// enough that the last one, which a batch copies when it appends, is not most of what a small
+/// batch writes.
 pub(crate) fn default_coordinate_segment_bytes(dim: usize) -> u32 {
     const ROWS: usize = 1024;
     1 << (ROWS * 4 * dim.clamp(2, 16)).ilog2()
@@ -57,9 +61,9 @@ pub struct CreateOptions {
 }
 
 impl CreateOptions {
-    /// A store of `dim`-dimensional points with the defaults: Euclidean, buckets of 96 (above 16 dimensions: 64), blocks
-    /// and topology segments of 4 KiB, coordinate segments of up to 1,024 rows, but 8 KiB at least and 64 KiB, from 16
-    /// dimensions on, at most.
+    /// A store of `dim`-dimensional points with the defaults: Euclidean, buckets of 96 (above 16
+    /// dimensions: 64), blocks and topology segments of 4 KiB, coordinate segments of up to 1,024
+    /// rows, but 8 KiB at least and 64 KiB, from 16 dimensions on, at most.
     pub fn new(dim: usize) -> Self {
         CreateOptions {
             dim,
@@ -84,8 +88,9 @@ impl CreateOptions {
         self
     }
 
-    /// Points per bucket, the one under the node's center included: 1 to 65,536. 1 gives the textbook tree with one
-    /// point per node; from 48 to 96 is fast, and writes least when small batches come later.
+    /// Points per bucket, the one under the node's center included: 1 to 65,536. 1 gives the
+    /// textbook tree with one point per node; from 48 to 96 is fast, and writes least when small
+    /// batches come later.
     pub fn leaf_capacity(mut self, points: u32) -> Self {
         self.leaf_capacity = points;
         self
@@ -97,13 +102,15 @@ impl CreateOptions {
         self
     }
 
-    /// Bytes per segment of coordinates: a multiple of the block. A row longer than this gets a segment of its own.
+    /// Bytes per segment of coordinates: a multiple of the block. A row longer than this gets a
+    /// segment of its own.
     pub fn coordinate_segment_bytes(mut self, bytes: u32) -> Self {
         self.coordinate_segment_bytes = bytes;
         self
     }
 
-    /// The unit of space and the size of a table node: a power of two from 128 to 65,536. Small values are for tests.
+    /// The unit of space and the size of a table node: a power of two from 128 to 65,536. Small
+    /// values are for tests.
     pub fn block_bytes(mut self, bytes: u32) -> Self {
         self.block_bytes = bytes;
         self
@@ -159,7 +166,8 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Asks a running operation to stop at the next safe point. Cheap to clone; all clones are one token.
+/// Asks a running operation to stop at the next safe point. Cheap to clone; all clones are one
+/// token.
 ///
 /// # Examples
 ///
@@ -189,8 +197,8 @@ impl CancelToken {
 pub enum Provenance {
     /// The system's clock and random source.
     System,
-    /// A clock that starts here and advances one second per commit, and ids derived from the seed: the same calls give
-    /// the same bytes, for tests and reproducible artefacts.
+    /// A clock that starts here and advances one second per commit, and ids derived from the seed:
+    /// the same calls give the same bytes, for tests and reproducible artefacts.
     Fixed {
         /// The first time stamp.
         start: SystemTime,
@@ -207,9 +215,9 @@ pub enum Durability {
     #[default]
     Full,
     /// Versions share one pair of syncs: they are safe when this many have come together, or have
-    /// written 64 MiB, when [`crate::Store::sync`] is
-    /// called, when tags change or versions expire, and when the [`crate::Store`] is dropped. Until then they are visible
-    /// to this handle only, and a crash loses them, the newest first and never one in the middle; what is left is
+    /// written 64 MiB, when [`crate::Store::sync`] is called, when tags change or versions expire,
+    /// and when the [`crate::Store`] is dropped. Until then they are visible to this handle only,
+    /// and a crash loses them, the newest first and never one in the middle; what is left is
     /// consistent. For those who insert a few points at a time.
     Deferred {
         /// How many, at most 10,000.
@@ -221,15 +229,17 @@ pub enum Durability {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verify {
-    /// All of a version when it is opened: costs reading it, once per [`crate::Store`] for what versions share. No query
-    /// meets damage afterwards.
+    /// All of a version when it is opened: costs reading it, once per [`crate::Store`] for what
+    /// versions share. No query meets damage afterwards.
     OnOpen,
-    /// Each segment when it is first read. Costs nothing later. See [`OpenOptions::scrub`] for damage that comes later.
+    /// Each segment when it is first read. Costs nothing later. See [`OpenOptions::scrub`] for
+    /// damage that comes later.
     #[default]
     FirstTouch,
-    /// Never but by [`crate::Store::verify`], and where a commit copies or moves what is there; for files that are known
-    /// to be whole and do not move (as those below an overlay do). Damage then shows as wrong answers, or as errors where numbers make
-    /// no sense; and a read that the device refuses ends the process, unless [`OpenOptions::catch_faults`] is on.
+    /// Never but by [`crate::Store::verify`], and where a commit copies or moves what is there; for
+    /// files that are known to be whole and do not move (as those below an overlay do). Damage then
+    /// shows as wrong answers, or as errors where numbers make no sense; and a read that the device
+    /// refuses ends the process, unless [`OpenOptions::catch_faults`] is on.
     Never,
 }
 
@@ -251,7 +261,8 @@ pub struct OpenOptions {
     pub(crate) scrub: Option<u64>,
     pub(crate) memory_limit: Option<u64>,
     pub(crate) temporary_folder: Option<PathBuf>,
-    /// Shares of memory other than those that the limit gives, for tests: so small that little data does not fit.
+    /// Shares of memory other than those that the limit gives, for tests: so small that little data
+    /// does not fit.
     pub(crate) shares: Option<Budget>,
 }
 
@@ -292,14 +303,15 @@ impl OpenOptions {
         Self::default()
     }
 
-    /// Threads of the store's pool, at most 1,024; 0 means one per core. No answer and no byte of the file depends on it.
+    /// Threads of the store's pool, at most 1,024; 0 means one per core. No answer and no byte of
+    /// the file depends on it.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Opens for reading only: beside a writer, in this process or another, and sees versions that it commits later. What is
-    /// open here does not expire there.
+    /// Opens for reading only: beside a writer, in this process or another, and sees versions that
+    /// it commits later. What is open here does not expire there.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
@@ -311,8 +323,8 @@ impl OpenOptions {
         self
     }
 
-    /// A function that is told how far long operations are. It is called from worker threads, some hundred times at most per
-    /// operation, or, of one that is larger than memory, per second.
+    /// A function that is told how far long operations are. It is called from worker threads, some
+    /// hundred times at most per operation, or, of one that is larger than memory, per second.
     pub fn progress(mut self, f: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(f));
         self
@@ -367,18 +379,20 @@ impl OpenOptions {
         self
     }
 
-    /// How long to wait for another process where a reader and the writer must not be at the same time: a reader while a
-    /// commit becomes visible, or while the version that it asks for is let go; a writer, before its commit becomes visible,
-    /// for readers who are choosing a version. Both take milliseconds, or as long as one sync. Without a limit a reader waits
-    /// as long as the writer lives, and a writer half a minute. After it the call fails; nothing has changed.
+    /// How long to wait for another process where a reader and the writer must not be at the same
+    /// time: a reader while a commit becomes visible, or while the version that it asks for is let
+    /// go; a writer, before its commit becomes visible, for readers who are choosing a version.
+    /// Both take milliseconds, or as long as one sync. Without a limit a reader waits as long as
+    /// the writer lives, and a writer half a minute. After it the call fails; nothing has changed.
     pub fn patience(mut self, limit: Duration) -> Self {
         self.patience = Some(limit);
         self
     }
 
-    /// How long to wait for another writer of the store to end; not at all if not given. After it, or when the token of
-    /// [`OpenOptions::cancel`] is cancelled, opening fails with [`crate::OpenError::Locked`]. If the other has put a new file in
-    /// the place of the store meanwhile, that is opened.
+    /// How long to wait for another writer of the store to end; not at all if not given. After it,
+    /// or when the token of [`OpenOptions::cancel`] is cancelled, opening fails with
+    /// [`crate::OpenError::Locked`]. If the other has put a new file in the place of the store
+    /// meanwhile, that is opened.
     ///
     /// # Examples
     ///
@@ -399,15 +413,17 @@ impl OpenOptions {
         self
     }
 
-    /// Turns faults of the map into errors. A file that is truncated while it is open, or a device that fails to read
-    /// again what it has read before, ends the process with SIGBUS, as for every memory map; with this, the calls that
-    /// meet it fail with [`crate::ReadError::Lost`], and so do all later ones of this [`crate::Store`]. Nothing is
-    /// answered or committed that rests on what is gone. Costs nothing that can be measured.
+    /// Turns faults of the map into errors. A file that is truncated while it is open, or a device
+    /// that fails to read again what it has read before, ends the process with SIGBUS, as for every
+    /// memory map; with this, the calls that meet it fail with [`crate::ReadError::Lost`], and so
+    /// do all later ones of this [`crate::Store`]. Nothing is answered or committed that rests on
+    /// what is gone. Costs nothing that can be measured.
     ///
-    /// Off unless asked for, because it takes a signal handler, and those belong to the program: the first opening with
-    /// this installs one for SIGBUS, for the life of the process. Faults elsewhere go on to the handler that was there
-    /// before. One that is installed later must do the same, and no thread may block SIGBUS. Linux only; elsewhere it does
-    /// nothing. The `treering` command has it on.
+    /// Off unless asked for, because it takes a signal handler, and those belong to the program:
+    /// the first opening with this installs one for SIGBUS, for the life of the process. Faults
+    /// elsewhere go on to the handler that was there before. One that is installed later must do
+    /// the same, and no thread may block SIGBUS. Linux only; elsewhere it does nothing. The
+    /// `treering` command has it on.
     ///
     /// # Examples
     ///
@@ -430,13 +446,15 @@ impl OpenOptions {
         self
     }
 
-    /// Compares all that the file holds with its checksums, over and over, in a thread of its own that reads no faster than
-    /// this, for as long as the [`crate::Store`] exists. Each opening begins somewhere else in the file.
+    /// Compares all that the file holds with its checksums, over and over, in a thread of its own
+    /// that reads no faster than this, for as long as the [`crate::Store`] exists. Each opening
+    /// begins somewhere else in the file.
     ///
-    /// Without it bytes are compared when they are first read and not again, so a device that loses them later may give
-    /// wrong answers until somebody calls [`crate::Store::verify`] or [`crate::Store::scrub`]. With it that can be for as
-    /// long as a round takes, the bytes in use divided by the rate: a day for 100 GB at 1.2 MB a second. After that the
-    /// queries that would rest on what is bad fail with [`crate::ReadError::Corrupt`].
+    /// Without it bytes are compared when they are first read and not again, so a device that loses
+    /// them later may give wrong answers until somebody calls [`crate::Store::verify`] or
+    /// [`crate::Store::scrub`]. With it that can be for as long as a round takes, the bytes in use
+    /// divided by the rate: a day for 100 GB at 1.2 MB a second. After that the queries that would
+    /// rest on what is bad fail with [`crate::ReadError::Corrupt`].
     ///
     /// # Examples
     ///
@@ -455,14 +473,16 @@ impl OpenOptions {
         self
     }
 
-    /// A bound, in bytes, on the memory that inserting, building and compacting take: planning, changed segments, sorting,
-    /// all of it. Not counted are the page cache, which the system takes back when it needs it, and what the caller holds:
-    /// give the points by [`crate::Transaction::insert_from`] or [`crate::Store::build_from`] so as not to hold them.
-    /// What does not fit goes to temporary files in the store's folder, about as large as the points, which are gone
-    /// afterwards, however the process ends. A limit of a tenth of the points' size costs little time.
+    /// A bound, in bytes, on the memory that inserting, building and compacting take: planning,
+    /// changed segments, sorting, all of it. Not counted are the page cache, which the system takes
+    /// back when it needs it, and what the caller holds: give the points by
+    /// [`crate::Transaction::insert_from`] or [`crate::Store::build_from`] so as not to hold them.
+    /// What does not fit goes to temporary files in the store's folder, about as large as the
+    /// points, which are gone afterwards, however the process ends. A limit of a tenth of the
+    /// points' size costs little time.
     ///
-    /// Answers do not depend on the limit; the shape of a tree that was built within one does. A limit that is too small
-    /// is an error that names the least one.
+    /// Answers do not depend on the limit; the shape of a tree that was built within one does. A
+    /// limit that is too small is an error that names the least one.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
         self

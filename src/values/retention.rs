@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use crate::values::ids::VersionId;
 
-/// A rule of retention: a version is kept if any part of the rule keeps it. Whatever the rule, the newest version, those
-/// that have a tag and those that somebody has open are kept. A rule without parts keeps everything.
+/// A rule of retention: a version is kept if any part of the rule keeps it. Whatever the rule, the
+/// newest version, those that have a tag and those that somebody has open are kept. A rule without
+/// parts keeps everything.
 ///
 /// # Examples
 ///
@@ -33,8 +34,9 @@ impl Retention {
         self
     }
 
-    /// Keeps versions that are not older than `age`, by what the clock said from version to version. A single step longer
-    /// than `age` and than a month counts as nothing, see [`ClockLeap`].
+    /// Keeps versions that are not older than `age`, by what the clock said from version to
+    /// version. A single step longer than `age` and than a month counts as nothing, see
+    /// [`ClockLeap`].
     pub fn keep_for(mut self, age: Duration) -> Self {
         self.age = Some(age);
         self
@@ -56,7 +58,8 @@ impl Retention {
         Retention { last: some(last), age: some(age_ns).map(Duration::from_nanos) }
     }
 
-    /// True if the rule keeps the version that is number `rank` from the newest (0) and `age_ns` old.
+    /// True if the rule keeps the version that is number `rank` from the newest (0) and `age_ns`
+    /// old.
     pub(crate) fn keeps(&self, rank: u64, age_ns: u64) -> bool {
         let (last, age) = self.to_fields();
         self.keeps_all() || rank < last || age > 0 && age_ns <= age
@@ -78,9 +81,10 @@ impl fmt::Display for Retention {
     }
 }
 
-/// A step of the clock that does not count when the age of versions is told: from one version to the next, or to now, more
-/// time has passed than a month, and than the rule keeps versions for. Either the clock has leapt, or nobody was there. Versions from before it
-/// expire when the rule's span of ordinary time has passed since.
+/// A step of the clock that does not count when the age of versions is told: from one version to
+/// the next, or to now, more time has passed than a month, and than the rule keeps versions for.
+/// Either the clock has leapt, or nobody was there. Versions from before it expire when the rule's
+/// span of ordinary time has passed since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockLeap {
     /// The time before.

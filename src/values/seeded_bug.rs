@@ -1,6 +1,6 @@
-//! Deliberate mistakes, one of which a test may plant to see that it is caught. The switch is compiled only with the
-//! feature `simulation`, which no ordinary build has; without it no bug is ever planted and every question about it is
-//! answered by the compiler.
+//! Deliberate mistakes, one of which a test may plant to see that it is caught. The switch is
+//! compiled only with the feature `simulation`, which no ordinary build has; without it no bug is
+//! ever planted and every question about it is answered by the compiler.
 //!
 //! One switch for the whole process: whoever plants a bug does so in a process of its own.
 
@@ -18,7 +18,8 @@ pub enum SeededBug {
     HintBeforeSecondSync,
     /// What a commit takes out of use is written over by the same commit.
     ReuseAtOnce,
-    /// What commits took out of use that are not durable yet is used again, though the disk still needs it.
+    /// What commits took out of use that are not durable yet is used again, though the disk still
+    /// needs it.
     ReuseBeforeDurable,
     /// Syncs leave out the length of the file.
     SyncWithoutLength,
@@ -64,7 +65,8 @@ pub enum SeededBug {
     TrustUnreadablePlaces,
     /// The next writer puts the only good copy of the newest slot at stake to mend the other.
     RewriteTheGoodCopyFirst,
-    /// What a commit copies gets a fresh checksum, whatever has become of it since it was first read.
+    /// What a commit copies gets a fresh checksum, whatever has become of it since it was first
+    /// read.
     SealWithoutLooking,
 }
 

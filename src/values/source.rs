@@ -3,7 +3,8 @@
 use crate::values::error::SourceError;
 use crate::values::ids::PointId;
 
-/// Rows of points that are read piece by piece, so that there may be more of them than fit into memory.
+/// Rows of points that are read piece by piece, so that there may be more of them than fit into
+/// memory.
 ///
 /// # Examples
 ///
@@ -45,8 +46,8 @@ pub trait PointSource: Send {
         None
     }
 
-    /// Appends up to `at_most` rows to `points`, and as many ids to `ids` if there are ids, and says how many rows; 0
-    /// means that there are no more.
+    /// Appends up to `at_most` rows to `points`, and as many ids to `ids` if there are ids, and
+    /// says how many rows; 0 means that there are no more.
     ///
     /// # Errors
     ///

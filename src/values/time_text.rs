@@ -42,7 +42,8 @@ pub(crate) fn read(text: &str) -> TimeText {
     }
 }
 
-/// A date at the beginning, with or without its strokes, and no letter or digit directly after it but a `T`.
+/// A date at the beginning, with or without its strokes, and no letter or digit directly after it
+/// but a `T`.
 fn has_the_shape(text: &str) -> bool {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let shapes = ["dddd-dd-dd", "dddddd-dd-dd", "ddddddddT", "dddd-ddT", "dd:dd"];

@@ -1,4 +1,5 @@
-//! A point in a store's history, as people write it: a version number, a tag or a time; and the tags themselves.
+//! A point in a store's history, as people write it: a version number, a tag or a time; and the
+//! tags themselves.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +12,8 @@ use crate::values::time_text::{self, TimeText};
 
 /// A point in a store's history.
 ///
-/// Written, it is a version number, `latest`, a time in RFC 3339 with its offset from UTC, or else the name of a tag.
+/// Written, it is a version number, `latest`, a time in RFC 3339 with its offset from UTC, or else
+/// the name of a tag.
 ///
 /// # Examples
 ///

@@ -1,8 +1,8 @@
 //! Cells that are written once, by number: the segments of a column that have been touched.
 //!
-//! How many there are is what a file claims, so memory must not follow from it. The first [`NEAR`] have a place from the
-//! beginning, which is all that most columns need and costs a query no more than a list would; the others get theirs by
-//! the page, when the first of a page is set.
+//! How many there are is what a file claims, so memory must not follow from it. The first [`NEAR`]
+//! have a place from the beginning, which is all that most columns need and costs a query no more
+//! than a list would; the others get theirs by the page, when the first of a page is set.
 
 use std::sync::OnceLock;
 
@@ -34,7 +34,8 @@ fn empty<T>(count: usize) -> Result<Vec<OnceLock<T>>, ReadError> {
     Ok(places)
 }
 
-/// What is in a place, made by `make` if there is nothing. If another thread is first, its value stays.
+/// What is in a place, made by `make` if there is nothing. If another thread is first, its value
+/// stays.
 fn get_or_make<T>(
     place: &OnceLock<T>,
     make: impl FnOnce() -> Result<T, ReadError>,
@@ -81,7 +82,8 @@ impl<T> Cells<T> {
         self.far.get(book)?.get()?[page].get()?[cell].get()
     }
 
-    /// Sets an empty cell, and returns what it holds: if another thread was first, what that has set.
+    /// Sets an empty cell, and returns what it holds: if another thread was first, what that has
+    /// set.
     pub(super) fn set(&self, number: usize, value: T) -> Result<&T, ReadError> {
         assert!(number < self.len, "a cell that there is");
         if let Some(cell) = self.near.get(number) {

@@ -1,13 +1,17 @@
-//! A logical array as typed rows: read through the table on first touch, changed in private copies of its segments.
+//! A logical array as typed rows: read through the table on first touch, changed in private copies
+//! of its segments.
 //!
-//! One type serves snapshots and transactions. A snapshot never changes a column; a transaction works on columns of
-//! its own, and [`super::commit`] writes their changed segments. Segment translation is paid once per run of rows:
-//! [`Column::chunk`] returns the longest slice that one segment holds.
+//! One type serves snapshots and transactions. A snapshot never changes a column; a transaction
+//! works on columns of its own, and [`super::commit`] writes their changed segments. Segment
+//! translation is paid once per run of rows: [`Column::chunk`] returns the longest slice that one
+//! segment holds.
 //!
-//! A transaction larger than memory writes segments early, see [`super::early`]. Such a segment is read through the map
-//! again if it is needed; changed again, it goes elsewhere, so that no mapped byte ever changes.
+//! A transaction larger than memory writes segments early, see [`super::early`]. Such a segment is
+//! read through the map again if it is needed; changed again, it goes elsewhere, so that no mapped
+//! byte ever changes.
 //!
-//! Invariant: what gets a fresh checksum was compared with its old one as it was copied, however often it passed before.
+//! Invariant: what gets a fresh checksum was compared with its old one as it was copied, however
+//! often it passed before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -88,8 +92,8 @@ pub(crate) struct Column<T> {
 }
 
 impl<T: Record> Column<T> {
-    /// The array as `root` has it. Nothing is read; a root that claims more than the file has is refused, see
-    /// [`Table::check_claim`].
+    /// The array as `root` has it. Nothing is read; a root that claims more than the file has is
+    /// refused, see [`Table::check_claim`].
     pub(crate) fn new(
         arena: Arc<Arena>,
         spec: ArraySpec,
@@ -141,7 +145,8 @@ impl<T: Record> Column<T> {
     fn load(&self, segment: usize) -> Result<&[T], ReadError> {
         let number = segment as u64;
         let (bytes, rows) = match self.written.get(&number) {
-            // Not watched: its place may be written to again. The commit looks at the length of the file.
+            // Not watched: its place may be written to again. The commit looks at the length of the
+            // file.
             Some(written) => {
                 let entry = written.entry();
                 (self.table.arena.fetch_early(&entry, self.table.origin(number))?, self.rows)
@@ -172,7 +177,8 @@ impl<T: Record> Column<T> {
         )
     }
 
-    /// The records of rows `row..`, as many as lie in one segment, at most `count` and at least one (if `count` is).
+    /// The records of rows `row..`, as many as lie in one segment, at most `count` and at least one
+    /// (if `count` is).
     #[inline(always)]
     pub(crate) fn chunk(&self, row: u64, count: u64) -> Result<&[T], ReadError> {
         if row >= self.rows || count > self.rows - row {
@@ -197,7 +203,8 @@ impl<T: Record> Column<T> {
         Ok(self.chunk(row, 1)?[0])
     }
 
-    /// Asks for some rows that will be wanted soon, as far as they lie in one segment that was touched before.
+    /// Asks for some rows that will be wanted soon, as far as they lie in one segment that was
+    /// touched before.
     #[inline]
     pub(crate) fn prefetch(&self, row: u64, count: u64) {
         let (segment, offset) = self.per_segment.divide(row);
@@ -219,8 +226,8 @@ impl<T: Record> Column<T> {
         }
     }
 
-    /// Asks the system for some rows, as far as they lie in segments that were touched before: a first touch reads a whole
-    /// segment anyway.
+    /// Asks the system for some rows, as far as they lie in segments that were touched before: a
+    /// first touch reads a whole segment anyway.
     pub(crate) fn will_need(&self, mut row: u64, mut count: u64) {
         while count > 0 {
             let (segment, offset) = self.per_segment.divide(row);
@@ -252,8 +259,8 @@ impl<T: Record> Column<T> {
         Ok(())
     }
 
-    /// Calls `f` with each row that is not in an older state of the array, or is another there. Reads what the two do not
-    /// share.
+    /// Calls `f` with each row that is not in an older state of the array, or is another there.
+    /// Reads what the two do not share.
     pub(crate) fn for_changed(
         &self,
         old: &Column<T>,
@@ -320,8 +327,8 @@ impl<T: Record> Column<T> {
         Ok(())
     }
 
-    /// Appends `count` rows that `fill` makes: it is given the number of the first row wanted, from 0, and zeroed rows to
-    /// fill. Whole segments are made by all threads.
+    /// Appends `count` rows that `fill` makes: it is given the number of the first row wanted, from
+    /// 0, and zeroed rows to fill. Whole segments are made by all threads.
     pub(crate) fn push_with(
         &mut self,
         count: usize,
@@ -359,8 +366,9 @@ impl<T: Record> Column<T> {
         self.changed.iter().copied().collect()
     }
 
-    /// Makes segments that lie at `tail` or behind it private, so that the commit writes them anew, lower down: as many as
-    /// `budget` has bytes for, out of some, which are others for each `turn`. To look at all of them would cost too much.
+    /// Makes segments that lie at `tail` or behind it private, so that the commit writes them anew,
+    /// lower down: as many as `budget` has bytes for, out of some, which are others for each
+    /// `turn`. To look at all of them would cost too much.
     pub(crate) fn bring_forward(
         &mut self,
         tail: u64,
@@ -407,8 +415,9 @@ impl<T: Record> Column<T> {
         }
     }
 
-    /// An error if rows that come from a segment of the file are not those that were written. What passed when it was
-    /// first read may have been dropped from memory since, and read from the device once more.
+    /// An error if rows that come from a segment of the file are not those that were written. What
+    /// passed when it was first read may have been dropped from memory since, and read from the
+    /// device once more.
     fn check_copy(&self, segment: usize, rows: &[T]) -> Result<(), ReadError> {
         if SeededBug::SealWithoutLooking.is_planted() {
             return Ok(());
@@ -421,7 +430,8 @@ impl<T: Record> Column<T> {
         self.table.check_copy(number, &entry, rows.as_bytes())
     }
 
-    /// Checks the segments of rows that have been copied to where they get another checksum. Once for each segment.
+    /// Checks the segments of rows that have been copied to where they get another checksum. Once
+    /// for each segment.
     pub(crate) fn check_copied(&self, start: u64, count: u64) -> Result<(), ReadError> {
         let end = start.saturating_add(count).min(self.rows);
         if start >= end {
@@ -440,7 +450,8 @@ impl<T: Record> Column<T> {
         Ok(())
     }
 
-    /// [`Column::for_chunks`] for who copies the rows: fails in the end if they were not what was written.
+    /// [`Column::for_chunks`] for who copies the rows: fails in the end if they were not what was
+    /// written.
     pub(crate) fn copy_chunks(
         &self,
         start: u64,
@@ -460,7 +471,8 @@ pub(crate) trait WrittenColumn {
     fn rows(&self) -> u64;
     /// The used bytes of a changed segment.
     fn bytes(&self, segment: u64) -> &[u8];
-    /// Segments that are in the file already, though no commit refers to them; changed ones among them are out of date.
+    /// Segments that are in the file already, though no commit refers to them; changed ones among
+    /// them are out of date.
     fn written(&self) -> Option<&BTreeMap<u64, Written>> {
         None
     }

@@ -1,8 +1,9 @@
 //! The commit: changed columns become a durable version, tags move, or nothing happens.
 //!
-//! [`commit`] is the only function that writes into a store after its creation, and [`commit_locked`] the only one that
-//! writes a slot, but for [`super::confirm`], which writes one again. Data goes only into space to which no commit of the
-//! last two refers ([`super::space_ledger`]), and becomes visible by one checksummed slot.
+//! [`commit`] is the only function that writes into a store after its creation, and
+//! [`commit_locked`] the only one that writes a slot, but for [`super::confirm`], which writes one
+//! again. Data goes only into space to which no commit of the last two refers
+//! ([`super::space_ledger`]), and becomes visible by one checksummed slot.
 
 use super::column::ChangedColumn;
 use super::commit_plan::{CommitPlan, Placing};
@@ -23,7 +24,8 @@ use crate::values::seeded_bug::SeededBug;
 
 /// What is to become the next commit.
 pub(crate) struct Draft<'a> {
-    /// The next version. Without one only the store state changes, and the newest version stays what it is.
+    /// The next version. Without one only the store state changes, and the newest version stays
+    /// what it is.
     pub(crate) version: Option<NewVersion<'a>>,
     /// All tags from now on, by name, if they change.
     pub(crate) tags: Option<Vec<TagRow>>,
@@ -31,7 +33,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) expire: Option<ExpireRequest>,
     /// The rule of retention to be saved, if it changes.
     pub(crate) saved: Option<Retention>,
-    /// If not 0, a commit that makes a version may wait for the syncs of a later one, until so many have come together.
+    /// If not 0, a commit that makes a version may wait for the syncs of a later one, until so many
+    /// have come together.
     pub(crate) group: u32,
     /// May use the space that is kept for when the disk is full: what adds no points.
     pub(crate) may_use_reserve: bool,
@@ -68,12 +71,13 @@ impl<'a> Draft<'a> {
 pub(crate) struct NewVersion<'a> {
     /// The data arrays, by number.
     pub(crate) columns: [&'a dyn ChangedColumn; DATA_ARRAYS],
-    /// The version row, complete but for `version`, `commit`, `commit_lineage`, `time_ns`, `bytes_written` and `roots`.
+    /// The version row, complete but for `version`, `commit`, `commit_lineage`, `time_ns`,
+    /// `bytes_written` and `roots`.
     pub(crate) row: VersionRow,
     /// The version whose segments the columns began with.
     pub(crate) base: u64,
-    /// The version comes from another store and keeps its number, time and lineage; so do these rows of expired versions
-    /// that come between the newest and it.
+    /// The version comes from another store and keeps its number, time and lineage; so do these
+    /// rows of expired versions that come between the newest and it.
     pub(crate) received: Option<Vec<VersionRow>>,
     /// What the columns have written already.
     pub(crate) early: Option<Early>,
@@ -93,8 +97,9 @@ pub(crate) struct Committed {
 
 /// Makes a draft the newest commit.
 ///
-/// On a full disk, one that may use the reserve is tried once more, behind everything that is in use, where space is
-/// reserved for it; any other fails, after the versions that were waiting have been made durable.
+/// On a full disk, one that may use the reserve is tried once more, behind everything that is in
+/// use, where space is reserved for it; any other fails, after the versions that were waiting have
+/// been made durable.
 pub(crate) fn commit(db: &Database, mut draft: Draft<'_>) -> Result<Committed, CommitError> {
     let mut writer = db.writer.as_ref().ok_or(CommitError::ReadOnly)?.lock().expect("unpoisoned");
     if writer.poisoned {
@@ -133,8 +138,9 @@ fn attempt(
     done
 }
 
-/// Steps 2 to 7. Crash outcomes: in 2 to 4, the store is as before, with space behind its end that the next writer drops;
-/// in 5 and 6, either as before or with the commit whole; from 7 on, with the commit.
+/// Steps 2 to 7. Crash outcomes: in 2 to 4, the store is as before, with space behind its end that
+/// the next writer drops; in 5 and 6, either as before or with the commit whole; from 7 on, with
+/// the commit.
 fn commit_locked(
     db: &Database,
     writer: &mut Writer,
@@ -145,8 +151,10 @@ fn commit_locked(
     let storage = db.arena.storage();
     let number = plan.slot.commit;
 
-    // 2. Reserve growth, so that a full disk shows here. Nothing refers to it; a crash leaves space behind the end.
-    // 3. Write segments and tables, bottom up. Nothing refers to them yet; a crash leaves free space as it was.
+    // 2. Reserve growth, so that a full disk shows here. Nothing refers to it; a crash leaves space
+    //    behind the end.
+    // 3. Write segments and tables, bottom up. Nothing refers to them yet; a crash leaves free
+    //    space as it was.
     let may_use_reserve = draft.may_use_reserve;
     let written = reserve(db, writer, &plan, may_use_reserve)
         .and_then(|()| write(db, old, &mut plan))
@@ -160,13 +168,13 @@ fn commit_locked(
     early.into_iter().for_each(Early::keep);
 
     if plan.waits {
-        // Visible here, and to others when a later commit has made it durable. A crash now leaves the newest commit on
-        // the disk, to whose space nothing was written.
+        // Visible here, and to others when a later commit has made it durable. A crash now leaves
+        // the newest commit on the disk, to whose space nothing was written.
         return Ok(publish(db, writer, plan));
     }
 
-    // 4. F1: everything that the slot will refer to is on the disk, and the file is long enough. A crash leaves the store
-    // as before.
+    // 4. F1: everything that the slot will refer to is on the disk, and the file is long enough. A
+    // crash leaves the store as before.
     if SeededBug::SlotBeforeFirstSync.is_planted() {
         write_slot(db, &plan.slot.sealed())?;
     }
@@ -175,8 +183,8 @@ fn commit_locked(
         return Err(CommitError::Storage(e));
     }
 
-    // 5. The slot, twice, while no reader looks: none sees a commit that may not last. Torn, it is not valid; a crash
-    // leaves the store as before, or with the commit whole.
+    // 5. The slot, twice, while no reader looks: none sees a commit that may not last. Torn, it is
+    // not valid; a crash leaves the store as before, or with the commit whole.
     let gate = match SeededBug::SlotOutsideGate.is_planted() {
         true => None,
         false => Some(db.pins.close().map_err(|e| take_back(db, writer, &plan, e.into()))?),
@@ -201,8 +209,9 @@ fn commit_locked(
     Ok(done)
 }
 
-/// Cuts off what a durable commit needs no longer, once that is much. The commit before is whole all the same: what it
-/// refers to is in use, or listed. A crash leaves the file long, and the next writer cuts it.
+/// Cuts off what a durable commit needs no longer, once that is much. The commit before is whole
+/// all the same: what it refers to is in use, or listed. A crash leaves the file long, and the next
+/// writer cuts it.
 fn shorten(db: &Database, writer: &mut Writer, slot: &CommitSlot) {
     const MUCH: u64 = 1 << 20;
     let storage = db.arena.storage();
@@ -258,7 +267,8 @@ fn write(
     plan.state.write(db, old, number)
 }
 
-/// What must hold before anything is made durable or visible. Nothing is read any more from here on.
+/// What must hold before anything is made durable or visible. Nothing is read any more from here
+/// on.
 fn last_checks(db: &Database, draft: &Draft<'_>) -> Result<(), CommitError> {
     if draft.cancel.is_cancelled() {
         return Err(CommitError::Interrupted);

@@ -1,4 +1,5 @@
-//! Steps 0 and 1 of a commit: what expires, and where everything will lie. Nothing is written, so a failure costs nothing.
+//! Steps 0 and 1 of a commit: what expires, and where everything will lie. Nothing is written, so a
+//! failure costs nothing.
 
 use super::column::ChangedColumn;
 use super::commit::Draft;
@@ -20,7 +21,8 @@ use crate::values::retention::Retention;
 /// Commits that may share their syncs.
 const MOST_GROUPED: u32 = 10_000;
 
-/// Bytes that commits which share their syncs may have written: so much is lost at most, and held back from reuse.
+/// Bytes that commits which share their syncs may have written: so much is lost at most, and held
+/// back from reuse.
 const MOST_GROUPED_BYTES: u64 = 64 << 20;
 
 /// Where what a commit writes may lie.
@@ -159,7 +161,8 @@ impl<'a> Placed<'a> {
     }
 }
 
-/// Makes sure that the newest commit is durable, or known to wait, and returns the space as it left it.
+/// Makes sure that the newest commit is durable, or known to wait, and returns the space as it left
+/// it.
 fn prepare(
     db: &Database,
     writer: &mut Writer,
@@ -184,8 +187,8 @@ pub(super) fn writable_space(db: &Database) -> Result<(u64, FreeSpace), CommitEr
     Ok((next_number(&writer, &newest)?, map))
 }
 
-/// Number of the commit that follows `old`. A slot in the place of the newest one on the disk would put both at stake, so
-/// one number is left out if need be.
+/// Number of the commit that follows `old`. A slot in the place of the newest one on the disk would
+/// put both at stake, so one number is left out if need be.
 fn next_number(writer: &Writer, old: &CommitSlot) -> Result<u64, CommitError> {
     let clashes = |number: u64| (number - writer.durable).is_multiple_of(SLOT_RING);
     let next = old.commit + 1;
@@ -193,7 +196,8 @@ fn next_number(writer: &Writer, old: &CommitSlot) -> Result<u64, CommitError> {
     if number > LAST_COMMIT { Err(CommitError::TooManyCommits) } else { Ok(number) }
 }
 
-/// What expires: what the draft asks for, else what the saved rule does not keep. While commits wait nothing does.
+/// What expires: what the draft asks for, else what the saved rule does not keep. While commits
+/// wait nothing does.
 fn choose_expiry(
     db: &Database,
     writer: &mut Writer,

@@ -10,11 +10,12 @@ use crate::format::slot_offset;
 use crate::values::error::CommitError;
 use crate::values::seeded_bug::SeededBug;
 
-/// Makes sure that the newest commit is durable before another builds on it. Its slot is there, so the first sync of the
-/// commit returned and its blocks are durable; they are read and checked, and not written again, because a write that
-/// power interrupts can hurt what was good. But after a failed second sync the page cache can show a slot that the disk
-/// lacks, so the slot's copies are written again. If the commit was acknowledged both are on the disk, and one is
-/// whole while the other is written; if it was not, it may be lost.
+/// Makes sure that the newest commit is durable before another builds on it. Its slot is there, so
+/// the first sync of the commit returned and its blocks are durable; they are read and checked, and
+/// not written again, because a write that power interrupts can hurt what was good. But after a
+/// failed second sync the page cache can show a slot that the disk lacks, so the slot's copies are
+/// written again. If the commit was acknowledged both are on the disk, and one is whole while the
+/// other is written; if it was not, it may be lost.
 pub(super) fn confirm(
     db: &Database,
     writer: &mut Writer,
@@ -55,7 +56,8 @@ pub(super) fn confirm(
         }
     }
     let storage = db.arena.storage();
-    // One copy at a time, so that never both are on their way; and if only one is good, that one last.
+    // One copy at a time, so that never both are on their way; and if only one is good, that one
+    // last.
     let good_first = matches!(
         SlotCopy::read(storage, newest.store_lineage, newest.commit, 0)?,
         SlotCopy::Intact(found) if found.commit == newest.commit

@@ -96,8 +96,9 @@ pub(super) struct Writer {
 }
 
 impl Drop for Database {
-    /// Releases the writer's lock by name. Closing the file would do, but for a child process that is just being started
-    /// by another thread: until it runs its own program, it holds a copy of the handle.
+    /// Releases the writer's lock by name. Closing the file would do, but for a child process that
+    /// is just being started by another thread: until it runs its own program, it holds a copy of
+    /// the handle.
     fn drop(&mut self) {
         // In a child it is the parent's lock.
         if self.writer.is_some() && !self.arena.owner().is_elsewhere() {
@@ -140,7 +141,8 @@ impl Database {
         storage.sync()
     }
 
-    /// Opens a store: reads headers and slots. With `provenance` as its writer, which takes the lock first.
+    /// Opens a store: reads headers and slots. With `provenance` as its writer, which takes the
+    /// lock first.
     pub(crate) fn open(
         storage: Box<dyn Storage>,
         writer: Option<Provenance>,
@@ -181,9 +183,9 @@ impl Database {
         })
     }
 
-    /// A file as of one of its commits, for reading only. `len`: length of the file, which may be shorter than the commit
-    /// needs; what lies behind it cannot be read. The caller keeps writers out, so that there is no gate to go through and
-    /// nothing to pin.
+    /// A file as of one of its commits, for reading only. `len`: length of the file, which may be
+    /// shorter than the commit needs; what lies behind it cannot be read. The caller keeps writers
+    /// out, so that there is no gate to go through and nothing to pin.
     pub(crate) fn as_of(
         storage: Box<dyn Storage>,
         header: Header,
@@ -224,7 +226,8 @@ impl Database {
         self.arena.check_process()?;
         self.arena.check_maps()?;
         match self.arena.check_length() {
-            // A writer shortens the file when versions expire; the newest commit says what it needs.
+            // A writer shortens the file when versions expire; the newest commit says what it
+            // needs.
             Err(_) => self.newest().and_then(|_| self.arena.check_length()),
             whole => whole,
         }
@@ -237,7 +240,8 @@ impl Database {
         self.check_whole().err().filter(loss)
     }
 
-    /// `answer`, unless bytes of the file are gone: then it may rest on zeros, or fail because of them.
+    /// `answer`, unless bytes of the file are gone: then it may rest on zeros, or fail because of
+    /// them.
     pub(crate) fn confirm<T, E: From<ReadError>>(&self, answer: Result<T, E>) -> Result<T, E> {
         match self.loss() {
             Some(e) => Err(e.into()),
@@ -245,7 +249,8 @@ impl Database {
         }
     }
 
-    /// Why a commit could not read what it builds on: because bytes of the file are gone, if they are.
+    /// Why a commit could not read what it builds on: because bytes of the file are gone, if they
+    /// are.
     pub(crate) fn explain(&self, e: CommitError) -> CommitError {
         match e {
             CommitError::Read(e) => CommitError::Read(self.loss().unwrap_or(e)),
@@ -253,7 +258,8 @@ impl Database {
         }
     }
 
-    /// [`Database::confirm`] for an answer that rests only on what `watch` knows of, at the cost of two loads.
+    /// [`Database::confirm`] for an answer that rests only on what `watch` knows of, at the cost of
+    /// two loads.
     #[inline]
     pub(crate) fn confirm_watched<T, E: From<ReadError>>(
         &self,
@@ -319,8 +325,9 @@ impl Database {
         Ok(rows)
     }
 
-    /// Runs `read` on the newest commit, inside the gate. A reader beside a busy writer may find that the state it reads has been
-    /// reused meanwhile; then there is a newer commit, and it tries again with that.
+    /// Runs `read` on the newest commit, inside the gate. A reader beside a busy writer may find
+    /// that the state it reads has been reused meanwhile; then there is a newer commit, and it
+    /// tries again with that.
     pub(crate) fn with_newest<R>(
         &self,
         read: impl Fn(&CommitSlot) -> Result<R, ReadError>,
@@ -328,8 +335,8 @@ impl Database {
         self.with_pins(|slot| read(slot).map(Some))
     }
 
-    /// [`Database::with_newest`] for what pins versions. If one of them is condemned there is no answer yet: outside the gate
-    /// it waits until it is gone, or stays after all.
+    /// [`Database::with_newest`] for what pins versions. If one of them is condemned there is no
+    /// answer yet: outside the gate it waits until it is gone, or stays after all.
     fn with_pins<R>(
         &self,
         read: impl Fn(&CommitSlot) -> Result<Option<R>, ReadError>,
@@ -343,7 +350,8 @@ impl Database {
                 let found = read(&slot);
                 let again = match &found {
                     Ok(None) => return Ok(None),
-                    // Inside the gate there is no newer commit, but for threads of the writer's own handle.
+                    // Inside the gate there is no newer commit, but for threads of the writer's own
+                    // handle.
                     Ok(Some(_)) if self.writer.is_none() => return found,
                     _ => self.newest()?,
                 };
@@ -355,7 +363,8 @@ impl Database {
         })
     }
 
-    /// The row of a version, and a pin that keeps it from expiring; for version 0 the row of the empty store.
+    /// The row of a version, and a pin that keeps it from expiring; for version 0 the row of the
+    /// empty store.
     pub(crate) fn version(&self, version: VersionId) -> Result<(VersionRow, Pin), AtError> {
         self.with_pins(|slot| {
             if version.0 > slot.newest_version {
@@ -449,8 +458,8 @@ impl Database {
         }
     }
 
-    /// Reserves space behind the end anew: what was reserved there goes with an end that is cut off. As well as it can be
-    /// done; the next commit sees to it again.
+    /// Reserves space behind the end anew: what was reserved there goes with an end that is cut
+    /// off. As well as it can be done; the next commit sees to it again.
     pub(super) fn renew_reserve(&self, file_bytes: u64) {
         if let Some(writer) = &self.writer {
             let mut writer = writer.lock().expect("unpoisoned");
@@ -459,8 +468,8 @@ impl Database {
         }
     }
 
-    /// Where the tail of the file begins that should come forward, see [`FreeSpace::tail`]; `None` if there is none, or if
-    /// this handle has not committed yet.
+    /// Where the tail of the file begins that should come forward, see [`FreeSpace::tail`]; `None`
+    /// if there is none, or if this handle has not committed yet.
     pub(crate) fn tail(&self) -> Option<u64> {
         let writer = self.writer.as_ref()?.lock().expect("unpoisoned");
         writer.ledger.as_ref().and_then(SpaceLedger::tail)
@@ -518,13 +527,15 @@ impl Database {
         Ok(tags)
     }
 
-    /// The newest version whose time is not after `time_ns`, and if there is none, the time of the first.
+    /// The newest version whose time is not after `time_ns`, and if there is none, the time of the
+    /// first.
     pub(crate) fn version_at(&self, time_ns: u64) -> Result<Result<u64, Option<u64>>, ReadError> {
         self.with_newest(|slot| {
             let time_of = |version| -> Result<u64, ReadError> {
                 Ok(self.read_versions(slot, version, version)?[0].time_ns)
             };
-            // Times strictly increase: the versions up to `low` are not after it, those from `high` on are.
+            // Times strictly increase: the versions up to `low` are not after it, those from `high`
+            // on are.
             let (mut low, mut high) = (0, slot.newest_version + 1);
             while high - low > 1 {
                 let middle = low + (high - low) / 2;
@@ -586,7 +597,8 @@ impl Database {
         let space = FreeSpace::new(self.header.block_bytes, words, DATA_START);
         let block = self.header.block_bytes as u64;
         let mut freed = Vec::new();
-        // By address, so that a range that is met twice is seen at once: the list cannot grow beyond what is stored.
+        // By address, so that a range that is met twice is seen at once: the list cannot grow
+        // beyond what is stored.
         let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
         self.state_table(slot, Array::Freed).for_segments(|first, rows: &[FreedRow]| {
             memory::reserve(&mut freed, rows.len(), "the list of freed space")?;
@@ -626,9 +638,9 @@ fn not_open(e: OpenError) -> ReadError {
     }
 }
 
-/// Cuts off what lies beyond the end of a commit: it belongs to one that never became visible. The commit must be known
-/// to be durable, because the one before it may have needed a longer file. A file that is shorter is left as it is, so
-/// that it shows.
+/// Cuts off what lies beyond the end of a commit: it belongs to one that never became visible. The
+/// commit must be known to be durable, because the one before it may have needed a longer file. A
+/// file that is shorter is left as it is, so that it shows.
 pub(super) fn cut_back(storage: &dyn Storage, file_bytes: u64) -> Result<(), StorageError> {
     match storage.len()? > file_bytes {
         true => storage.set_len(file_bytes),
@@ -636,8 +648,9 @@ pub(super) fn cut_back(storage: &dyn Storage, file_bytes: u64) -> Result<(), Sto
     }
 }
 
-/// Space that is kept reserved behind the end of the file, in blocks: enough for what must work on a full disk, which is to
-/// make waiting versions durable, to let versions expire, and to delete points.
+/// Space that is kept reserved behind the end of the file, in blocks: enough for what must work on
+/// a full disk, which is to make waiting versions durable, to let versions expire, and to delete
+/// points.
 const RESERVE_BLOCKS: u64 = 96;
 
 /// When a commit is made.
@@ -664,8 +677,8 @@ impl Writer {
         lineage(self.provenance, commit)
     }
 
-    /// Makes sure that space is reserved behind a file of `file_bytes`. Asks for twice what is needed first, so as to ask
-    /// rarely.
+    /// Makes sure that space is reserved behind a file of `file_bytes`. Asks for twice what is
+    /// needed first, so as to ask rarely.
     pub(super) fn keep_reserve(
         &mut self,
         db: &Database,

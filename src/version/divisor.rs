@@ -22,9 +22,10 @@ impl Divisor {
 
     /// The segment in which a row is, and which of its rows it is.
     ///
-    /// For p rows to a segment, 2 row + 1 times the reciprocal by 2^64 is (row + 1/2) / p, and more by at most
-    /// (2 row + 1) / 2^64. The former is at least 1 / 2p below the next whole number, the latter less than that, because
-    /// (2 row + 1) 2p < 2^42 * 2^21 < 2^64. So the whole part is that of row / p.
+    /// For p rows to a segment, 2 row + 1 times the reciprocal by 2^64 is (row + 1/2) / p, and more
+    /// by at most (2 row + 1) / 2^64. The former is at least 1 / 2p below the next whole number,
+    /// the latter less than that, because (2 row + 1) 2p < 2^42 * 2^21 < 2^64. So the whole part is
+    /// that of row / p.
     #[inline(always)]
     pub(super) fn divide(self, row: u64) -> (u64, u64) {
         let product = u128::from(2 * row + 1) * u128::from(self.reciprocal);
@@ -37,9 +38,10 @@ impl Divisor {
 mod tests {
     use super::*;
 
-    /// Exhaustive. The quotient is never too small, because the reciprocal is not. What it is too large by grows with the
-    /// row, and the room for that is least in the last row of a segment: so for each number of rows there is, the last row
-    /// of the last whole segment and the very last row decide for all.
+    /// Exhaustive. The quotient is never too small, because the reciprocal is not. What it is too
+    /// large by grows with the row, and the room for that is least in the last row of a segment: so
+    /// for each number of rows there is, the last row of the last whole segment and the very last
+    /// row decide for all.
     #[test]
     fn every_divisor_divides_every_row() {
         for per_segment in 1..=MOST_PER_SEGMENT {

@@ -1,8 +1,8 @@
 //! Writing finished segments before the commit, so that a transaction can be larger than memory.
 //!
-//! They go where the commit would put them: into space to which none of the last two commits refers. Nothing refers to
-//! them until the commit's slot does. Should it never come, the file is cut back to its old length; what lies in holes
-//! is free space as before.
+//! They go where the commit would put them: into space to which none of the last two commits
+//! refers. Nothing refers to them until the commit's slot does. Should it never come, the file is
+//! cut back to its old length; what lies in holes is free space as before.
 
 use std::sync::Arc;
 
@@ -47,8 +47,8 @@ impl Early {
         })
     }
 
-    /// Writes the changed segments of `columns` that are full, and drops them from memory. An error leaves memory as it
-    /// was.
+    /// Writes the changed segments of `columns` that are full, and drops them from memory. An error
+    /// leaves memory as it was.
     pub(crate) fn flush(
         &mut self,
         columns: &mut [&mut dyn EarlyColumn],

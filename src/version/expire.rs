@@ -1,8 +1,10 @@
-//! Expiry: choosing versions that a rule does not keep, finding what only they refer to, and giving the space back.
+//! Expiry: choosing versions that a rule does not keep, finding what only they refer to, and giving
+//! the space back.
 //!
-//! Invariants. What a version frees is found in no retained version ([`super::family::Family`] says why its neighbours are
-//! enough). It goes the way of all retired space, see [`super::space_ledger`]. Holes are punched and the end is cut only
-//! when the commit that makes it reusable is durable. Readers are kept out of the versions that go, and of nothing else.
+//! Invariants. What a version frees is found in no retained version ([`super::family::Family`] says
+//! why its neighbours are enough). It goes the way of all retired space, see
+//! [`super::space_ledger`]. Holes are punched and the end is cut only when the commit that makes it
+//! reusable is durable. Readers are kept out of the versions that go, and of nothing else.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
@@ -24,7 +26,8 @@ use crate::values::error::{CommitError, ReadError};
 use crate::values::options::CancelToken;
 use crate::values::retention::{ClockLeap, Retention};
 
-/// Free bytes that may stay with the file: one in so many, of those that are free and of those that are in use.
+/// Free bytes that may stay with the file: one in so many, of those that are free and of those that
+/// are in use.
 const ONE_IN_KEPT: u64 = 20;
 
 /// What a commit is to let go.
@@ -132,7 +135,8 @@ impl Database {
         Ok(bytes)
     }
 
-    /// Bytes that each retained version has for itself: those that expiring it alone would free. Oldest first.
+    /// Bytes that each retained version has for itself: those that expiring it alone would free.
+    /// Oldest first.
     pub(crate) fn unique_bytes(&self) -> Result<Vec<(u64, u64)>, ReadError> {
         let history = self.history()?;
         let mut family = history.family();
@@ -146,9 +150,10 @@ impl Database {
     }
 }
 
-/// Chooses the versions that a rule does not keep, keeps readers out of them, and finds what they free. Costs in
-/// proportion to what expires. `added`: a version is about to be made from version
-/// `spared`, which therefore stays this time: what the new one shares with it is not yet written down.
+/// Chooses the versions that a rule does not keep, keeps readers out of them, and finds what they
+/// free. Costs in proportion to what expires. `added`: a version is about to be made from version
+/// `spared`, which therefore stays this time: what the new one shares with it is not yet written
+/// down.
 pub(super) fn plan(
     db: &Database,
     slot: &CommitSlot,
@@ -190,13 +195,13 @@ pub(super) fn plan(
     Ok(expiry)
 }
 
-/// Applies a rule, saves it for the commits to come if `save`, and gives space back to the file system. Returns what
-/// expired, and the length of the file before.
+/// Applies a rule, saves it for the commits to come if `save`, and gives space back to the file
+/// system. Returns what expired, and the length of the file before.
 ///
 /// On a full disk the versions go in portions, each of which makes room for the next.
 ///
-/// Crash outcomes: before a commit is visible, as before; then its versions are expired; space that was not given back is
-/// free in the file, and given back by the next call.
+/// Crash outcomes: before a commit is visible, as before; then its versions are expired; space that
+/// was not given back is free in the file, and given back by the next call.
 pub(crate) fn expire(
     db: &Database,
     rule: Retention,
@@ -222,8 +227,8 @@ pub(crate) fn expire(
             }
             Err(e) => return Err(e),
         }
-        // From here on the versions are gone, whoever asks to stop. This commit makes reusable what the one before it
-        // retired, and makes sure that it is durable.
+        // From here on the versions are gone, whoever asks to stop. This commit makes reusable what
+        // the one before it retired, and makes sure that it is durable.
         let patient = CancelToken::default();
         commit(db, Draft::nothing(&patient))?;
         give_back(db)?;
@@ -252,9 +257,10 @@ pub(crate) fn preview(db: &Database, rule: Retention) -> Result<Expiry, CommitEr
 
 /// Punches the free blocks of the newest commit, which is durable, and cuts off the file's end.
 ///
-/// A hole costs the file system the same whatever its length, and half of them are a twentieth of the bytes: so the
-/// longest are punched, as many as it takes until little is left ([`ONE_IN_KEPT`]). The others stay free in the file, to be
-/// used again. A file that has long had more holes than bytes must not keep a part of those: hence the second measure.
+/// A hole costs the file system the same whatever its length, and half of them are a twentieth of
+/// the bytes: so the longest are punched, as many as it takes until little is left
+/// ([`ONE_IN_KEPT`]). The others stay free in the file, to be used again. A file that has long had
+/// more holes than bytes must not keep a part of those: hence the second measure.
 fn give_back(db: &Database) -> Result<(), CommitError> {
     let slot = db.newest()?;
     let (space, _) = db.load_space(&slot)?;

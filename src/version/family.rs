@@ -1,9 +1,10 @@
 //! Which versions can share segments: the tree of `parent` links, with the expired ones contracted.
 //!
-//! A version takes every segment from its parent or writes it itself, so the versions that use a segment are connected
-//! in the tree. What a version shares with any retained version it shares with one of its *retained neighbours*, those
-//! reached from it through expired ones only. (Asking when a segment was last referred to does not do: going back
-//! to an old version revives its segments.)
+//! A version takes every segment from its parent or writes it itself, so the versions that use a
+//! segment are connected in the tree. What a version shares with any retained version it shares
+//! with one of its *retained neighbours*, those reached from it through expired ones only. (Asking
+//! when a segment was last referred to does not do: going back to an old version revives its
+//! segments.)
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +30,8 @@ pub(crate) struct Family {
     parents: Vec<u64>,
     children: BTreeMap<u64, Vec<u64>>,
     expired: Vec<bool>,
-    /// For an expired version, another one of the same connected region; itself if it speaks for the region.
+    /// For an expired version, another one of the same connected region; itself if it speaks for
+    /// the region.
     region: Vec<u64>,
     /// The retained versions around a region.
     borders: BTreeMap<u64, BTreeSet<u64>>,

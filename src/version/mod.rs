@@ -1,8 +1,8 @@
 //! Segments become versions that appear whole or not at all.
 //!
-//! A version row roots the segment tables of the data arrays; a commit slot roots the store state, which is the version
-//! rows, the tags, the free map and the list of space freed last. Reading goes slot, version row, table, segment; writing goes
-//! columns, [`commit`], slot.
+//! A version row roots the segment tables of the data arrays; a commit slot roots the store state,
+//! which is the version rows, the tags, the free map and the list of space freed last. Reading goes
+//! slot, version row, table, segment; writing goes columns, [`commit`], slot.
 
 mod cells;
 pub(crate) mod column;

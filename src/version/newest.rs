@@ -15,8 +15,8 @@ impl Newest {
         *self.0.read().expect("no holder panics")
     }
 
-    /// Goes on to `slot`, unless another thread has got further. Calls `before` first, so that whoever gets a commit finds
-    /// its bytes readable.
+    /// Goes on to `slot`, unless another thread has got further. Calls `before` first, so that
+    /// whoever gets a commit finds its bytes readable.
     pub(super) fn publish(&self, slot: CommitSlot, before: impl FnOnce()) {
         let mut newest = self.0.write().expect("no holder panics");
         if slot.commit >= newest.commit {

@@ -1,9 +1,10 @@
-//! What the writer remembers of all versions from one commit to the next, so that a rule of retention costs in proportion
-//! to what expires.
+//! What the writer remembers of all versions from one commit to the next, so that a rule of
+//! retention costs in proportion to what expires.
 //!
-//! Age is counted by what the clock says from version to version, and a step longer than a month, and longer than the
-//! rule's own span, counts as nothing: either the clock has leapt, or nobody was there whose versions could have grown
-//! old. So no single wrong time lets a history expire; it takes the rule's span of ordinary time.
+//! Age is counted by what the clock says from version to version, and a step longer than a month,
+//! and longer than the rule's own span, counts as nothing: either the clock has leapt, or nobody
+//! was there whose versions could have grown old. So no single wrong time lets a history expire; it
+//! takes the rule's span of ordinary time.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +20,8 @@ pub(crate) struct Past {
     briefs: Vec<Brief>,
     family: Family,
     retained: BTreeSet<u64>,
-    /// For the longest believed step that it was asked for last: at position v - 1, the time from the first version to v, without leaps.
+    /// For the longest believed step that it was asked for last: at position v - 1, the time from
+    /// the first version to v, without leaps.
     elapsed: (u64, Vec<u64>),
 }
 
@@ -28,7 +30,8 @@ pub(crate) struct Past {
 pub(crate) struct Doomed {
     /// Versions, oldest first.
     pub(crate) versions: Vec<u64>,
-    /// The last step of the clock that was not believed, from and to, if it is why a version is kept.
+    /// The last step of the clock that was not believed, from and to, if it is why a version is
+    /// kept.
     pub(crate) leap: Option<(u64, u64)>,
 }
 
@@ -67,10 +70,11 @@ impl Past {
         self.retained.first().copied()
     }
 
-    /// The versions that `rule` does not keep at `now_ns` by the clock, when `added` more versions are about to be made.
-    /// The newest, and those for which `spared` says so, stay in any case.
+    /// The versions that `rule` does not keep at `now_ns` by the clock, when `added` more versions
+    /// are about to be made. The newest, and those for which `spared` says so, stay in any case.
     ///
-    /// Rank and age fall from one version to the next, so the search ends at the first that the rule keeps.
+    /// Rank and age fall from one version to the next, so the search ends at the first that the
+    /// rule keeps.
     pub(crate) fn doomed(
         &mut self,
         rule: Retention,

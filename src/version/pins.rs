@@ -1,16 +1,19 @@
 //! Who has which version open, and the gate at which readers and the writer meet.
 //!
-//! A reader pins a version by a shared lock on the version's byte, which the kernel drops with the process. A writer that
-//! is about to let versions go *condemns* them: exclusive locks on their bytes, which it only gets where nobody has a pin,
-//! and which keep new pins away until the versions are gone, or stay after all. Holds of one file description do not see
-//! each other, so pins are counted here as well; the writer's own pins are only counted.
+//! A reader pins a version by a shared lock on the version's byte, which the kernel drops with the
+//! process. A writer that is about to let versions go *condemns* them: exclusive locks on their
+//! bytes, which it only gets where nobody has a pin, and which keep new pins away until the
+//! versions are gone, or stay after all. Holds of one file description do not see each other, so
+//! pins are counted here as well; the writer's own pins are only counted.
 //!
-//! A writer that ends before its snapshots do gives its pins to the kernel first ([`Pins::hand_over`]), and counts as a
-//! reader from then on. In a forked child nothing is pinned or released: the locks are the parent's.
+//! A writer that ends before its snapshots do gives its pins to the kernel first
+//! ([`Pins::hand_over`]), and counts as a reader from then on. In a forked child nothing is pinned
+//! or released: the locks are the parent's.
 //!
-//! Invariants: a version that is pinned does not expire, because it cannot be condemned; one that is condemned is not
-//! pinned. A reader that pins inside the gate knows that what it read there is still so. The writer closes the gate only
-//! while a commit becomes visible; whatever else it does, readers come and go.
+//! Invariants: a version that is pinned does not expire, because it cannot be condemned; one that
+//! is condemned is not pinned. A reader that pins inside the gate knows that what it read there is
+//! still so. The writer closes the gate only while a commit becomes visible; whatever else it does,
+//! readers come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,8 +28,8 @@ use crate::values::error::StorageError;
 use crate::values::options::CancelToken;
 use crate::values::seeded_bug::SeededBug;
 
-/// Longest wait of a writer at the gate, if no other is asked for. Readers stay inside for milliseconds; one that was
-/// stopped there must not stop the writer without a word.
+/// Longest wait of a writer at the gate, if no other is asked for. Readers stay inside for
+/// milliseconds; one that was stopped there must not stop the writer without a word.
 const WRITER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long somebody waits.
@@ -227,7 +230,8 @@ impl Pins {
         Ok(condemned)
     }
 
-    /// What [`Pins::condemn`] would find now. Keeps nobody from anything, and asks for no right but to read.
+    /// What [`Pins::condemn`] would find now. Keeps nobody from anything, and asks for no right but
+    /// to read.
     pub(crate) fn look(self: &Arc<Self>, versions: &[u64]) -> Result<Condemned, StorageError> {
         let state = self.state();
         let (mut free, mut pinned) = (Vec::new(), Vec::new());
@@ -247,7 +251,8 @@ impl Pins {
 }
 
 impl Condemned {
-    /// Locks a run of consecutive versions, halving it as long as somebody holds a part: pins are few.
+    /// Locks a run of consecutive versions, halving it as long as somebody holds a part: pins are
+    /// few.
     fn lock(&mut self, run: &[u64]) -> Result<(), StorageError> {
         let (Some(&first), Some(&last)) = (run.first(), run.last()) else { return Ok(()) };
         let storage = self.pins.arena.storage();
@@ -385,8 +390,9 @@ mod tests {
         (Store::from_storage(Box::new(storage), options, folder).unwrap(), hook)
     }
 
-    /// With a saved rule, and in an expiry: while data is written, synced, and given back, readers come and go, and only the
-    /// versions that go are closed to them. Between the slot and its sync they wait.
+    /// With a saved rule, and in an expiry: while data is written, synced, and given back, readers
+    /// come and go, and only the versions that go are closed to them. Between the slot and its sync
+    /// they wait.
     #[test]
     fn nothing_slow_happens_behind_the_gate() {
         let dir = tempfile::tempdir().unwrap();
@@ -427,7 +433,8 @@ mod tests {
         *hook.lock().unwrap() = None;
     }
 
-    /// Telling what would expire takes as long as finding it, so it happens outside the gate: a writer never waits for it.
+    /// Telling what would expire takes as long as finding it, so it happens outside the gate: a
+    /// writer never waits for it.
     #[test]
     fn a_preview_stands_in_nobodys_way() {
         let dir = tempfile::tempdir().unwrap();

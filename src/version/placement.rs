@@ -1,4 +1,5 @@
-//! Where a column's changed segments and table nodes will lie: planned first, written when all space is reserved.
+//! Where a column's changed segments and table nodes will lie: planned first, written when all
+//! space is reserved.
 
 use std::collections::BTreeMap;
 
@@ -22,9 +23,9 @@ pub(super) struct Placement<C> {
 }
 
 impl<C: WrittenColumn> Placement<C> {
-    /// Finds room for the segments `changed` and for the table nodes above them and above those that were written early;
-    /// of these, what has changed since gives its space back. `replaced` is told what the table that the
-    /// column had before refers to and the new one will not.
+    /// Finds room for the segments `changed` and for the table nodes above them and above those
+    /// that were written early; of these, what has changed since gives its space back. `replaced`
+    /// is told what the table that the column had before refers to and the new one will not.
     pub(super) fn new(
         column: C,
         changed: Vec<u64>,

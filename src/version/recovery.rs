@@ -1,4 +1,5 @@
-//! What a store file holds, read from its headers and slots alone: the cost does not depend on the file's size.
+//! What a store file holds, read from its headers and slots alone: the cost does not depend on the
+//! file's size.
 
 use super::ring::{Ring, SlotCopy, read_page};
 use crate::arena::storage::Storage;
@@ -12,7 +13,8 @@ use crate::values::seeded_bug::SeededBug;
 /// The newest commit of a store, and whether it is known to be durable.
 pub(crate) struct Newest {
     pub(crate) slot: CommitSlot,
-    /// False if the process that wrote the commit may have died before its last sync returned, or just after.
+    /// False if the process that wrote the commit may have died before its last sync returned, or
+    /// just after.
     pub(crate) confirmed: bool,
 }
 
@@ -88,7 +90,8 @@ pub(crate) fn no_slot() -> OpenError {
 
 /// What a rescue can begin with.
 pub(crate) struct Candidates {
-    /// Every commit whose slot is intact and makes sense, newest first, whether or not the file is long enough for it.
+    /// Every commit whose slot is intact and makes sense, newest first, whether or not the file is
+    /// long enough for it.
     pub(crate) slots: Vec<CommitSlot>,
     /// The newest commit that the file knows of.
     pub(crate) known: u64,
@@ -108,12 +111,12 @@ pub(crate) fn candidates(
     Ok(Candidates { slots, known, doubt: doubt.map(what) })
 }
 
-/// The newest commit with an intact slot. The file is checked to be long enough for it; a commit that is known to
-/// have been acknowledged, or may have been, and whose slots are both gone is an error, never a silent fall back to an
-/// older one.
+/// The newest commit with an intact slot. The file is checked to be long enough for it; a commit
+/// that is known to have been acknowledged, or may have been, and whose slots are both gone is an
+/// error, never a silent fall back to an older one.
 ///
-/// Beside a writer the pages are read while they change, and the file may have been cut for a commit newer than the one
-/// found. So an error counts only if nothing has gone on meanwhile.
+/// Beside a writer the pages are read while they change, and the file may have been cut for a
+/// commit newer than the one found. So an error counts only if nothing has gone on meanwhile.
 pub(crate) fn newest_commit(storage: &dyn Storage, lineage: [u8; 16]) -> Result<Newest, OpenError> {
     let mut ring = Ring::read(storage, lineage)?;
     loop {
@@ -177,10 +180,11 @@ fn check_slot(slot: &CommitSlot) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// What is wrong with the pages that are kept twice although the other copy, or none, will do: copies that the device
-/// cannot read, and of the header and the newest commit's slot those that are damaged. A slot's damaged copy counts only
-/// if the hint proves that both were written: a writer killed between the two leaves one as well, which is no damage,
-/// and the next writer mends it.
+/// What is wrong with the pages that are kept twice although the other copy, or none, will do:
+/// copies that the device cannot read, and of the header and the newest commit's slot those that
+/// are damaged. A slot's damaged copy counts only if the hint proves that both were written: a
+/// writer killed between the two leaves one as well, which is no damage, and the next writer mends
+/// it.
 pub(crate) fn damaged_copies(
     storage: &dyn Storage,
     slot: &CommitSlot,

@@ -2,9 +2,10 @@
 //!
 //! Not here: which commit a store then has, see [`super::recovery`].
 //!
-//! R1: a page that the device cannot read is damage of that copy and of nothing else. R2: a place of the ring is *in
-//! doubt* if nobody can say whether the newest commit lies there: one of its copies cannot be read and the other does not
-//! hold a slot; or both are damaged, which the hint would explain, and the hint cannot be read.
+//! R1: a page that the device cannot read is damage of that copy and of nothing else. R2: a place
+//! of the ring is *in doubt* if nobody can say whether the newest commit lies there: one of its
+//! copies cannot be read and the other does not hold a slot; or both are damaged, which the hint
+//! would explain, and the hint cannot be read.
 
 use crate::arena::storage::{Storage, read_twice};
 use crate::format::slot::{CommitSlot, Hint};
@@ -66,7 +67,8 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn read(storage: &dyn Storage, lineage: [u8; 16]) -> Result<Self, StorageError> {
-        // Before the slots: beside a busy writer these may then be newer than the hint, never older.
+        // Before the slots: beside a busy writer these may then be newer than the hint, never
+        // older.
         let (hint, silent) = match read_page(storage, HINT_OFFSET)? {
             Ok(page) => (Hint::decode(&page, lineage).map(|hint| hint.commit), None),
             Err(why) => (None, Some(why)),

@@ -1,10 +1,11 @@
-//! Whether the accounts of space are right: what is marked in use is exactly what somebody refers to, and nothing has two
-//! owners.
+//! Whether the accounts of space are right: what is marked in use is exactly what somebody refers
+//! to, and nothing has two owners.
 //!
-//! Follows every table of the state and of the retained versions, reads no segment, and visits what versions share once: a
-//! version's pieces are those that none of its earlier neighbours in the [`Family`] has. A piece that is met again all the
-//! same is shared by versions that expiry does not know to share it, and would be freed under one of them. So this also
-//! proves what expiry relies on. Costs the tables, and memory in proportion to the pieces that are there.
+//! Follows every table of the state and of the retained versions, reads no segment, and visits what
+//! versions share once: a version's pieces are those that none of its earlier neighbours in the
+//! [`Family`] has. A piece that is met again all the same is shared by versions that expiry does
+//! not know to share it, and would be freed under one of them. So this also proves what expiry
+//! relies on. Costs the tables, and memory in proportion to the pieces that are there.
 
 use std::collections::BTreeMap;
 
@@ -65,7 +66,8 @@ impl Owner {
     }
 }
 
-/// What is wrong with the accounts of space; nothing, if all is well. What cannot be read is an error.
+/// What is wrong with the accounts of space; nothing, if all is well. What cannot be read is an
+/// error.
 pub(crate) fn check_space(db: &Database) -> Result<Vec<Corruption>, ReadError> {
     let Accounts { slot, history, map, retired, state } = db.accounts()?;
     let mut owned = vec![Owned { address: 0, bytes: DATA_START, owner: Owner::Preamble }];
@@ -134,7 +136,8 @@ fn overlaps(owned: &[Owned]) -> Vec<Corruption> {
     found
 }
 
-/// Where what is owned and what is marked differ. `used`: first and last byte (exclusive) of the ranges that are marked.
+/// Where what is owned and what is marked differ. `used`: first and last byte (exclusive) of the
+/// ranges that are marked.
 fn differences(owned: &[Owned], used: &BTreeMap<u64, u64>) -> Vec<Corruption> {
     let mut found = Vec::new();
     let mut tell = |at: Place, what: String| {

@@ -1,24 +1,28 @@
-//! The space ledger: which blocks of the file may be written, and when. All rules of reuse are here.
+//! The space ledger: which blocks of the file may be written, and when. All rules of reuse are
+//! here.
 //!
-//! A block is *live* while the newest commit reaches it, through a retained version or the store state; *retired* when a
-//! commit has taken it out of that; *reusable* when nothing that may still be opened needs it. It is about the writer's
-//! view alone: that versions share pieces only with their neighbours is for [`super::family`], and whether the ledger is
-//! right is for [`super::space_check`].
+//! A block is *live* while the newest commit reaches it, through a retained version or the store
+//! state; *retired* when a commit has taken it out of that; *reusable* when nothing that may still
+//! be opened needs it. It is about the writer's view alone: that versions share pieces only with
+//! their neighbours is for [`super::family`], and whether the ledger is right is for
+//! [`super::space_check`].
 //!
-//! A commit that *waits* ([`crate::Durability::Deferred`]) is visible to this handle only; the newest *durable* commit is
-//! what the disk has. Invariants:
+//! A commit that *waits* ([`crate::Durability::Deferred`]) is visible to this handle only; the
+//! newest *durable* commit is what the disk has. Invariants:
 //!
 //! - **C1** The map marks exactly the preamble, what is live, and what is retired.
 //! - **C2** What is retired lies behind the preamble, is marked, and is retired once.
-//! - **C3** A commit writes only to blocks that the map does not mark as the commit before it left it; so not to what it
-//!   makes reusable itself.
-//! - **C4** What a durable commit T retires it lists in the file; the next durable commit U makes it reusable; the one
-//!   after U may write to it. So while a commit is written, the states of the last two durable ones are whole.
-//! - **C5** What a waiting commit retires that a durable one wrote is held: it stays marked, in memory, until the commit
-//!   that makes the group durable lists it. From there on it goes the way of C4.
-//! - **C6** What a waiting commit retires that the same group wrote is needed by nothing on the disk: it passes, and the
-//!   next commit makes it reusable. (One commit longer than the disk asks for, because threads of this handle may be
-//!   reading the state before.)
+//! - **C3** A commit writes only to blocks that the map does not mark as the commit before it left
+//!   it; so not to what it makes reusable itself.
+//! - **C4** What a durable commit T retires it lists in the file; the next durable commit U makes
+//!   it reusable; the one after U may write to it. So while a commit is written, the states of the
+//!   last two durable ones are whole.
+//! - **C5** What a waiting commit retires that a durable one wrote is held: it stays marked, in
+//!   memory, until the commit that makes the group durable lists it. From there on it goes the way
+//!   of C4.
+//! - **C6** What a waiting commit retires that the same group wrote is needed by nothing on the
+//!   disk: it passes, and the next commit makes it reusable. (One commit longer than the disk asks
+//!   for, because threads of this handle may be reading the state before.)
 
 use std::collections::BTreeMap;
 
@@ -34,7 +38,8 @@ pub(super) struct SpaceLedger {
     map: FreeSpace,
     /// Retired by the newest durable commit, and listed by it (C4).
     listed: Vec<FreedRow>,
-    /// Retired by waiting commits, written by durable ones (C5): address to length, no two adjacent.
+    /// Retired by waiting commits, written by durable ones (C5): address to length, no two
+    /// adjacent.
     held: BTreeMap<u64, u64>,
     /// Retired by the newest commit, which waits, and written by its own group (C6).
     passing: Vec<FreedRow>,
@@ -54,7 +59,8 @@ impl SpaceLedger {
         SpaceLedger { map, listed, held: BTreeMap::new(), passing: Vec::new() }
     }
 
-    /// The map, for a commit to allocate from (C3): low, if the file is much longer than what is in use.
+    /// The map, for a commit to allocate from (C3): low, if the file is much longer than what is in
+    /// use.
     pub(super) fn map(&self) -> FreeSpace {
         let mut map = self.map.clone();
         map.leave_tail();
@@ -129,7 +135,8 @@ impl SpaceLedger {
     }
 }
 
-/// Sorts ranges and joins those that touch. Two that overlap are damage (C2): something would be retired twice.
+/// Sorts ranges and joins those that touch. Two that overlap are damage (C2): something would be
+/// retired twice.
 pub(super) fn coalesce(ranges: &mut Vec<FreedRow>) -> Result<(), ReadError> {
     ranges.sort_unstable_by_key(|range| range.address);
     let mut joined: Vec<FreedRow> = Vec::with_capacity(ranges.len());

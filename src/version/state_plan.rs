@@ -1,4 +1,5 @@
-//! Planning the store state that a commit writes: version rows, tags, the free map, and the list of what it retires.
+//! Planning the store state that a commit writes: version rows, tags, the free map, and the list of
+//! what it retires.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,13 +25,15 @@ use crate::values::seeded_bug::SeededBug;
 pub(super) struct StateChange {
     /// Rows of versions that expire, as they will be.
     pub(super) expired: Vec<VersionRow>,
-    /// Rows of versions that are added. The last one is set when everything that it records is known.
+    /// Rows of versions that are added. The last one is set when everything that it records is
+    /// known.
     pub(super) added: Vec<VersionRow>,
     /// All tags from now on, if they change.
     pub(super) tags: Option<Vec<TagRow>>,
     /// Retired already: what only expired versions refer to, and what is held.
     pub(super) retired: Vec<FreedRow>,
-    /// What the commit makes reusable: it is cleared in the new map, but nothing of this commit is put there.
+    /// What the commit makes reusable: it is cleared in the new map, but nothing of this commit is
+    /// put there.
     pub(super) released: Vec<FreedRow>,
     /// The commit waits, and so do the accounts: the free map and the list are not written.
     pub(super) waits: bool,
@@ -110,7 +113,8 @@ struct Reserved {
 }
 
 impl Reserved {
-    /// Places whole segments of `table` and the nodes above them, from the beginning of what is reserved.
+    /// Places whole segments of `table` and the nodes above them, from the beginning of what is
+    /// reserved.
     fn place(
         &mut self,
         table: &Table,
@@ -261,8 +265,8 @@ fn pieces(table: &Table) -> Result<Vec<Entry>, ReadError> {
 }
 
 impl Accounts {
-    /// Plans the accounts. They occupy space that the map describes, and replace pieces that the list describes; so
-    /// planning goes round until nothing new is touched. Every round only adds.
+    /// Plans the accounts. They occupy space that the map describes, and replace pieces that the
+    /// list describes; so planning goes round until nothing new is touched. Every round only adds.
     fn new(
         db: &Database,
         old: &CommitSlot,
@@ -296,7 +300,8 @@ impl Accounts {
         let mut freed_rows = 0;
         loop {
             touched.extend(space.take_changes().into_iter().map(|word| word as u64 / map_segment));
-            // Both arrays are padded to whole segments, so that growing does not change a segment's length.
+            // Both arrays are padded to whole segments, so that growing does not change a segment's
+            // length.
             let map_rows = (space.words().len() as u64).next_multiple_of(map_segment);
             let map_rows = map_rows.max(map_table.root.rows);
             touched.extend(map_table.segments()..map_table.spec.segments(map_rows));
@@ -319,7 +324,8 @@ impl Accounts {
             if touched.len() != before || space.words().len() as u64 > map_rows {
                 continue;
             }
-            // Nothing new was touched: the plan describes itself. What is taken out of use was in use, or the map is wrong.
+            // Nothing new was touched: the plan describes itself. What is taken out of use was in
+            // use, or the map is wrong.
             let was_used = |row: &FreedRow| space.is_range_used(row.address, row.bytes);
             if !freed.iter().all(was_used) && !SeededBug::ReuseAtOnce.is_planted() {
                 return Err(ReadError::row(

@@ -1,7 +1,8 @@
 //! The segment table of an array: a copy-on-write radix tree from segment number to [`Entry`].
 //!
-//! A parent holds the address, birth and checksum of each child, so a lost, torn or misdirected write is seen when the
-//! child is read. A table is immutable; [`TableUpdate`] builds the nodes that differ in the next version.
+//! A parent holds the address, birth and checksum of each child, so a lost, torn or misdirected
+//! write is seen when the child is read. A table is immutable; [`TableUpdate`] builds the nodes
+//! that differ in the next version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -56,9 +57,10 @@ impl Table {
         self.spec.segments(self.root.rows)
     }
 
-    /// Refuses a root that claims more than the file has. No two segments share a byte, so together they are at most as
-    /// long as the file. That bounds what its rows cost, however many entries name one segment; for a file with holes, which
-    /// is longer than what it stores, lists must grow as rows come in all the same.
+    /// Refuses a root that claims more than the file has. No two segments share a byte, so together
+    /// they are at most as long as the file. That bounds what its rows cost, however many entries
+    /// name one segment; for a file with holes, which is longer than what it stores, lists must
+    /// grow as rows come in all the same.
     pub(crate) fn check_claim(&self) -> Result<(), ReadError> {
         let rows = self.root.rows;
         let file = self.arena.limit().saturating_sub(DATA_START);
@@ -81,8 +83,8 @@ impl Table {
         height(self.segments(), fanout(self.spec.block_bytes))
     }
 
-    /// The entry of the table node (or, at level 0, the segment) with this level and index; `None` if there is none.
-    /// Reads the nodes on the path.
+    /// The entry of the table node (or, at level 0, the segment) with this level and index; `None`
+    /// if there is none. Reads the nodes on the path.
     pub(crate) fn entry(&self, level: u8, index: u64) -> Result<Option<Entry>, ReadError> {
         let fanout = fanout(self.spec.block_bytes);
         let height = self.height();
@@ -97,7 +99,8 @@ impl Table {
         }
         let mut entry = self.root.entry;
         for l in (level..height).rev() {
-            // `entry` is a node of level l + 1; the child wanted is the ancestor of `index` at level l.
+            // `entry` is a node of level l + 1; the child wanted is the ancestor of `index` at
+            // level l.
             let ancestor = index / below(l).expect("a lower level reaches less than a higher one");
             let entries = self.node(&entry, l + 1, ancestor / fanout)?;
             entry = entries[(ancestor % fanout) as usize];
@@ -200,7 +203,8 @@ impl Table {
         self.check_node_length(entry)?;
         let bytes = self.arena.fetch(entry, origin, self.access)?;
         if self.access == Access::Mapped {
-            // Each time: a wrong entry could lead to something that has passed, and is something else.
+            // Each time: a wrong entry could lead to something that has passed, and is something
+            // else.
             self.arena.check_copy(entry, origin, &bytes)?;
         }
         let invalid = |what| ReadError::corrupt(place(), Defect::Invalid(what));
@@ -218,7 +222,8 @@ impl Table {
         Ok(entries)
     }
 
-    /// Calls `f` with the number of the first row and the rows of each segment, in order, and keeps none of them.
+    /// Calls `f` with the number of the first row and the rows of each segment, in order, and keeps
+    /// none of them.
     pub(crate) fn for_segments<T: Record>(
         &self,
         mut f: impl FnMut(u64, &[T]) -> Result<(), ReadError>,
@@ -246,8 +251,8 @@ impl Table {
         done.and(problem.map_or(Ok(()), Err))
     }
 
-    /// Visits every node and segment for which `enter` says yes, parents first; below a refused node nothing is read.
-    /// An error is handed to `problem`, and the walk goes on beside it.
+    /// Visits every node and segment for which `enter` says yes, parents first; below a refused
+    /// node nothing is read. An error is handed to `problem`, and the walk goes on beside it.
     pub(crate) fn walk(
         &self,
         enter: &mut dyn FnMut(&Entry, Visit) -> bool,
@@ -292,9 +297,9 @@ impl Table {
         }
     }
 
-    /// Visits the nodes and segments of this table that none of `others` has, parents first. What two tables of one
-    /// array have in common lies in the same place of both, so all are descended at once, and below an entry that
-    /// another has as well nothing is read.
+    /// Visits the nodes and segments of this table that none of `others` has, parents first. What
+    /// two tables of one array have in common lies in the same place of both, so all are descended
+    /// at once, and below an entry that another has as well nothing is read.
     pub(crate) fn walk_unshared(
         &self,
         others: &[Table],
@@ -388,14 +393,15 @@ impl Table {
     }
 }
 
-/// Another table in a descent: its entry at the place where the descent is, or none yet if it begins further down.
+/// Another table in a descent: its entry at the place where the descent is, or none yet if it
+/// begins further down.
 struct Beside<'a> {
     table: &'a Table,
     entry: Option<Entry>,
 }
 
-/// The nodes that must be written so that a table refers to new segments. Made in two steps, because the space for
-/// nodes is planned before the checksums of their children are known.
+/// The nodes that must be written so that a table refers to new segments. Made in two steps,
+/// because the space for nodes is planned before the checksums of their children are known.
 pub(crate) struct TableUpdate {
     old: Table,
     rows: u64,
@@ -404,9 +410,9 @@ pub(crate) struct TableUpdate {
 }
 
 impl TableUpdate {
-    /// Finds which nodes change when the segments in `changed` do and the array has `rows` rows, and places each of
-    /// them with `allocate`. `replaced` is told every entry of the old table that the new one no longer refers to,
-    /// the old segments included.
+    /// Finds which nodes change when the segments in `changed` do and the array has `rows` rows,
+    /// and places each of them with `allocate`. `replaced` is told every entry of the old table
+    /// that the new one no longer refers to, the old segments included.
     pub(crate) fn plan(
         old: Table,
         rows: u64,
@@ -414,7 +420,8 @@ impl TableUpdate {
         mut allocate: impl FnMut() -> u64,
         mut replaced: impl FnMut(Entry),
     ) -> Result<Self, ReadError> {
-        // Read and checked each time: what a commit writes must not rest on bytes that have passed before.
+        // Read and checked each time: what a commit writes must not rest on bytes that have passed
+        // before.
         let old = Table { access: Access::Copied, ..old };
         let fanout = fanout(old.spec.block_bytes);
         let new_height = height(old.spec.segments(rows), fanout);
@@ -446,8 +453,8 @@ impl TableUpdate {
         Ok(TableUpdate { old, rows, nodes })
     }
 
-    /// Encodes the planned nodes, given the entries of the changed segments, and returns the new root. Each node goes
-    /// to `write` as (address, bytes).
+    /// Encodes the planned nodes, given the entries of the changed segments, and returns the new
+    /// root. Each node goes to `write` as (address, bytes).
     pub(crate) fn encode(
         &self,
         commit: u64,

@@ -1,4 +1,5 @@
-//! The allocator of the test binary: it counts per thread, so that tests side by side do not disturb each other.
+//! The allocator of the test binary: it counts per thread, so that tests side by side do not
+//! disturb each other.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -17,8 +18,8 @@ static LARGEST: AtomicUsize = AtomicUsize::new(usize::MAX);
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// From now on the process may allocate so many bytes more than it has; what goes beyond is refused, as by a system
-/// that has no more. `None`: as many as there are.
+/// From now on the process may allocate so many bytes more than it has; what goes beyond is
+/// refused, as by a system that has no more. `None`: as many as there are.
 pub(crate) fn allow(more: Option<usize>) {
     let limit = more.map_or(usize::MAX, |more| LIVE.load(Ordering::SeqCst) + more);
     LIMIT.store(limit, Ordering::SeqCst);
@@ -63,8 +64,9 @@ fn count(bytes: usize) {
 }
 
 #[expect(unsafe_code, reason = "an allocator cannot be written without")]
-// SAFETY: every call is passed on unchanged to the system's allocator, whose contract is the one asked for here, or
-// refused, which an allocator may do. The counters are thread-locals without a destructor, so that counting allocates nothing and never fails.
+// SAFETY: every call is passed on unchanged to the system's allocator, whose contract is the one
+// asked for here, or refused, which an allocator may do. The counters are thread-locals without a
+// destructor, so that counting allocates nothing and never fails.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
@@ -90,13 +92,15 @@ unsafe impl GlobalAlloc for Counting {
             return std::ptr::null_mut();
         }
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`, and all blocks come from `System`.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`, and all blocks come from
+        // `System`.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`, and all blocks come from `System`.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`, and all blocks come from
+        // `System`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }

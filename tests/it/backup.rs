@@ -1,4 +1,5 @@
-//! Backups: a received store is the same store, version by version and bit by bit, and a bad stream changes nothing.
+//! Backups: a received store is the same store, version by version and bit by bit, and a bad stream
+//! changes nothing.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! What the stories share: a random generator, awkward data, and a model that knows the right answers.
+//! What the stories share: a random generator, awkward data, and a model that knows the right
+//! answers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -157,8 +158,8 @@ pub(crate) fn threads(threads: usize) -> OpenOptions {
     OpenOptions::new().threads(threads)
 }
 
-/// What a command says that mounts a file system in a namespace of its own; `None`, saying why, where that cannot be
-/// had. It ends with 77 if it cannot mount.
+/// What a command says that mounts a file system in a namespace of its own; `None`, saying why,
+/// where that cannot be had. It ends with 77 if it cannot mount.
 pub(crate) fn with_a_mount(unshare: &mut std::process::Command) -> Option<std::process::Output> {
     let Ok(output) = unshare.output() else {
         println!("skipped: there is no `unshare`");

@@ -1,4 +1,5 @@
-//! Real data: files of `.npy` in the folder that `TREERING_TEST_DATA` names. Unset, these tests say so and pass.
+//! Real data: files of `.npy` in the folder that `TREERING_TEST_DATA` names. Unset, these tests say
+//! so and pass.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -64,7 +65,8 @@ fn assert_equals_brute_force(snapshot: &Snapshot, queries: &[f32], name: &str) {
     }
 }
 
-/// Most rows in bulk, the rest in batches, some deleted; the newest version and the first against brute force.
+/// Most rows in bulk, the rest in batches, some deleted; the newest version and the first against
+/// brute force.
 fn exact_in_every_version(name: &str, query_count: usize) {
     let Some((dim, points)) = rows(name) else { return };
     let n = points.len() / dim;
@@ -138,7 +140,8 @@ fn fashion_mnist10k_784d_u8() {
     exact_in_every_version("fashion_mnist10k_784d_u8", 60);
 }
 
-/// Neighbours that others computed, with exact integer arithmetic: ours are the same up to exact ties.
+/// Neighbours that others computed, with exact integer arithmetic: ours are the same up to exact
+/// ties.
 #[test]
 fn sift_bigann10k_128d_ground_truth() {
     const NAME: &str = "sift_bigann10k_128d";

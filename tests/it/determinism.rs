@@ -1,5 +1,5 @@
-//! The same calls give the same bytes, whatever the number of threads; the same points give the same answers, whatever
-//! the way they came in.
+//! The same calls give the same bytes, whatever the number of threads; the same points give the
+//! same answers, whatever the way they came in.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Versions that share their syncs: what a crash leaves is a beginning of the history, whole, and what was synced is in it.
+//! Versions that share their syncs: what a crash leaves is a beginning of the history, whole, and
+//! what was synced is in it.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -154,7 +155,8 @@ fn a_saved_rule_waits_for_the_syncs() {
     assert_sound(&store, "in the end");
 }
 
-/// Versions that wait account for nothing, so a group costs what its versions cost one by one, or less.
+/// Versions that wait account for nothing, so a group costs what its versions cost one by one, or
+/// less.
 #[test]
 fn a_large_group_costs_no_more_than_its_versions_one_by_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -236,7 +238,8 @@ fn a_file_that_has_lost_its_name_gets_no_commits() {
     }
 }
 
-/// One wrong time, with a rule that keeps by age: nothing goes, the store says so, and goes on when the clock is right.
+/// One wrong time, with a rule that keeps by age: nothing goes, the store says so, and goes on when
+/// the clock is right.
 #[test]
 fn a_leap_of_the_clock_lets_nothing_expire() {
     let dir = tempfile::tempdir().unwrap();

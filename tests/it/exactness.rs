@@ -28,7 +28,8 @@ fn awkward_shapes_in_one_batch_and_in_many() {
     }
 }
 
-/// A store filled in many batches answers, once compacted, with the work of one that was loaded at once.
+/// A store filled in many batches answers, once compacted, with the work of one that was loaded at
+/// once.
 #[test]
 fn compacting_packs_and_changes_no_answer() {
     for (name, dim, points) in shapes(1500) {

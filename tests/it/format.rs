@@ -1,5 +1,6 @@
-//! The specification and the files agree: a reader that knows nothing but the tables of `format-spec.md` decodes real
-//! stores, and finds in them what the library finds. Not a test of damage, which `trust` does with this reader.
+//! The specification and the files agree: a reader that knows nothing but the tables of
+//! `format-spec.md` decodes real stores, and finds in them what the library finds. Not a test of
+//! damage, which `trust` does with this reader.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -500,8 +501,9 @@ impl<'a> Image<'a> {
         self.check_space();
     }
 
-    /// Fields worth lying in: those of the slot, of the version's row, of some table nodes, and of the first and last
-    /// row of each array that the version has. Afterwards, `pieces` are those of this version and the store state.
+    /// Fields worth lying in: those of the slot, of the version's row, of some table nodes, and of
+    /// the first and last row of each array that the version has. Afterwards, `pieces` are those of
+    /// this version and the store state.
     pub(crate) fn places(&mut self, version: Version) -> Vec<Lie> {
         let spec = self.spec;
         self.pieces.clear();
@@ -534,7 +536,8 @@ impl<'a> Image<'a> {
         places
     }
 
-    /// The file with other values at places that [`Image::places`] gave, and all checksums above them repaired.
+    /// The file with other values at places that [`Image::places`] gave, and all checksums above
+    /// them repaired.
     pub(crate) fn with(&self, changes: &[(&Lie, &[u8])]) -> Vec<u8> {
         let mut bytes = self.bytes.to_vec();
         for (place, value) in changes {
@@ -937,7 +940,8 @@ pub(crate) fn frames(spec: &Spec, stream: &[u8]) -> Vec<(u64, Range<usize>)> {
     found
 }
 
-/// The rows of every data array of every retained version, and what its record says of it wherever it is.
+/// The rows of every data array of every retained version, and what its record says of it wherever
+/// it is.
 pub(crate) fn contents(spec: &Spec, bytes: &[u8]) -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
     let mut image = Image::new(spec, bytes);
     let record = spec.record("version");

@@ -1,8 +1,8 @@
-//! What a build costs, by counts: whatever the data, it stays within the bound of `src/insert/credit.rs`; data with
-//! structure keep their trees.
+//! What a build costs, by counts: whatever the data, it stays within the bound of
+//! `src/insert/credit.rs`; data with structure keep their trees.
 //!
-//! The long one goes over every file of the folder that `TREERING_TEST_DATA` names and all kinds of made data:
-//! `cargo test --release --test it growth -- --include-ignored`.
+//! The long one goes over every file of the folder that `TREERING_TEST_DATA` names and all kinds of
+//! made data: `cargo test --release --test it growth -- --include-ignored`.
 
 use std::path::PathBuf;
 
@@ -281,9 +281,9 @@ fn many_batches_cost_some_builds_at_most() {
     }
 }
 
-/// The ways to answer a row of queries by: the tree, a scan of all rows, and what is taken if nobody says. By counted
-/// cost the last is within half as much again of the better of the others, a query that looks whether that holds
-/// included.
+/// The ways to answer a row of queries by: the tree, a scan of all rows, and what is taken if
+/// nobody says. By counted cost the last is within half as much again of the better of the others,
+/// a query that looks whether that holds included.
 #[test]
 fn the_way_that_is_taken_is_nearly_the_cheaper_one() {
     const QUERIES: usize = 100;

@@ -1,4 +1,5 @@
-//! The past by name and by time: tags that outlive everything, times that find their version, versions gone back to.
+//! The past by name and by time: tags that outlive everything, times that find their version,
+//! versions gone back to.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

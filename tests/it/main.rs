@@ -1,4 +1,5 @@
-//! The integration tests of the library, one binary; each file is a story. Those of the command are in `cli/tests/it`.
+//! The integration tests of the library, one binary; each file is a story. Those of the command are
+//! in `cli/tests/it`.
 
 mod allocation;
 mod backup;

@@ -1,10 +1,13 @@
-//! The model: a map per version that knows the right answers, held against the store on random histories.
+//! The model: a map per version that knows the right answers, held against the store on random
+//! histories.
 //!
-//! A [`Plan`] is a geometry and a sequence of operations: transactions, refused calls, transactions that are dropped,
-//! reopenings. It holds seeds and counts, never points, so that what proptest prints after shrinking is short and can be
-//! pasted into a test of its own at the end of this file.
+//! A [`Plan`] is a geometry and a sequence of operations: transactions, refused calls, transactions
+//! that are dropped, reopenings. It holds seeds and counts, never points, so that what proptest
+//! prints after shrinking is short and can be pasted into a test of its own at the end of this
+//! file.
 //!
-//! The brute force here shares no code with the library. It is the definition of the distance, written out once more.
+//! The brute force here shares no code with the library. It is the definition of the distance,
+//! written out once more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -117,7 +120,8 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
-    // 17 and 40 are the only dimensions here in which a lane of the distance adds up more than one component.
+    // 17 and 40 are the only dimensions here in which a lane of the distance adds up more than one
+    // component.
     let dim = prop_oneof![12 => 1..=5usize, 1 => Just(17usize), 1 => Just(40usize)];
     let geometry = (
         prop::sample::select(vec![1, 2, 3, 8, 32u32]),
@@ -214,7 +218,8 @@ impl Model {
         }
     }
 
-    /// A point of the mixture: lattice (ties), an earlier point, uniform, so small that squares vanish, far away.
+    /// A point of the mixture: lattice (ties), an earlier point, uniform, so small that squares
+    /// vanish, far away.
     fn point(&mut self) -> Vec<f32> {
         let dim = self.dim;
         let random = &mut self.random;
@@ -322,7 +327,8 @@ impl Model {
         }
     }
 
-    /// A call that must fail, naming the right row or id. `draft` does not change, which later steps and the commit check.
+    /// A call that must fail, naming the right row or id. `draft` does not change, which later
+    /// steps and the commit check.
     fn refused(&mut self, transaction: &mut Transaction<'_>, draft: &Draft, refusal: Refusal) {
         let dim = self.dim;
         let n = 3 + self.random.below(20) as usize;
@@ -517,7 +523,8 @@ impl Model {
 impl Draft {
     fn take(&mut self, ids: Vec<PointId>, rows: &[f32], dim: usize) {
         self.added += ids.len() as u64;
-        // Automatic ids go on above the largest id that was ever used, even by a point that is gone.
+        // Automatic ids go on above the largest id that was ever used, even by a point that is
+        // gone.
         if let (Some(next), Some(last)) = (self.next_id, ids.iter().max()) {
             self.next_id = if next > *last { Some(next) } else { last.checked_add(1) };
         }
@@ -595,7 +602,8 @@ fn run(plan: &Plan) {
 }
 
 proptest! {
-    // 256 cases, or as many as PROPTEST_CASES says. What fails is printed whole and becomes a test below.
+    // 256 cases, or as many as PROPTEST_CASES says. What fails is printed whole and becomes a test
+    // below.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -604,8 +612,8 @@ proptest! {
     }
 }
 
-/// The first history that anyone would write down: it keeps [`run`] honest about the steps that random plans rarely
-/// put in this order.
+/// The first history that anyone would write down: it keeps [`run`] honest about the steps that
+/// random plans rarely put in this order.
 #[test]
 fn filled_emptied_and_filled_again() {
     for leaf_capacity in [1, 2, 3, 8, 32] {
@@ -632,8 +640,8 @@ fn filled_emptied_and_filled_again() {
     }
 }
 
-/// A dense stretch of ids that ends at `u64::MAX` is read again when a later batch merges the index runs; counting on
-/// past its end overflowed.
+/// A dense stretch of ids that ends at `u64::MAX` is read again when a later batch merges the index
+/// runs; counting on past its end overflowed.
 #[test]
 fn a_dense_stretch_of_ids_up_to_the_largest_is_merged() {
     let dir = tempfile::tempdir().unwrap();

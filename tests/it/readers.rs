@@ -1,4 +1,5 @@
-//! Readers beside a writer that lets old versions go: what a reader has open stays as it was, and nothing else is kept.
+//! Readers beside a writer that lets old versions go: what a reader has open stays as it was, and
+//! nothing else is kept.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -211,7 +212,8 @@ fn space_goes_back_to_the_file_system() {
     let again = store.expire(last(3)).unwrap();
     assert_eq!((again.expired.len(), again.bytes_freed), (0, 0));
     assert!(again.file_bytes.1 <= after.0 + (1 << 16), "{} after {}", again.file_bytes.1, after.0);
-    // The holes are filled before the file grows: what two versions need was free twenty times over.
+    // The holes are filled before the file grows: what two versions need was free twenty times
+    // over.
     for _ in 0..2 {
         store.insert(&random.points(500, 3)).unwrap();
     }

@@ -1,4 +1,5 @@
-//! Accounts of space that are wrong although every checksum is right: `verify --all` says so, and where.
+//! Accounts of space that are wrong although every checksum is right: `verify --all` says so, and
+//! where.
 
 use treering::{Retention, Store, VerifyOptions, VersionId};
 
@@ -72,8 +73,8 @@ fn a_block_in_use_that_is_marked_free_and_one_that_nobody_uses() {
     assert!(leaks > 0, "some of what is free is a leak when it is marked");
 }
 
-/// Two entries for one place: checksums that are seeded with what a piece is do not let it pass, so the second is made to
-/// lead to a copy of itself elsewhere, in the middle of another piece.
+/// Two entries for one place: checksums that are seeded with what a piece is do not let it pass, so
+/// the second is made to lead to a copy of itself elsewhere, in the middle of another piece.
 #[test]
 fn two_owners_of_one_block() {
     let (spec, bytes) = (Spec::parse(), file());

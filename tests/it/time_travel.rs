@@ -1,4 +1,5 @@
-//! Versions: what was true of one stays true, whatever is committed, refused, dropped or opened beside it.
+//! Versions: what was true of one stays true, whatever is committed, refused, dropped or opened
+//! beside it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -222,7 +223,8 @@ fn each_version_keeps_a_record_of_how_it_was_made() {
     }
 }
 
-/// A clock that stands still, or goes back between two openings, must not give two versions one time or wrong order.
+/// A clock that stands still, or goes back between two openings, must not give two versions one
+/// time or wrong order.
 #[test]
 fn times_increase_even_if_the_clock_does_not() {
     let (_dir, path) = scratch_path();
@@ -581,8 +583,8 @@ fn automatic_ids_end_at_the_largest() {
     assert_sound(&store, "ids at the end");
 }
 
-/// Interrupted before writing, or while writing what no version refers to: the file keeps its length, its versions and
-/// its answers, and in the first case every byte.
+/// Interrupted before writing, or while writing what no version refers to: the file keeps its
+/// length, its versions and its answers, and in the first case every byte.
 #[test]
 fn a_cancelled_operation_leaves_the_store_as_it_was() {
     let (_dir, path) = scratch_path();
@@ -666,7 +668,8 @@ fn a_hundred_points_into_a_hundred_thousand_write_little() {
     assert_eq!(built.counters.cow_segments, 0, "there was nothing to copy");
     let queries = random.points(10, 3);
     let mut answers = vec![ask(&store.latest().unwrap(), &queries, 0.02)];
-    // The same shape twice over: each new point lies beside a point that was there, the same one each time.
+    // The same shape twice over: each new point lies beside a point that was there, the same one
+    // each time.
     let places = random.points(100, 3);
     for round in 0..4 {
         let before = fs::read(&path).unwrap();
@@ -683,7 +686,8 @@ fn a_hundred_points_into_a_hundred_thousand_write_little() {
             assert_eq!(report.counters.pool_grow_bytes, 0, "scratch grew in round {round}");
         }
         assert!(report.counters.pool_reuse_hits > 0 || report.counters.splits == 0);
-        // What was there is shared: no more of the old file changed than was written, and far from all of it.
+        // What was there is shared: no more of the old file changed than was written, and far from
+        // all of it.
         let after = fs::read(&path).unwrap();
         let old = before[..length].chunks(4096).zip(after.chunks(4096));
         let changed = old.filter(|(before, after)| !after.starts_with(before)).count() as u64;

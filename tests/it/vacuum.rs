@@ -1,5 +1,5 @@
-//! A store written anew: nothing of it is lost, readers go on, who waits gets the new file, and the file is as short as it
-//! can be.
+//! A store written anew: nothing of it is lost, readers go on, who waits gets the new file, and the
+//! file is as short as it can be.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -127,7 +127,8 @@ struct Mix {
     /// Of how many points a round deletes one.
     one_in: u64,
     keep_last: u64,
-    /// Rounds from one call of `expire` to the next, and from one compaction to the next. Otherwise the rule is left to commits.
+    /// Rounds from one call of `expire` to the next, and from one compaction to the next. Otherwise
+    /// the rule is left to commits.
     expires_every: u64,
     compacts_every: u64,
 }
@@ -197,7 +198,8 @@ fn a_file_does_not_grow_for_ever_in_a_thousand_rounds() {
     lengths_stay_in_bounds(1_000);
 }
 
-/// However a store is used, its file is not much longer than what is in use, and after `vacuum` as short as that.
+/// However a store is used, its file is not much longer than what is in use, and after `vacuum` as
+/// short as that.
 fn lengths_stay_in_bounds(rounds: u64) {
     // Pages between the copies of header and slots are holes, which matters only to small stores.
     const HOLES: u64 = 720 << 10;

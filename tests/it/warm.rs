@@ -50,7 +50,8 @@ fn a_warm_searcher_allocates_nothing() {
                     std::hint::black_box(searcher.knn(query, k).unwrap());
                 }
             };
-            // Where scanning is cheaper, one query in 64 still tries the tree; after this many rounds each of them has.
+            // Where scanning is cheaper, one query in 64 still tries the tree; after this many
+            // rounds each of them has.
             (0..32).for_each(|_| round());
             assert_eq!(allocations(&mut round), 0, "{name}: knn, k {k}");
             assert_eq!(allocations(&mut round), 0, "{name}: knn, k {k}, again");

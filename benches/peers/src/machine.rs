@@ -126,7 +126,8 @@ pub(crate) fn reset_peak() {
     _ = fs::write("/proc/self/clear_refs", "5");
 }
 
-/// The resident set in MB, mapped files included: now, or with `peak` at most since [`reset_peak`]. Linux.
+/// The resident set in MB, mapped files included: now, or with `peak` at most since [`reset_peak`].
+/// Linux.
 pub(crate) fn resident_mb(peak: bool) -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let field = if peak { "VmHWM:" } else { "VmRSS:" };

@@ -1,8 +1,10 @@
-//! treering, an in-memory kd-tree (kiddo) and a blocked scan, side by side in one process: JSON lines on stdout.
+//! treering, an in-memory kd-tree (kiddo) and a blocked scan, side by side in one process: JSON
+//! lines on stdout.
 //!
-//! All systems hold the same points at the same time. Measurements alternate: every round asks each system in turn, and
-//! ratios are medians over rounds of the ratio within one round, so that a machine that slows down slows all. The first
-//! line describes the machine; then comes one line per workload and system, and a summary per workload.
+//! All systems hold the same points at the same time. Measurements alternate: every round asks each
+//! system in turn, and ratios are medians over rounds of the ratio within one round, so that a
+//! machine that slows down slows all. The first line describes the machine; then comes one line per
+//! workload and system, and a summary per workload.
 
 mod machine;
 mod measure;

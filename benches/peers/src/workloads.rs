@@ -71,7 +71,8 @@ pub(crate) fn make(name: &str, quick: bool) -> Workload {
     }
 }
 
-/// Reads a workload. Without a file of queries, rows spread evenly over the points are taken out and asked for.
+/// Reads a workload. Without a file of queries, rows spread evenly over the points are taken out
+/// and asked for.
 pub(crate) fn read(
     points: &str,
     queries: Option<&str>,

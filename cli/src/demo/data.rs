@@ -1,4 +1,5 @@
-//! The built-in data: a noisy surface in space with a few dense clusters beside it. The same seed gives the same rows.
+//! The built-in data: a noisy surface in space with a few dense clusters beside it. The same seed
+//! gives the same rows.
 
 /// Values per row.
 pub(super) const DIM: usize = 3;

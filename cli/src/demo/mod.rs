@@ -1,7 +1,8 @@
 //! `demo`: the whole story on built-in data, in a temporary folder that is removed at the end.
 //!
-//! A store is built, grows and shrinks over eight versions, is closed and opened again; then every version is asked, and
-//! its answers are compared with brute force and with those it gave when it was the newest.
+//! A store is built, grows and shrinks over eight versions, is closed and opened again; then every
+//! version is asked, and its answers are compared with brute force and with those it gave when it
+//! was the newest.
 
 mod data;
 
@@ -146,7 +147,8 @@ fn write(
     Ok((rows, then))
 }
 
-/// Queries a second, and how many of the sample differ from brute force or from what was answered then.
+/// Queries a second, and how many of the sample differ from brute force or from what was answered
+/// then.
 fn ask(
     snapshot: &Snapshot,
     queries: &[f32],

@@ -1,20 +1,24 @@
 //! Rows of text, under rules that leave nothing to guess:
 //!
 //! 1. The text is UTF-8. Lines end with LF or CRLF; blank lines do not count.
-//! 2. Fields are separated by commas, or by what `--delimiter` says (tabs if the file is a `.tsv`). Blanks around
-//!    them do not matter.
-//! 3. A field may stand in double quotes, which must be closed in the same line; a doubled quote within them is one quote.
-//! 4. Every coordinate is a finite number in the notation of Rust's `f32` (`1`, `-0.5`, `1e-3`). Nothing stands for a missing
-//!    one.
+//! 2. Fields are separated by commas, or by what `--delimiter` says (tabs if the file is a `.tsv`).
+//!    Blanks around them do not matter.
+//! 3. A field may stand in double quotes, which must be closed in the same line; a doubled quote
+//!    within them is one quote.
+//! 4. Every coordinate is a finite number in the notation of Rust's `f32` (`1`, `-0.5`, `1e-3`).
+//!    Nothing stands for a missing one.
 //! 5. Every line has as many fields as the first.
-//! 6. The first line is a header if `--header` says so, and is not if `--no-header` does. Else it is one exactly
-//!    when none of its fields is a number and at least one is a name: text with a letter, and no word for a missing value (`NA`,
-//!    `null`, ...). So a first row with a bad field is reported and not skipped.
-//! 7. A first line `0,1,2,...` above one that has a fraction may be a point or the numbers of the columns: one of the two
-//!    options must say. (Not of questions down a pipe, each of which is answered before the next.)
+//! 6. The first line is a header if `--header` says so, and is not if `--no-header` does. Else it
+//!    is one exactly when none of its fields is a number and at least one is a name: text with a
+//!    letter, and no word for a missing value (`NA`, `null`, ...). So a first row with a bad field
+//!    is reported and not skipped.
+//! 7. A first line `0,1,2,...` above one that has a fraction may be a point or the numbers of the
+//!    columns: one of the two options must say. (Not of questions down a pipe, each of which is
+//!    answered before the next.)
 //! 8. Under a header there is at least one row.
-//! 9. A column whose name says that it holds no coordinate (none, `id`, `index`, `Unnamed: 0`, a word `id` anywhere in it, ...)
-//!    is refused, unless `--id-column` says that it holds the ids, or `--columns` which columns hold coordinates.
+//! 9. A column whose name says that it holds no coordinate (none, `id`, `index`, `Unnamed: 0`, a
+//!    word `id` anywhere in it, ...) is refused, unless `--id-column` says that it holds the ids,
+//!    or `--columns` which columns hold coordinates.
 //! 10. Columns are named by their names in the header, or by their numbers from 1.
 
 use super::error::quote;
@@ -34,7 +38,8 @@ pub(crate) struct CsvRules {
     pub(crate) columns: Vec<String>,
     /// The column of the ids.
     pub(crate) id_column: Option<String>,
-    /// Down a pipe each row may wait for what is said of the one before, so rule 7 looks no line ahead.
+    /// Down a pipe each row may wait for what is said of the one before, so rule 7 looks no line
+    /// ahead.
     pub(crate) one_by_one: bool,
 }
 
@@ -259,7 +264,8 @@ impl CsvRows {
         Ok(())
     }
 
-    /// What to do about a field that is no number: if it is several behind another separator, or has a decimal comma.
+    /// What to do about a field that is no number: if it is several behind another separator, or
+    /// has a decimal comma.
     fn hint(&self, field: &str) -> String {
         let others = [
             Delimiter::COMMA,

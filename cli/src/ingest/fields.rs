@@ -55,8 +55,8 @@ pub(super) struct BadQuote {
 pub(super) struct Fields(Vec<Range<usize>>);
 
 impl Fields {
-    /// Takes a line apart. Blanks around a field are none of it, nor are its quotes; what stands in quotes may hold
-    /// the separator, and a quote if that is doubled.
+    /// Takes a line apart. Blanks around a field are none of it, nor are its quotes; what stands in
+    /// quotes may hold the separator, and a quote if that is doubled.
     pub(super) fn split(&mut self, line: &str, delimiter: Delimiter) -> Result<(), BadQuote> {
         self.0.clear();
         let bytes = line.as_bytes();

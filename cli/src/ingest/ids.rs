@@ -1,7 +1,8 @@
 //! Lists of ids: text with one number a line, or `.npy`.
 //!
-//! Text is read by the rules of [`super::csv`], with one field a line: blanks, blank lines, quotes, CRLF and a
-//! header line above at least one id do not matter. That no id stands twice is for the library to see.
+//! Text is read by the rules of [`super::csv`], with one field a line: blanks, blank lines, quotes,
+//! CRLF and a header line above at least one id do not matter. That no id stands twice is for the
+//! library to see.
 
 use std::path::Path;
 
@@ -17,7 +18,8 @@ pub(crate) trait IdSource: Send {
     fn read(&mut self, at_most: usize, into: &mut Vec<u64>) -> Result<usize, IngestError>;
 }
 
-/// Opens the ids of `path`: `.npy` by its ending, text otherwise; `-` is text on standard input. Waits end with `cancel`.
+/// Opens the ids of `path`: `.npy` by its ending, text otherwise; `-` is text on standard input.
+/// Waits end with `cancel`.
 pub(crate) fn open_ids(
     path: &Path,
     cancel: &CancelToken,

@@ -10,8 +10,8 @@ use super::IngestError;
 use treering::CancelToken;
 use treering::files::waiting::Wait;
 
-/// A file that may be a pipe or a device, so that reading may wait for others. Its calls are made again if a signal ended them before they read anything: not every library above does
-/// so.
+/// A file that may be a pipe or a device, so that reading may wait for others. Its calls are made
+/// again if a signal ended them before they read anything: not every library above does so.
 struct Piped<R> {
     from: R,
     cancel: CancelToken,
@@ -117,7 +117,8 @@ fn open_waiting(path: &Path, cancel: &CancelToken) -> io::Result<File> {
     File::open(path)
 }
 
-/// What `path` holds, to be read more than once: standard input and pipes are copied to a temporary file first.
+/// What `path` holds, to be read more than once: standard input and pipes are copied to a temporary
+/// file first.
 pub(crate) fn open_seekable(path: &Path, cancel: &CancelToken) -> io::Result<File> {
     let mut from: Box<dyn Read + Send> = match is_stdin(path) {
         true => piped(io::stdin(), cancel),

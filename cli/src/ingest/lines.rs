@@ -1,12 +1,13 @@
-//! Lines of text, whatever program wrote them: LF or CRLF, with or without a mark of its encoding at the beginning.
+//! Lines of text, whatever program wrote them: LF or CRLF, with or without a mark of its encoding
+//! at the beginning.
 
 use std::io::{BufRead, BufReader, Read};
 
 use super::error::quote;
 use super::{IngestError, Input};
 
-/// Bytes that a line may have: more than the longest row takes that a store could hold, so that text without line ends does
-/// not fill the memory.
+/// Bytes that a line may have: more than the longest row takes that a store could hold, so that
+/// text without line ends does not fill the memory.
 const LONGEST: usize = 16 << 20;
 
 /// Lines that are read as they are asked for.

@@ -1,12 +1,15 @@
-//! Files and streams of numbers in: rows of coordinates for `build`, `insert`, `query` and `bench`, and lists of ids.
+//! Files and streams of numbers in: rows of coordinates for `build`, `insert`, `query` and `bench`,
+//! and lists of ids.
 //!
-//! A format is one file of this folder that turns bytes into a [`RowSource`]; [`Format`] names it and [`open`] picks it.
-//! A source is read in pieces, so a caller that can work piece by piece never holds the whole input. Nothing here knows
-//! of stores or metrics: whether values are acceptable as points (finite, within the domain, of the store's dimension)
-//! is the library's to say, except where only the reader can name the place in the text.
+//! A format is one file of this folder that turns bytes into a [`RowSource`]; [`Format`] names it
+//! and [`open`] picks it. A source is read in pieces, so a caller that can work piece by piece
+//! never holds the whole input. Nothing here knows of stores or metrics: whether values are
+//! acceptable as points (finite, within the domain, of the store's dimension) is the library's to
+//! say, except where only the reader can name the place in the text.
 //!
 //! Invariants:
-//! - I1: no number found in a file decides the size of an allocation, beyond what the file's own length vouches for.
+//! - I1: no number found in a file decides the size of an allocation, beyond what the file's own
+//!   length vouches for.
 //! - I2: a source yields whole rows of `dim() > 0` values, or an error; never a part of a row.
 
 mod csv;
@@ -101,7 +104,8 @@ pub(crate) trait RowSource: Send {
     /// Values per row, at least 1.
     fn dim(&self) -> usize;
 
-    /// Rows still to come, if the source knows without reading them. The length of the file vouches for it.
+    /// Rows still to come, if the source knows without reading them. The length of the file vouches
+    /// for it.
     fn remaining(&self) -> Option<usize>;
 
     /// True if each row brings its id.
@@ -109,8 +113,8 @@ pub(crate) trait RowSource: Send {
         false
     }
 
-    /// Appends up to `at_most` rows to `into`, their ids to `ids` if they have any, and says how many; 0 means that there are
-    /// no more.
+    /// Appends up to `at_most` rows to `into`, their ids to `ids` if they have any, and says how
+    /// many; 0 means that there are no more.
     fn read(
         &mut self,
         at_most: usize,
@@ -118,7 +122,8 @@ pub(crate) trait RowSource: Send {
         ids: &mut Vec<PointId>,
     ) -> Result<usize, IngestError>;
 
-    /// [`RowSource::read`] that waits for the first row only: what has not arrived by then is for the next call.
+    /// [`RowSource::read`] that waits for the first row only: what has not arrived by then is for
+    /// the next call.
     fn read_ready(
         &mut self,
         at_most: usize,
@@ -201,7 +206,8 @@ pub(crate) fn read_all(path: &Path, reading: &Reading) -> Result<Rows, IngestErr
     Ok(Rows { values, dim })
 }
 
-/// [`read_all`] of bytes at hand; `piped`: as if their number were not known. For tests of the readers.
+/// [`read_all`] of bytes at hand; `piped`: as if their number were not known. For tests of the
+/// readers.
 pub(crate) fn rows_of_bytes(
     bytes: Vec<u8>,
     format: Format,

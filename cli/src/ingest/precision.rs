@@ -1,9 +1,11 @@
-//! What f32 takes away from an input: rows that differ and are equal once rounded, and rows that differ and are at
-//! distance 0, because the squares of what they differ by are below all that f32 holds.
+//! What f32 takes away from an input: rows that differ and are equal once rounded, and rows that
+//! differ and are at distance 0, because the squares of what they differ by are below all that f32
+//! holds.
 //!
-//! Nothing is refused or changed here; rows are counted, so that whoever brings them is told. A count is of rows that are
-//! known to be lost, never more: hashes stand for rows (64 bits; two that differ and agree in both hashes are not to be
-//! expected), and a table of limited size keeps a part of what rows become, whole classes of it, when there are too many.
+//! Nothing is refused or changed here; rows are counted, so that whoever brings them is told. A
+//! count is of rows that are known to be lost, never more: hashes stand for rows (64 bits; two that
+//! differ and agree in both hashes are not to be expected), and a table of limited size keeps a
+//! part of what rows become, whole classes of it, when there are too many.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,11 +17,11 @@ const MOST_CLASSES: usize = 7 << 17;
 const BYTES_PER_CLASS: u64 = 2048;
 const LEAST_CLASSES: usize = 3584;
 
-/// Two values below this may differ by so little that the square of it is 0. From here on values that differ do so by at
-/// least 2^-74, the step of f32, whose square is 2^-148.
+/// Two values below this may differ by so little that the square of it is 0. From here on values
+/// that differ do so by at least 2^-74, the step of f32, whose square is 2^-148.
 const TINY: f32 = pow2(-51);
-/// Values below [`TINY`] that agree once they are cut to multiples of this differ by less than 2^-75, whose square f32
-/// rounds to 0.
+/// Values below [`TINY`] that agree once they are cut to multiples of this differ by less than
+/// 2^-75, whose square f32 rounds to 0.
 const CELL: f32 = pow2(-76);
 /// Values below this differ by less than 2^-63, whose square is the least that f32 holds in full.
 const SMALL: f32 = pow2(-64);
@@ -83,7 +85,8 @@ impl RowHash {
     }
 }
 
-/// Keys are hashes already. The halves change places, since of the upper one bits may be the same in all keys.
+/// Keys are hashes already. The halves change places, since of the upper one bits may be the same
+/// in all keys.
 #[derive(Default)]
 struct Halves(u64);
 
@@ -169,7 +172,8 @@ impl Merges {
     }
 }
 
-/// Finds what becomes equal when values are rounded to f32, value by value in the order of the rows.
+/// Finds what becomes equal when values are rounded to f32, value by value in the order of the
+/// rows.
 #[derive(Debug)]
 pub(super) struct Rounding {
     dim: usize,
@@ -220,8 +224,8 @@ impl Rounding {
 
 /// Finds rows that are at distance 0 and differ, or so near to 0 that distances lose digits.
 ///
-/// Of what differs by less than 2^-75 in each component it finds what lies in the same cells, so there may be more. It
-/// costs a look at each value where no value is that small.
+/// Of what differs by less than 2^-75 in each component it finds what lies in the same cells, so
+/// there may be more. It costs a look at each value where no value is that small.
 #[derive(Debug)]
 pub(super) struct Underflow {
     row: u64,

@@ -15,8 +15,8 @@ pub(crate) trait AnswerWriter {
     /// Appends the answers to the next query, nearest first.
     fn answers(&mut self, neighbors: &[Neighbor]) -> Result<(), Failure>;
 
-    /// Hands on what there is so far, if a part of the output is of use: whoever asks one question after the other
-    /// waits for the answer.
+    /// Hands on what there is so far, if a part of the output is of use: whoever asks one question
+    /// after the other waits for the answer.
     fn flow(&mut self) -> Result<(), Failure> {
         Ok(())
     }
@@ -59,7 +59,8 @@ impl AnswerWriter for CsvAnswers {
     }
 }
 
-/// One JSON object: what the caller puts first, then `answers`, one `{query, ids, distances}` per query.
+/// One JSON object: what the caller puts first, then `answers`, one `{query, ids, distances}` per
+/// query.
 pub(crate) struct JsonAnswers {
     sink: Sink,
     query: u64,

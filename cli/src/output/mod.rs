@@ -1,4 +1,5 @@
-//! Results out, in the formats that the command has. Where they go is for [`treering::files::publish`].
+//! Results out, in the formats that the command has. Where they go is for
+//! [`treering::files::publish`].
 
 mod answers;
 mod npy;

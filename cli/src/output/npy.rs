@@ -1,7 +1,7 @@
 //! `.npy` files whose number of rows is known only at the end.
 //!
-//! `npyz` wants the shape of a two-dimensional array first, so the header is made here: room is left for it and it is
-//! filled in last. The tests read the files back with `npyz`.
+//! `npyz` wants the shape of a two-dimensional array first, so the header is made here: room is
+//! left for it and it is filled in last. The tests read the files back with `npyz`.
 
 use std::path::Path;
 
@@ -35,7 +35,8 @@ impl NpyFile {
         self.sink.write(bytes)
     }
 
-    /// Fills in the header and puts the file in its place. The product of `shape` is the number of values written.
+    /// Fills in the header and puts the file in its place. The product of `shape` is the number of
+    /// values written.
     pub(crate) fn finish(mut self, shape: &[u64]) -> Result<(), Failure> {
         self.sink.overwrite_start(&header(self.descr, shape))?;
         self.sink.finish()

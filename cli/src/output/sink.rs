@@ -1,5 +1,5 @@
-//! A destination of bytes, with a buffer: standard output, or a file as [`treering::files::publish`] makes
-//! it.
+//! A destination of bytes, with a buffer: standard output, or a file as
+//! [`treering::files::publish`] makes it.
 
 use std::io::{self, Write};
 
@@ -8,8 +8,8 @@ use treering::CancelToken;
 use treering::files::publish::{Output, OutputError};
 use treering::files::waiting::Wait;
 
-/// Bytes that are gathered before any is written. A verb that fails before it has produced more than this prints
-/// nothing.
+/// Bytes that are gathered before any is written. A verb that fails before it has produced more
+/// than this prints nothing.
 const BUFFER: usize = 16 << 20;
 
 /// A buffered destination.

@@ -1,7 +1,7 @@
 //! The command as scripts see it: arguments in, exit code, standard output and files out.
 //!
-//! Every test runs the real binary in a folder of its own. That answers are right is for other files; here a lattice full
-//! of ties must come out the same through every door of the command.
+//! Every test runs the real binary in a folder of its own. That answers are right is for other
+//! files; here a lattice full of ties must come out the same through every door of the command.
 
 use std::fs;
 use std::io::Write;
@@ -20,8 +20,8 @@ impl Bench {
         Bench { folder: tempfile::tempdir().unwrap() }
     }
 
-    /// A folder with the store `s`: version 1 has `points(0..300)`, version 2 also `points(300..340)`, in version 3 ids
-    /// 0, 7 and 310 are gone. The queries are in `q.csv`.
+    /// A folder with the store `s`: version 1 has `points(0..300)`, version 2 also
+    /// `points(300..340)`, in version 3 ids 0, 7 and 310 are gone. The queries are in `q.csv`.
     pub(crate) fn with_store() -> Bench {
         let bench = Bench::new();
         bench.write("a.csv", points(0..300));
@@ -81,7 +81,8 @@ impl Bench {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Runs a line that must fail with `code`, print nothing on standard output and explain itself with all of `parts`.
+    /// Runs a line that must fail with `code`, print nothing on standard output and explain itself
+    /// with all of `parts`.
     pub(crate) fn fails(&self, code: i32, line: &str, parts: &[&str]) {
         let output = self.run(line);
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -1,5 +1,6 @@
-//! The memory limit as the command keeps it: measured in a memory control group, and everything that can go wrong on the
-//! way. What is built within a limit must answer bit for bit like what is built without.
+//! The memory limit as the command keeps it: measured in a memory control group, and everything
+//! that can go wrong on the way. What is built within a limit must answer bit for bit like what is
+//! built without.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -38,7 +39,8 @@ pub(crate) fn ok(folder: &Path, line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Runs the command in a memory group of so many bytes, page cache included; what it prints goes to `out`.
+/// Runs the command in a memory group of so many bytes, page cache included; what it prints goes to
+/// `out`.
 pub(crate) fn run_within(folder: &Path, bytes: u64, line: &str) -> Result<(Ended, String), String> {
     let group = MemoryGroup::new(bytes)?;
     let mut command = group.command(Path::new(TREERING));
@@ -97,7 +99,8 @@ pub(crate) fn folder_with(
     (folder, path)
 }
 
-/// Builds `rows` points within `limit` in a group of `group` bytes, and asks the store in a group of `asked` bytes.
+/// Builds `rows` points within `limit` in a group of `group` bytes, and asks the store in a group
+/// of `asked` bytes.
 fn the_limit_is_kept(made: &Made, rows: usize, limit: u64, group: u64, asked: u64) {
     let (_guard, folder) = folder_with(made, rows, 200);
     let mib = limit / MIB;
@@ -288,7 +291,8 @@ fn an_interrupt_in_the_middle_leaves_no_temporary_file() {
     assert!(interrupted > 0, "every build was faster than its interrupt");
 }
 
-/// What the system refuses is a full disk or memory, with their exit code: a limit on the size of files, and one on memory.
+/// What the system refuses is a full disk or memory, with their exit code: a limit on the size of
+/// files, and one on memory.
 #[cfg(target_os = "linux")]
 #[test]
 fn limits_of_the_system_are_like_a_full_disk() {

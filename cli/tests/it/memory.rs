@@ -1,5 +1,6 @@
-//! Anonymous memory of every reader and every verb, on inputs and stores that are larger than what they may take: whoever
-//! held one of them whole would show. `cargo test --test it memory -- --nocapture` prints the figures.
+//! Anonymous memory of every reader and every verb, on inputs and stores that are larger than what
+//! they may take: whoever held one of them whole would show. `cargo test --test it memory --
+//! --nocapture` prints the figures.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -71,7 +72,8 @@ impl Desk {
         }
     }
 
-    /// Runs a line and keeps the most anonymous memory that is seen, looked at a thousand times a second.
+    /// Runs a line and keeps the most anonymous memory that is seen, looked at a thousand times a
+    /// second.
     fn run(&mut self, code: i32, line: &str, stdin: Stdin<'_>) {
         let start = Instant::now();
         let mut command = Command::new(env!("CARGO_BIN_EXE_treering"));
@@ -144,7 +146,8 @@ fn block() -> Vec<u8> {
     points.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// Text of any shape, from a file and down a pipe. What is wrong with it stands at its end, so that all is read.
+/// Text of any shape, from a file and down a pipe. What is wrong with it stands at its end, so that
+/// all is read.
 #[test]
 fn texts_are_not_held() {
     let mut desk = Desk::new();

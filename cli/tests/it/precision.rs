@@ -1,13 +1,14 @@
-//! What f32 loses of an input is said once, with the number of rows and the first of them: on `build` and on `insert`,
-//! of text and of `.npy` in either order. Of what loses nothing there is no word.
+//! What f32 loses of an input is said once, with the number of rows and the first of them: on
+//! `build` and on `insert`, of text and of `.npy` in either order. Of what loses nothing there is
+//! no word.
 
 use serde_json::{Value, json};
 use treering::{OpenOptions, Store};
 
 use crate::cli::{Bench, f32_npy, npy};
 
-/// Name, contents, rows equal by rounding with the first pair, rows at distance 0 with the first pair, rows near 0 with
-/// the first.
+/// Name, contents, rows equal by rounding with the first pair, rows at distance 0 with the first
+/// pair, rows near 0 with the first.
 type Case =
     (&'static str, Vec<u8>, Option<(u64, [u64; 2])>, Option<(u64, [u64; 2])>, Option<(u64, u64)>);
 

@@ -1,6 +1,7 @@
 //! A file system that cannot be written: what reads works, what writes says so.
 //!
-//! Mounting one needs a namespace of one's own or the rights of root; where neither can be had, this says so and passes.
+//! Mounting one needs a namespace of one's own or the rights of root; where neither can be had,
+//! this says so and passes.
 
 use std::process::Command;
 

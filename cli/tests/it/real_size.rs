@@ -1,4 +1,5 @@
-//! A store many times larger than the memory that it is built and asked in. Takes long, and says what it measured.
+//! A store many times larger than the memory that it is built and asked in. Takes long, and says
+//! what it measured.
 
 use std::path::Path;
 use std::time::Instant;
@@ -21,7 +22,8 @@ fn children_seconds() -> f64 {
     ticks as f64 / 100.0
 }
 
-/// Runs the command within so many MiB, page cache included. Returns what it printed and its most anonymous memory.
+/// Runs the command within so many MiB, page cache included. Returns what it printed and its most
+/// anonymous memory.
 fn timed(folder: &Path, mib: u64, line: &str) -> (String, u64) {
     let (start, before) = (Instant::now(), children_seconds());
     let (ended, out) = run_within(folder, mib * MIB, line).unwrap();

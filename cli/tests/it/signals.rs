@@ -1,5 +1,5 @@
-//! Signals end the command wherever it waits for others, at the first asking: the writer's lock is free then, the store as it
-//! was, and nothing is left in the folder.
+//! Signals end the command wherever it waits for others, at the first asking: the writer's lock is
+//! free then, the store as it was, and nothing is left in the folder.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,7 +14,8 @@ const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 /// Long enough for any machine, and shorter than for ever.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The longest that a verb may compute on after a signal, on a machine that is busy with other tests.
+/// The longest that a verb may compute on after a signal, on a machine that is busy with other
+/// tests.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Waits until the process catches the signal, and then sleeps, as one that waits for others does.
@@ -109,8 +110,8 @@ fn whoever_waits_ends_at_the_first_signal() {
 /// A verb, and what it makes.
 type Verb = (&'static str, &'static [&'static str]);
 
-/// While it computes, each verb ends cleanly at the first signal, wherever that comes: the writer's lock is free, the store as
-/// it was or a version further, and nothing is left.
+/// While it computes, each verb ends cleanly at the first signal, wherever that comes: the writer's
+/// lock is free, the store as it was or a version further, and nothing is left.
 #[test]
 fn whoever_works_ends_cleanly() {
     const VERBS: [Verb; 20] = [

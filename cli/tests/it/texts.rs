@@ -1,5 +1,5 @@
-//! Small inputs of every kind, each with the value that it means or the message and exit code that it deserves: text, ids,
-//! times, sizes.
+//! Small inputs of every kind, each with the value that it means or the message and exit code that
+//! it deserves: text, ids, times, sizes.
 
 use crate::cli::Bench;
 
@@ -197,7 +197,8 @@ fn times_sizes_and_names() {
     }
 }
 
-/// Nothing to do makes no version, so that a rule does not push out real ones; with a message it does.
+/// Nothing to do makes no version, so that a rule does not push out real ones; with a message it
+/// does.
 #[test]
 fn versions_that_nobody_asked_for_are_not_made() {
     let bench = Bench::new();

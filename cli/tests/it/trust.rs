@@ -1,5 +1,5 @@
-//! The part of the suite of trust that needs the command: `cargo test --release --test it -- trust` runs it beside that of
-//! the library (`tests/it/trust.rs`).
+//! The part of the suite of trust that needs the command: `cargo test --release --test it -- trust`
+//! runs it beside that of the library (`tests/it/trust.rs`).
 
 #[path = "../../../tests/it/trust/figures.rs"]
 #[allow(dead_code, reason = "shared with the tests of the library, which use more of it")]

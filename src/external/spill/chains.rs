@@ -1,7 +1,8 @@
 //! Many growing lists of rows in one temporary file.
 //!
-//! A chain's newest rows are in memory. When these come to too much in all, every chain's are written side by side, as
-//! one or more blocks for each chain. Rows come out in the order in which they went in.
+//! A chain's newest rows are in memory. When these come to too much in all, every chain's are
+//! written side by side, as one or more blocks for each chain. Rows come out in the order in which
+//! they went in.
 
 use std::path::Path;
 
@@ -126,7 +127,8 @@ impl Chains {
         Ok(Taken { chain, next_extent: 0, done: 0, block: Vec::new(), read: None })
     }
 
-    /// Appends at least one and at most `at_most` rows to `ids` and `points`, and says how many; 0 at the end.
+    /// Appends at least one and at most `at_most` rows to `ids` and `points`, and says how many; 0
+    /// at the end.
     pub(crate) fn next(
         &self,
         taken: &mut Taken,

@@ -1,8 +1,9 @@
 //! Temporary files for work that is larger than memory: chains of rows, and an external sort.
 //!
-//! A temporary file has no name: it is gone when its handle is, however the process ends. What becomes part of a store
-//! passes through it, so it is checked like the store: bytes are written in *blocks*, each sealed by a checksum of
-//! its content and its place, and a block is read as a whole and compared before any of it is used.
+//! A temporary file has no name: it is gone when its handle is, however the process ends. What
+//! becomes part of a store passes through it, so it is checked like the store: bytes are written in
+//! *blocks*, each sealed by a checksum of its content and its place, and a block is read as a whole
+//! and compared before any of it is used.
 
 mod chains;
 mod sort;
@@ -32,8 +33,8 @@ const RELEASED_BYTES: u64 = 4 << 20;
 /// Bytes of the checksum behind each block.
 const SEAL: usize = 4;
 
-/// Longest block, but for a row that is longer. As long as that, a write or read costs more than its call, and none takes
-/// up much memory.
+/// Longest block, but for a row that is longer. As long as that, a write or read costs more than
+/// its call, and none takes up much memory.
 const BLOCK_BYTES: usize = 1 << 18;
 
 fn seal(offset: u64, content: &[u8]) -> u32 {
@@ -87,8 +88,9 @@ impl SpillFile {
         Err(self.failed("read")(std::io::Error::new(std::io::ErrorKind::InvalidData, what)))
     }
 
-    /// Gives the space of a long range back to the file system, where that can be done. Short ranges wait for the end of the
-    /// file: where freed blocks are discarded on the device, each takes as long as a write.
+    /// Gives the space of a long range back to the file system, where that can be done. Short
+    /// ranges wait for the end of the file: where freed blocks are discarded on the device, each
+    /// takes as long as a write.
     pub(crate) fn release(&self, offset: u64, len: u64) {
         if len < RELEASED_BYTES {
             return;
@@ -105,7 +107,8 @@ impl SpillFile {
     }
 }
 
-/// Blocks that have been read and are not needed any more, until they make a range worth giving back.
+/// Blocks that have been read and are not needed any more, until they make a range worth giving
+/// back.
 #[derive(Clone, Copy, Debug, Default)]
 struct Done {
     start: u64,

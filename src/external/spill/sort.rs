@@ -1,6 +1,7 @@
 //! Sorting more records than memory holds: sorted runs in a temporary file, merged.
 //!
-//! A record is a 96-bit key and a payload of fixed length. Keys must be distinct where the order matters.
+//! A record is a 96-bit key and a payload of fixed length. Keys must be distinct where the order
+//! matters.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -78,14 +79,16 @@ struct Run {
     records: u64,
 }
 
-/// Records of a block: so few that as many blocks as runs that are merged at once fit into the budget.
+/// Records of a block: so few that as many blocks as runs that are merged at once fit into the
+/// budget.
 fn records_of_block(payload: usize, budget: usize) -> usize {
     let record = Key::BYTES + 4 * payload;
     (BLOCK_BYTES.min(budget / FAN_IN) / record).max(1)
 }
 
 impl Sorter {
-    /// A sorter of records with `payload` values each, which holds `budget` bytes of them in memory.
+    /// A sorter of records with `payload` values each, which holds `budget` bytes of them in
+    /// memory.
     pub(crate) fn new(folder: &Path, payload: usize, budget: usize) -> Self {
         Sorter {
             folder: folder.to_path_buf(),

@@ -51,7 +51,8 @@ impl Avx2 {
         let mask = unsafe { _mm256_loadu_si256(mask.as_ptr().cast()) };
         // SAFETY:
         // - the processor has AVX2 (X1);
-        // - the mask has the low `from.len()` lanes set, so only the floats of `from` are read (X2).
+        // - the mask has the low `from.len()` lanes set, so only the floats of `from` are read
+        //   (X2).
         unsafe { _mm256_maskload_ps(from.as_ptr(), mask) }
     }
 
@@ -89,7 +90,8 @@ impl Avx2 {
         if place > from { self.rotate8(v, place - from) } else { v }
     }
 
-    /// Four floats of `block` from `place` on; where only three are left, anything in the last lane.
+    /// Four floats of `block` from `place` on; where only three are left, anything in the last
+    /// lane.
     #[inline(always)]
     fn four_from(self, block: &[f32], place: usize) -> __m128 {
         let from = place.min(block.len() - 4);
@@ -164,8 +166,8 @@ impl Avx2 {
         unsafe { _mm256_mul_ps(difference, difference) }
     }
 
-    /// Eight rows of three components as their columns. The values of a column lie in lanes that are all different, so
-    /// three vectors are blended into one, and that is put in order.
+    /// Eight rows of three components as their columns. The values of a column lie in lanes that
+    /// are all different, so three vectors are blended into one, and that is put in order.
     #[inline(always)]
     fn three_columns8(self, rows: &[f32; 24]) -> [__m256; 3] {
         let (vectors, _) = rows.as_chunks::<8>();
@@ -295,7 +297,8 @@ fn add_dot8(sum: __m256i, rows: [__m256i; 2], query: [__m256i; 2]) -> __m256i {
     _mm256_add_epi32(sum, _mm256_madd_epi16(fours, _mm256_set1_epi16(1)))
 }
 
-/// sum + the sum of c (c - 128) over eight bytes c, in eight lanes. What is subtracted flips the upper bit.
+/// sum + the sum of c (c - 128) over eight bytes c, in eight lanes. What is subtracted flips the
+/// upper bit.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_moments8(sum: __m256i, cells: [__m256i; 2]) -> __m256i {
@@ -358,7 +361,8 @@ impl Avx2 {
     }
 }
 
-/// `new` in its place among four entries; those behind it move on by one. Before the first comes the last of `before`.
+/// `new` in its place among four entries; those behind it move on by one. Before the first comes
+/// the last of `before`.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn insert_in_four(entries: __m256i, new: __m256i, before: __m256i) -> __m256i {

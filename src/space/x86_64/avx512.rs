@@ -9,7 +9,8 @@ use super::super::scalar::LANES;
 use super::super::sorted::PLACES;
 use super::eight;
 
-/// Proof that the processor has AVX-512F, AVX-512 VNNI and POPCNT (X1). The few that have only the first are served by AVX2.
+/// Proof that the processor has AVX-512F, AVX-512 VNNI and POPCNT (X1). The few that have only the
+/// first are served by AVX2.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::space) struct Avx512(());
 

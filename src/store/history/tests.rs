@@ -1,5 +1,5 @@
-//! Random histories, in memory and in tiny segments: what expires is gone, what stays answers as it did, and exactly what
-//! no retained version reaches is free.
+//! Random histories, in memory and in tiny segments: what expires is gone, what stays answers as it
+//! did, and exactly what no retained version reaches is free.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,8 +27,8 @@ fn listing(snapshot: &Snapshot) -> Points {
     points
 }
 
-/// The oracle: the blocks that the newest slot and the retained versions reach, and those listed as freed, are in use,
-/// and no others.
+/// The oracle: the blocks that the newest slot and the retained versions reach, and those listed as
+/// freed, are in use, and no others.
 fn assert_space(store: &Store, what: &str) {
     let db = &store.core.db;
     let slot = db.newest().unwrap();
@@ -64,8 +64,8 @@ fn assert_space(store: &Store, what: &str) {
     assert_eq!((space.used_end(), slot.file_bytes), (end, end), "{what}");
 }
 
-/// What `log` and `stats` say of space is what the file spends: every block in use belongs to the state, to one version
-/// alone, or to several.
+/// What `log` and `stats` say of space is what the file spends: every block in use belongs to the
+/// state, to one version alone, or to several.
 fn assert_accounts(store: &Store, what: &str) {
     let db = &store.core.db;
     let mut users: BTreeMap<u64, (u64, BTreeSet<u64>)> = BTreeMap::new();

@@ -123,7 +123,8 @@ pub enum BackupError {
     /// The stream could not be written.
     #[error("the stream could not be written: {0}")]
     Write(#[from] io::Error),
-    /// Interrupted by the caller's [`crate::CancelToken`]. What has been written is no whole stream.
+    /// Interrupted by the caller's [`crate::CancelToken`]. What has been written is no whole
+    /// stream.
     #[error("interrupted; what has been written is no backup")]
     Interrupted,
 }
@@ -134,8 +135,8 @@ impl From<ReadError> for BackupError {
     }
 }
 
-/// Why a stream was not received. Unless a variant says otherwise the store is as it was, and where there was none there is
-/// none.
+/// Why a stream was not received. Unless a variant says otherwise the store is as it was, and where
+/// there was none there is none.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReceiveError {
@@ -172,7 +173,8 @@ pub enum ReceiveError {
         /// The newest version of the store.
         newest: VersionId,
     },
-    /// The store and the stream have different versions of one number: somebody has written into the copy.
+    /// The store and the stream have different versions of one number: somebody has written into
+    /// the copy.
     #[error(
         "version {version} of the store is not the one of the stream: one of the two was written to since; receive a full backup into a new file"
     )]
@@ -188,7 +190,8 @@ pub enum ReceiveError {
         /// The version.
         version: VersionId,
     },
-    /// A version that the stream builds on has expired here. Versions before may have been received.
+    /// A version that the stream builds on has expired here. Versions before may have been
+    /// received.
     #[error(transparent)]
     At(#[from] AtError),
     /// The stream could not be read.
@@ -211,7 +214,8 @@ impl From<ReadError> for ReceiveError {
     }
 }
 
-/// Why nothing could be recovered. The damaged file is as it was, and nothing is left at the path of the new one.
+/// Why nothing could be recovered. The damaged file is as it was, and nothing is left at the path
+/// of the new one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecoverError {

@@ -1,10 +1,11 @@
-//! Power failures below real file systems: `log_disk.c` is a disk that remembers every write and flush, a loop device makes
-//! it a block device, and a store on ext4, xfs and btrfs is worked with. Then the disk is made again as it was at many
-//! moments: all that was written before the last flush, and any of what came after, torn at a sector or not. Each such
-//! disk is mounted, which makes the file system recover, and the store on it must hold what was acknowledged by then.
+//! Power failures below real file systems: `log_disk.c` is a disk that remembers every write and
+//! flush, a loop device makes it a block device, and a store on ext4, xfs and btrfs is worked with.
+//! Then the disk is made again as it was at many moments: all that was written before the last
+//! flush, and any of what came after, torn at a sector or not. Each such disk is mounted, which
+//! makes the file system recover, and the store on it must hold what was acknowledged by then.
 //!
-//! What dm-log-writes does with its replays, without a device mapper. Needs root, loop devices, FUSE, a C compiler, and
-//! the tools of the file systems; so it runs only when it is asked for:
+//! What dm-log-writes does with its replays, without a device mapper. Needs root, loop devices,
+//! FUSE, a C compiler, and the tools of the file systems; so it runs only when it is asked for:
 //! `cargo test --release --test it block_layer -- --ignored --nocapture`.
 
 use std::collections::BTreeSet;
@@ -151,7 +152,8 @@ fn events(log: &[u8]) -> Vec<(u64, Event)> {
     events
 }
 
-/// The disk as it is known to be: all that was written before the last flush; and what was written since.
+/// The disk as it is known to be: all that was written before the last flush; and what was written
+/// since.
 struct Replay<'a> {
     log: &'a [u8],
     durable: Vec<u8>,
@@ -182,7 +184,8 @@ impl Replay<'_> {
             let start = (page * PAGE) as usize;
             file.write_all_at(&self.durable[start..start + PAGE as usize], page * PAGE).unwrap();
         }
-        // None of them, all, or each with some chance; of what is written, sometimes only the first sectors.
+        // None of them, all, or each with some chance; of what is written, sometimes only the first
+        // sectors.
         let (chance, torn) = (random.below(5), random.below(2) == 0);
         for (offset, bytes) in &self.since {
             if random.below(4) >= chance {
@@ -198,8 +201,9 @@ impl Replay<'_> {
     }
 }
 
-/// Works with a store on a mounted file system. Returns what was allowed from each position of the log on: the state
-/// that was acknowledged there, and those that the operation after it leads through.
+/// Works with a store on a mounted file system. Returns what was allowed from each position of the
+/// log on: the state that was acknowledged there, and those that the operation after it leads
+/// through.
 fn work(folder: &Path, disk: &LogDisk, random: &mut Random) -> Vec<(u64, Vec<State>)> {
     let path = folder.join("s.tre");
     let mut store = Store::create_with(&path, geometry(), options()).unwrap();

@@ -1,6 +1,7 @@
-//! Hostile stores and streams under a limit of memory, stack and time: each lie by which an audit made the process end,
-//! hang or take gigabytes, by name, and many more that follow from seeds. Each is opened, verified, asked, sent, received,
-//! recovered and changed in a process that is refused memory beyond a small multiple of what is stored.
+//! Hostile stores and streams under a limit of memory, stack and time: each lie by which an audit
+//! made the process end, hang or take gigabytes, by name, and many more that follow from seeds.
+//! Each is opened, verified, asked, sent, received, recovered and changed in a process that is
+//! refused memory beyond a small multiple of what is stored.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -65,7 +66,8 @@ fn tags_of_one_segment() -> Forgery {
     forge.write()
 }
 
-/// The same of an array of the store state, or of a version, in a file that is said to be 8 TiB long.
+/// The same of an array of the store state, or of a version, in a file that is said to be 8 TiB
+/// long.
 fn one_segment_of(array: &'static str, rows: u64) -> impl Fn() -> Forgery {
     move || {
         let mut forge = plain(600, 2, 256, 4096);
@@ -178,7 +180,8 @@ fn runs(kind: u64) -> impl Fn() -> Forgery {
     }
 }
 
-/// Pieces of the id index that overlap, or come in the wrong order, in runs that the next insert merges.
+/// Pieces of the id index that overlap, or come in the wrong order, in runs that the next insert
+/// merges.
 fn overlapping_pieces() -> Forgery {
     let options = CreateOptions::new(2).block_bytes(256).topology_segment_bytes(256);
     let bytes = real(options.coordinate_segment_bytes(256), |store| {
@@ -296,7 +299,8 @@ fn found() -> Vec<Case> {
     ]
 }
 
-/// A real stream, up to the frame with this number; then a frame whose head claims `bytes` of `kind`, in a hole.
+/// A real stream, up to the frame with this number; then a frame whose head claims `bytes` of
+/// `kind`, in a hole.
 fn stream(frames: usize, kind: u32, bytes: u64) -> impl Fn(&Path) -> File {
     move |folder| {
         let mut store = Store::create(folder.join("sender"), CreateOptions::new(2)).unwrap();
@@ -383,8 +387,8 @@ fn verify_shared() {
 const SHARED: &str = "versions that share";
 const MUCH: &str = "much is received";
 
-/// Hundredths of a second for which this process has kept a processor busy; where that is not told, since `start`. Not
-/// those of a clock: other tests and other programs run meanwhile.
+/// Hundredths of a second for which this process has kept a processor busy; where that is not told,
+/// since `start`. Not those of a clock: other tests and other programs run meanwhile.
 fn ticks(start: Instant) -> u64 {
     let told = std::fs::read_to_string("/proc/self/stat").ok();
     let ticks = told.as_deref().and_then(|text| text.rsplit(')').next()).and_then(|rest| {

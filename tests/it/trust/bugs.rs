@@ -1,5 +1,5 @@
-//! The suite can fail: each of the deliberate bugs of the library is planted in a process of its own, which runs the
-//! suite until it complains.
+//! The suite can fail: each of the deliberate bugs of the library is planted in a process of its
+//! own, which runs the suite until it complains.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,7 +36,8 @@ const PARTS: [(&str, fn()); 12] = [
     }),
 ];
 
-/// The part that sees a bug soonest. What it misses the others may find; that takes longer, no more.
+/// The part that sees a bug soonest. What it misses the others may find; that takes longer, no
+/// more.
 fn seen_soonest_by(bug: SeededBug) -> &'static str {
     use SeededBug::*;
     match bug {
@@ -79,8 +80,9 @@ fn complain(what: &str) {
     std::process::exit(CAUGHT);
 }
 
-/// Not a test by itself: the process in which a bug is planted. Without one only the first part runs: that the others
-/// find nothing in a library without bugs is what the rest of the suite tests.
+/// Not a test by itself: the process in which a bug is planted. Without one only the first part
+/// runs: that the others find nothing in a library without bugs is what the rest of the suite
+/// tests.
 #[test]
 fn with_a_bug() {
     let Ok(name) = std::env::var(PLANTED) else { return };

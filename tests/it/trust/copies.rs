@@ -1,5 +1,5 @@
-//! Stores that are sent to each other: whatever expires at which end, in whatever order, what a store retains it can open,
-//! and its accounts of space are right.
+//! Stores that are sent to each other: whatever expires at which end, in whatever order, what a
+//! store retains it can open, and its accounts of space are right.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -33,8 +33,8 @@ fn contents(store: &Store) -> BTreeMap<u64, Vec<u64>> {
     versions.iter().map(|info| (info.version.0, ids(info.version))).collect()
 }
 
-/// The copy retains a version that the sender has let go, and gets one whose segments the sender no longer shares through
-/// it. What the two of them share must not be freed when the third goes.
+/// The copy retains a version that the sender has let go, and gets one whose segments the sender no
+/// longer shares through it. What the two of them share must not be freed when the third goes.
 #[test]
 fn a_received_version_shares_with_neighbours_only() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Power fails at every point of every operation, and again while the store recovers, and again after that.
+//! Power fails at every point of every operation, and again while the store recovers, and again
+//! after that.
 
 use std::sync::atomic::Ordering;
 
@@ -26,7 +27,8 @@ pub(crate) struct Crashes<'a> {
     label: String,
 }
 
-/// A record of what was done to a disk that held `base`, and what may be found after each mark in it.
+/// A record of what was done to a disk that held `base`, and what may be found after each mark in
+/// it.
 struct Recorded {
     base: Medium,
     events: Vec<Event>,
@@ -38,8 +40,8 @@ impl<'a> Crashes<'a> {
         Crashes { tally, seen: Seen::default(), random: Random(seed), recover, label }
     }
 
-    /// Tries what a crash at any point of a record can leave, or one in `thin` of it. `crash` counts from 1: the first crash,
-    /// one during recovery from it, one during recovery from that.
+    /// Tries what a crash at any point of a record can leave, or one in `thin` of it. `crash`
+    /// counts from 1: the first crash, one during recovery from it, one during recovery from that.
     fn try_record(&mut self, recorded: Recorded, crash: u32, thin: u64, before: &str) {
         let Recorded { base: mut medium, events, allowed } = recorded;
         let mut mark = 0;
@@ -101,7 +103,8 @@ impl<'a> Crashes<'a> {
         }
     }
 
-    /// Goes on with what was found after a crash, on a medium that held `base`, and lets power fail on the way.
+    /// Goes on with what was found after a crash, on a medium that held `base`, and lets power fail
+    /// on the way.
     fn go_on(
         &mut self,
         disk: &Disk,
@@ -131,8 +134,8 @@ impl<'a> Crashes<'a> {
     }
 }
 
-/// Does `operations` to a store on `disk` that is in `state`, and crashes at every point of those from number `from` on. Of
-/// what a crash can leave, one in `thin` is tried.
+/// Does `operations` to a store on `disk` that is in `state`, and crashes at every point of those
+/// from number `from` on. Of what a crash can leave, one in `thin` is tried.
 fn run_and_crash(
     crashes: &mut Crashes<'_>,
     (disk, mut state): (Disk, State),
@@ -185,8 +188,8 @@ fn sequences(alphabet: &[Operation]) -> Vec<Vec<Operation>> {
     all
 }
 
-/// Every sequence of up to three operations, on a store with some history. Crashes in the last operation of each; those in
-/// the ones before belong to a shorter sequence.
+/// Every sequence of up to three operations, on a store with some history. Crashes in the last
+/// operation of each; those in the ones before belong to a shorter sequence.
 pub(crate) fn every_short_sequence(tally: &Tally, one_in: usize) {
     let local = sequences(&LOCAL).into_iter().map(|sequence| (sequence, false));
     let copy = sequences(&COPY).into_iter().map(|sequence| (sequence, true));
@@ -236,9 +239,11 @@ fn history(tally: &Tally, seed: usize) {
     }
 }
 
-/// Versions that share their syncs: what a crash leaves is a beginning of the history, at least up to the last sync.
+/// Versions that share their syncs: what a crash leaves is a beginning of the history, at least up
+/// to the last sync.
 fn shared_syncs(crashes: &mut Crashes<'_>) {
-    // With few holes in the file or many: what a group takes out of use is the first that fits, or one of several.
+    // With few holes in the file or many: what a group takes out of use is the first that fits, or
+    // one of several.
     let seasons = crashes.random.below(7) as usize;
     let (disk, mut state) = seasoned(&mut crashes.random, seasons);
     let group = 4 << crashes.random.below(2);
@@ -291,9 +296,10 @@ fn power_fails_at_every_point() {
     assert!(images > 5_000 && recoveries > 500, "{images} images, {recoveries} recoveries");
 }
 
-/// A writer died before it could leave its hint, so the next one makes sure of the commit. It wrote the blocks of the
-/// commit again, in place, to be sure that the medium had them; power that failed during that with garbage left hurt an
-/// acknowledged version. Nothing that a commit refers to is written a second time, but its slot, one copy after the other.
+/// A writer died before it could leave its hint, so the next one makes sure of the commit. It wrote
+/// the blocks of the commit again, in place, to be sure that the medium had them; power that failed
+/// during that with garbage left hurt an acknowledged version. Nothing that a commit refers to is
+/// written a second time, but its slot, one copy after the other.
 #[test]
 fn confirming_a_commit_does_not_put_it_at_stake() {
     let (disk, state) = seasoned(&mut Random(1), 3);

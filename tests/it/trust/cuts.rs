@@ -1,5 +1,6 @@
-//! Files that are cut while they are open, with faults caught: every answer is right or an error that says what has
-//! happened, nothing is committed that rests on what is gone, and faults of others end the process as ever.
+//! Files that are cut while they are open, with faults caught: every answer is right or an error
+//! that says what has happened, nothing is committed that rests on what is gone, and faults of
+//! others end the process as ever.
 //!
 //! All of it runs in processes of its own, because a signal would end them.
 
@@ -100,7 +101,8 @@ fn ask(
             write!(answer, "{found:?}")
         }
         8 => {
-            // What is handed out piece by piece is right as well, even if there is an error in the end.
+            // What is handed out piece by piece is right as well, even if there is an error in the
+            // end.
             let mut rows = Vec::new();
             let done = snapshot.for_each(|id, row| rows.push((id, row.to_vec())));
             let live = model(snapshot.version().0);
@@ -219,7 +221,8 @@ fn child_between_questions() {
             let (mut gone, mut lost) = (false, false);
             for question in all.map(|question| question + round) {
                 match whole.ask(&store, &snapshot, &mut searcher, question) {
-                    // Only a searcher does not look at the length each time; what it reads may be there.
+                    // Only a searcher does not look at the length each time; what it reads may be
+                    // there.
                     Ok(()) => assert!(
                         !lost && (!gone || question % QUESTIONS < 2),
                         "cut at {len}, question {question}: all is well again"
@@ -313,7 +316,8 @@ fn child_while_it_is_read() {
 /// Versions that a writer makes while its file is cut, if it does not see that.
 const MOST_VERSIONS: u64 = 200;
 
-/// Not a test by itself: cuts while versions are made. What is whole afterwards is what was meant to be written.
+/// Not a test by itself: cuts while versions are made. What is whole afterwards is what was meant
+/// to be written.
 #[test]
 fn child_while_it_is_written() {
     let Some(folder) = folder("child_while_it_is_written") else { return };
@@ -350,8 +354,8 @@ fn child_while_it_is_written() {
                     }
                 }
             };
-            // Growth that was on its way when the cut came has made the file long again; then checksums tell, once what
-            // was cut is read.
+            // Growth that was on its way when the cut came has made the file long again; then
+            // checksums tell, once what was cut is read.
             hidden = e.as_ref().is_none_or(|e| e.contains("the store is damaged"));
             assert!(hidden || e.as_deref().is_some_and(is_told), "round {round}: {e:?}");
         });
@@ -374,7 +378,8 @@ fn child_while_it_is_written() {
         }
         std::fs::remove_file(&path).unwrap();
     }
-    // How many hangs on when the cuts came; that there were some shows that the rounds looked at something.
+    // How many hangs on when the cuts came; that there were some shows that the rounds looked at
+    // something.
     assert!(4 * intact > rounds, "{intact} versions were left to look at");
     assert!(all_hidden < rounds, "all {rounds} cuts were hidden by growth");
     println!("\n{CUTS}{rounds}");

@@ -1,5 +1,5 @@
-//! Damaged files: flipped bits, fields that lie behind good checksums. Each is reported, or harmless, or refused; none is a
-//! panic, an endless loop or a wrong answer.
+//! Damaged files: flipped bits, fields that lie behind good checksums. Each is reported, or
+//! harmless, or refused; none is a panic, an endless loop or a wrong answer.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -26,7 +26,8 @@ fn guarded<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<
     })
 }
 
-/// Opens a hurt file and asks it everything. True if damage was reported; each answer that comes is handed to `check`.
+/// Opens a hurt file and asks it everything. True if damage was reported; each answer that comes is
+/// handed to `check`.
 fn examine(path: &Path, newest: u64, mut check: impl FnMut(u64, Answers)) -> bool {
     let store = match Store::open_with(path, reading()) {
         Ok(store) => store,
@@ -96,8 +97,9 @@ fn every_flipped_bit_is_reported_or_harmless() {
     }
 }
 
-/// Checksums cannot help against values that are wrong and sealed; bounds must. Every field of every kind of row is
-/// set to values that lie, and all checksums above it are repaired. Answers may then be wrong; crashes may not be.
+/// Checksums cannot help against values that are wrong and sealed; bounds must. Every field of
+/// every kind of row is set to values that lie, and all checksums above it are repaired. Answers
+/// may then be wrong; crashes may not be.
 #[test]
 fn fields_that_lie_end_in_errors_not_in_panics() {
     let dir = tempfile::tempdir().unwrap();
@@ -141,7 +143,8 @@ fn fields_that_lie_end_in_errors_not_in_panics() {
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
-/// A segment that passes a multiple of 1 GiB cannot be mapped as one. No writer makes one; a file may claim one.
+/// A segment that passes a multiple of 1 GiB cannot be mapped as one. No writer makes one; a file
+/// may claim one.
 #[test]
 fn a_segment_across_two_windows_is_damage() {
     let dir = tempfile::tempdir().unwrap();

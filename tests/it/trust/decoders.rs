@@ -1,6 +1,7 @@
-//! Arbitrary bytes for every decoder: store files with fields changed and checksums repaired, backup streams likewise,
-//! and sequences of operations against a model. Each takes any input and must not panic, hang or allocate without
-//! measure; what a store answers need not be right, because checksums that were repaired prove nothing.
+//! Arbitrary bytes for every decoder: store files with fields changed and checksums repaired,
+//! backup streams likewise, and sequences of operations against a model. Each takes any input and
+//! must not panic, hang or allocate without measure; what a store answers need not be right,
+//! because checksums that were repaired prove nothing.
 //!
 //! The targets of `fuzz/` call these functions; the test at the end calls them with seeded input.
 
@@ -51,8 +52,9 @@ fn ask(bytes: Vec<u8>) {
     let _ = (store.insert(&row).map(drop), store.delete(&[1]).map(drop), store.unique_bytes());
 }
 
-/// Header, slots, hint, table nodes, version rows, tags and the rows of every array: `data` names fields and gives them
-/// values, three bytes for the field and eight for the value. The checksums are repaired.
+/// Header, slots, hint, table nodes, version rows, tags and the rows of every array: `data` names
+/// fields and gives them values, three bytes for the field and eight for the value. The checksums
+/// are repaired.
 pub(crate) fn store_file(data: &[u8]) {
     let Base { spec, bytes } = base();
     let mut image = Image::new(spec, bytes);
@@ -72,8 +74,8 @@ pub(crate) fn store_file(data: &[u8]) {
     ask(image.with(&changes));
 }
 
-/// Header, slots and hint as they come: `data` is laid over the beginning of a file, the checksums of header and slots
-/// repaired if its first bit says so.
+/// Header, slots and hint as they come: `data` is laid over the beginning of a file, the checksums
+/// of header and slots repaired if its first bit says so.
 pub(crate) fn preamble(data: &[u8]) {
     let Base { spec, bytes } = base();
     let mut bytes = bytes.clone();
@@ -92,8 +94,8 @@ pub(crate) fn preamble(data: &[u8]) {
     ask(bytes);
 }
 
-/// A backup stream: `data` changes bytes of one, two for the place and one for the value; then the frames' checksums are
-/// repaired. Received into an empty store of the same lineage.
+/// A backup stream: `data` changes bytes of one, two for the place and one for the value; then the
+/// frames' checksums are repaired. Received into an empty store of the same lineage.
 pub(crate) fn stream(data: &[u8]) {
     static STREAM: OnceLock<Vec<u8>> = OnceLock::new();
     let whole = STREAM.get_or_init(|| {
@@ -192,8 +194,9 @@ fn an_input_that_changes_nothing_is_a_whole_store() {
     stream(&[]);
 }
 
-/// Checksums repaired around a center of which a component was infinite or no number: an insert took its sums for real
-/// ones and found levels for them that no node can have. The same in a row that is moved would split for ever.
+/// Checksums repaired around a center of which a component was infinite or no number: an insert
+/// took its sums for real ones and found levels for them that no node can have. The same in a row
+/// that is moved would split for ever.
 #[cfg(test)]
 #[test]
 fn a_center_that_is_no_point_is_damage() {
@@ -224,7 +227,8 @@ fn rows_that_are_no_points_are_damage() {
     }
 }
 
-/// A stream whose frames are sealed and one of which names a segment so far out that its first row overflows.
+/// A stream whose frames are sealed and one of which names a segment so far out that its first row
+/// overflows.
 #[cfg(test)]
 #[test]
 fn a_segment_of_a_stream_too_far_out_is_refused() {

@@ -1,7 +1,7 @@
 //! A disk in memory that remembers, in order, what was asked of it, and that fails when told to.
 //!
-//! Reading shows what was written last, as a page cache does. What the medium holds meanwhile is for [`super::medium`] to
-//! say, from the record.
+//! Reading shows what was written last, as a page cache does. What the medium holds meanwhile is
+//! for [`super::medium`] to say, from the record.
 
 use std::io;
 use std::ops::Range;
@@ -49,7 +49,8 @@ impl Change {
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     Change(Change),
-    /// A sync that returned success. Without `length`, what the file's length was is not part of it.
+    /// A sync that returned success. Without `length`, what the file's length was is not part of
+    /// it.
     Synced {
         length: bool,
     },
@@ -80,7 +81,8 @@ pub(crate) enum Fault {
     Short,
 }
 
-/// A plan to fail: the operation with this number (from 0), and whether all later ones fail as well.
+/// A plan to fail: the operation with this number (from 0), and whether all later ones fail as
+/// well.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) at: u64,

@@ -1,6 +1,6 @@
-//! The device fails at the first operation, at the second, at the third, ... until the run completes. Whatever fails is a
-//! typed error; a writer whose sync failed refuses to go on; and what was acknowledged is there afterwards, whether
-//! the machine goes on or loses power.
+//! The device fails at the first operation, at the second, at the third, ... until the run
+//! completes. Whatever fails is a typed error; a writer whose sync failed refuses to go on; and
+//! what was acknowledged is there afterwards, whether the machine goes on or loses power.
 
 use std::sync::atomic::Ordering;
 
@@ -95,8 +95,8 @@ impl Run<'_> {
         self.check_power_loss(&after, &format!("{what}, opened again, gone on"));
     }
 
-    /// Each of `writers` but the last meets a sync that fails, every one in turn; the last meets none, and power fails at every
-    /// step of it.
+    /// Each of `writers` but the last meets a sync that fails, every one in turn; the last meets
+    /// none, and power fails at every step of it.
     fn fail_in_a_row(&self, writers: &[Operation], allowed: &[State]) {
         let (&operation, rest) = writers.split_first().expect("the last one ends it");
         for at in 0.. {
@@ -128,8 +128,8 @@ impl Run<'_> {
         }
     }
 
-    /// Opens the store and does one thing, the operation of the disk with number `at` of which fails; what it may lead to is
-    /// then allowed as well. True if it was acknowledged.
+    /// Opens the store and does one thing, the operation of the disk with number `at` of which
+    /// fails; what it may lead to is then allowed as well. True if it was acknowledged.
     fn write_once(
         &mut self,
         operation: Operation,
@@ -163,7 +163,8 @@ impl Run<'_> {
         self.check_power_loss(newest, "in the end");
     }
 
-    /// Goes on with versions that share their syncs: until they do, what is on the disk is what was there before.
+    /// Goes on with versions that share their syncs: until they do, what is on the disk is what was
+    /// there before.
     fn go_on_deferred(&mut self, allowed: &[State], found: usize, what: &str) {
         let mut store = simulation::open(self.disk.handle(), deferred(20)).unwrap();
         let (mut allowed, mut state) = (allowed.to_vec(), allowed[found].clone());
@@ -275,7 +276,8 @@ pub(crate) fn every_operation_fails(tally: &Tally, step: u64) {
             false => seasoned(&mut Random(3), 3),
         };
         let start = disk.packed();
-        // From the first operation on, until a run in which nothing fails. Every single one fails once with EIO.
+        // From the first operation on, until a run in which nothing fails. Every single one fails
+        // once with EIO.
         let step = if kind == 0 { 1 } else { step };
         for number in (kind as u64 % step..).step_by(step as usize) {
             let disk = Disk::of(start.clone());
@@ -298,9 +300,10 @@ pub(crate) fn every_operation_fails(tally: &Tally, step: u64) {
     });
 }
 
-/// Two writers in a row meet a sync that fails, and power fails while a third one works: the page cache shows what they
-/// committed, the medium may never get it, so none of them may build on the one before until it has seen to that. Two,
-/// because what a commit takes out of use outlives one commit that the medium lacks.
+/// Two writers in a row meet a sync that fails, and power fails while a third one works: the page
+/// cache shows what they committed, the medium may never get it, so none of them may build on the
+/// one before until it has seen to that. Two, because what a commit takes out of use outlives one
+/// commit that the medium lacks.
 pub(crate) fn syncs_fail_in_a_row(tally: &Tally) {
     const PAIR: [Operation; 2] = [Operation::Insert, Operation::Expire];
     let all = PAIR.iter().flat_map(|&a| PAIR.iter().flat_map(move |&b| PAIR.map(|c| [a, b, c])));
@@ -333,8 +336,9 @@ fn the_device_fails_at_every_operation() {
     assert!(faults > 500, "{faults} faults");
 }
 
-/// A read that failed while a copy looked whether the versions that tags name are there: the tag was taken for one of an
-/// expired version and dropped, and the copy said that it had received everything.
+/// A read that failed while a copy looked whether the versions that tags name are there: the tag
+/// was taken for one of an expired version and dropped, and the copy said that it had received
+/// everything.
 #[test]
 fn no_tag_is_dropped_because_a_read_fails() {
     let mut source = Source::new();

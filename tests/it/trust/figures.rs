@@ -110,8 +110,9 @@ pub(crate) fn in_parallel(units: usize, unit: impl Fn(usize) + Sync) {
     });
 }
 
-/// How often the whole suite is done: once in a release build, `TREERING_TRUST` times if that is set. `None`: only a few
-/// percent of it, so that the ordinary test run in a debug build stays short.
+/// How often the whole suite is done: once in a release build, `TREERING_TRUST` times if that is
+/// set. `None`: only a few percent of it, so that the ordinary test run in a debug build stays
+/// short.
 fn times() -> Option<usize> {
     let asked = std::env::var("TREERING_TRUST").ok();
     let asked = asked.map(|text| text.parse().expect("TREERING_TRUST is a whole number"));

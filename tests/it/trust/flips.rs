@@ -1,7 +1,7 @@
-//! Every single byte of a store of more than twenty versions is flipped; every segment is replaced by something else; the
-//! file is cut at every sector. What is damaged is reported, with its place and exactly the versions that it hits; what
-//! is not reported is referred to by nothing, and all answers are as they were. No panic, no endless loop, no
-//! allocation larger than the file.
+//! Every single byte of a store of more than twenty versions is flipped; every segment is replaced
+//! by something else; the file is cut at every sector. What is damaged is reported, with its place
+//! and exactly the versions that it hits; what is not reported is referred to by nothing, and all
+//! answers are as they were. No panic, no endless loop, no allocation larger than the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -106,7 +106,8 @@ impl Victim {
             Err(e) => return Err(Wrong::Damaged(format!("cannot verify: {e}"))),
         };
         hurt.check_report(&problems)?;
-        // The answers of versions that are not hit are as they were; of the others, what comes is right or an error.
+        // The answers of versions that are not hit are as they were; of the others, what comes is
+        // right or an error.
         for (&version, content) in &self.state.versions {
             let is_hit = hurt.versions().is_some_and(|versions| versions.contains(&version));
             match agrees(store, version, content) {
@@ -118,8 +119,8 @@ impl Victim {
     }
 }
 
-/// Every piece of an image and the versions that refer to it, by the specification; the newest commit, and the length that
-/// it needs.
+/// Every piece of an image and the versions that refer to it, by the specification; the newest
+/// commit, and the length that it needs.
 fn pieces(spec: &Spec, image: &[u8]) -> (BTreeMap<usize, Piece>, u64, usize) {
     let mut read = Image::new(spec, image);
     read.check_all();

@@ -1,11 +1,14 @@
-//! A writer of stores that are hostile on purpose: it takes a real store apart into the rows of its arrays, lets a test lie
-//! in any of them, and writes everything anew, field by field, under checksums that are right.
+//! A writer of stores that are hostile on purpose: it takes a real store apart into the rows of its
+//! arrays, lets a test lie in any of them, and writes everything anew, field by field, under
+//! checksums that are right.
 //!
-//! So a lie is never hidden by a checksum, and structure can be made that no flipped byte makes: segments that many
-//! entries share, claims of rows that are nowhere, trees that are chains, holes instead of data. It knows the format from
-//! `format-spec.md` alone, and shares nothing with the library.
+//! So a lie is never hidden by a checksum, and structure can be made that no flipped byte makes:
+//! segments that many entries share, claims of rows that are nowhere, trees that are chains, holes
+//! instead of data. It knows the format from `format-spec.md` alone, and shares nothing with the
+//! library.
 //!
-//! What is not lied about is as the library would have left it: with no lies at all the file is a whole store.
+//! What is not lied about is as the library would have left it: with no lies at all the file is a
+//! whole store.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;

@@ -1,6 +1,8 @@
-//! A file system that is really full: a small tmpfs, filled, failed on, freed by expiry, and filled again.
+//! A file system that is really full: a small tmpfs, filled, failed on, freed by expiry, and filled
+//! again.
 //!
-//! Mounting one needs a namespace of one's own or the rights of root; where neither can be had, this says so and passes.
+//! Mounting one needs a namespace of one's own or the rights of root; where neither can be had,
+//! this says so and passes.
 
 use std::io::Write;
 use std::path::Path;
@@ -68,7 +70,8 @@ fn child_on_a_small_disk() {
     println!("{MOUNTED}{rounds}");
 }
 
-/// Not a test by itself, like the one above: a group of versions meets the full disk, and then what must work on it.
+/// Not a test by itself, like the one above: a group of versions meets the full disk, and then what
+/// must work on it.
 #[test]
 fn child_on_a_disk_full_to_the_last_byte() {
     let Some(folder) = std::env::var_os(CHILD) else { return };

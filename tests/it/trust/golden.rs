@@ -1,5 +1,5 @@
-//! A store file that an earlier release wrote. Format 1 is not read any more, and says so; golden files of format 2 will
-//! be made when it is released.
+//! A store file that an earlier release wrote. Format 1 is not read any more, and says so; golden
+//! files of format 2 will be made when it is released.
 
 use treering::{OpenError, Store};
 

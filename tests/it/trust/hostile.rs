@@ -1,6 +1,7 @@
-//! Lies for hostile stores, and everything that a store can be asked and told while it lies. Each lie is one that no
-//! checksum gives away; [`super::forge`] writes it down. What a store answers need not be right then: it must not panic,
-//! hang, or take more memory than what is stored calls for.
+//! Lies for hostile stores, and everything that a store can be asked and told while it lies. Each
+//! lie is one that no checksum gives away; [`super::forge`] writes it down. What a store answers
+//! need not be right then: it must not panic, hang, or take more memory than what is stored calls
+//! for.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write as _};
@@ -13,7 +14,8 @@ use super::forge::Forge;
 use crate::common::{Random, threads};
 use crate::format::Spec;
 
-/// Where files of tests lie: in memory, if there is a place for that, because each of them is synced again and again.
+/// Where files of tests lie: in memory, if there is a place for that, because each of them is
+/// synced again and again.
 pub(crate) fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     match memory.is_dir() {
@@ -38,7 +40,8 @@ pub(crate) fn real(options: treering::CreateOptions, make: impl FnOnce(&mut Stor
     std::fs::read(&path).unwrap()
 }
 
-/// Stores with something of everything: versions, deleted points, tags, an expired version, one that was gone back to.
+/// Stores with something of everything: versions, deleted points, tags, an expired version, one
+/// that was gone back to.
 fn bases() -> &'static [Vec<u8>] {
     static BASES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
     BASES.get_or_init(|| {
@@ -128,7 +131,8 @@ fn lie_in_a_row(forge: &mut Forge<'_>, random: &mut Random) {
     }
 }
 
-/// A row in the place of another of its array: subtrees that two nodes have, pieces that overlap, runs out of order.
+/// A row in the place of another of its array: subtrees that two nodes have, pieces that overlap,
+/// runs out of order.
 fn lie_by_copying(forge: &mut Forge<'_>, random: &mut Random) {
     let version = random.below(forge.versions.len() as u64) as usize;
     let names = ["links", "counts", "nodes", "runs", "index_pieces", "index_runs", "owners", "ids"];
@@ -246,7 +250,8 @@ fn ask(store: &Store) {
     }
 }
 
-/// Changes a store in every way. What is acknowledged must be a new version, and be there afterwards.
+/// Changes a store in every way. What is acknowledged must be a new version, and be there
+/// afterwards.
 fn tell(path: &Path, options: &OpenOptions) {
     let Ok(mut store) = Store::open_with(path, options.clone()) else { return };
     let row = vec![0.25; store.dim()];

@@ -1,4 +1,5 @@
-//! Writers that are killed in the middle of things, on a real file. The parent keeps the log of what was acknowledged.
+//! Writers that are killed in the middle of things, on a real file. The parent keeps the log of
+//! what was acknowledged.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write as _};
@@ -72,7 +73,8 @@ impl Model {
 const CHILD: &str = "TREERING_CRASH_CHILD";
 const ACKNOWLEDGED: &str = "acknowledged=";
 
-/// Not a test by itself: the process that `killed_writers_lose_nothing_acknowledged` starts and kills.
+/// Not a test by itself: the process that `killed_writers_lose_nothing_acknowledged` starts and
+/// kills.
 #[test]
 fn child_worker() {
     let Some(path) = std::env::var_os(CHILD) else { return };
@@ -96,8 +98,8 @@ fn child_worker() {
     std::thread::sleep(Duration::from_secs(60));
 }
 
-/// Starts a writer, waits until it has acknowledged some versions, and kills it a moment later. Returns the last version that
-/// it acknowledged.
+/// Starts a writer, waits until it has acknowledged some versions, and kills it a moment later.
+/// Returns the last version that it acknowledged.
 fn kill_a_writer(path: &Path, wait_for: u64, patience: Duration) -> Option<u64> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["trust::kills::child_worker", "--exact", "--nocapture", "--test-threads=1"])

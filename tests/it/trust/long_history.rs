@@ -1,7 +1,9 @@
-//! Long histories: what each thing costs when there are ten times as many versions and tags, and the last commit numbers.
+//! Long histories: what each thing costs when there are ten times as many versions and tags, and
+//! the last commit numbers.
 //!
-//! Costs are operations of a simulated disk, so the same on every machine; times are printed beside them. What one commit,
-//! one opening or one look costs must not grow with the history; what goes through all of it may grow as it does.
+//! Costs are operations of a simulated disk, so the same on every machine; times are printed beside
+//! them. What one commit, one opening or one look costs must not grow with the history; what goes
+//! through all of it may grow as it does.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -142,7 +144,8 @@ fn change(growing: &mut Growing, versions: u64) {
     });
 }
 
-/// What goes through all versions or tags: its cost may grow as they do, and a little for tables that are higher.
+/// What goes through all versions or tags: its cost may grow as they do, and a little for tables
+/// that are higher.
 const THROUGH_ALL: [&str; 8] = [
     "versions",
     "tags",
@@ -154,7 +157,8 @@ const THROUGH_ALL: [&str; 8] = [
     "verify half",
 ];
 
-/// What goes through all of them and need not: each of these is known, and wants to be taken off this list.
+/// What goes through all of them and need not: each of these is known, and wants to be taken off
+/// this list.
 const THROUGH_ALL_SO_FAR: [&str; 4] = ["tag", "take a tag away", "at a tag", "insert under a rule"];
 
 /// Compares a history with one ten times as long. Returns what grows more than it may.
@@ -191,7 +195,8 @@ fn ten_times_the_history_does_not_cost_ten_times_as_much() {
     assert!(worse.is_empty(), "{worse:#?}");
 }
 
-/// `cargo test --release --test it hundred_thousand -- --ignored --nocapture`; `TREERING_VERSIONS=n` for another number.
+/// `cargo test --release --test it hundred_thousand -- --ignored --nocapture`;
+/// `TREERING_VERSIONS=n` for another number.
 #[test]
 #[ignore = "takes minutes and gigabytes"]
 fn a_hundred_thousand_versions_and_tags() {
@@ -220,7 +225,8 @@ fn groups_of_ten_thousand() {
     }
 }
 
-/// Gives the newest commit of a closed store a number of the same slot place, and everything that knows its number the same.
+/// Gives the newest commit of a closed store a number of the same slot place, and everything that
+/// knows its number the same.
 fn renumber(path: &std::path::Path, commit: u64) {
     const COMMIT: usize = 8;
     const FIRST_COMMIT: usize = 224;

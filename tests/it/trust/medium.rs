@@ -1,8 +1,9 @@
 //! What a disk may hold when power fails: the model of crash tests, after that of SQLite's.
 //!
-//! What was synced is there. Of the changes since, each may have been applied, dropped, torn, replaced by garbage, and
-//! they may have been applied in any order; the new length of the file may be missing. After a failed sync the changes
-//! before it stay in doubt for ever: a later sync that succeeds says nothing of them, only of what was written after.
+//! What was synced is there. Of the changes since, each may have been applied, dropped, torn,
+//! replaced by garbage, and they may have been applied in any order; the new length of the file may
+//! be missing. After a failed sync the changes before it stay in doubt for ever: a later sync that
+//! succeeds says nothing of them, only of what was written after.
 
 use std::collections::HashSet;
 
@@ -121,7 +122,8 @@ impl Medium {
         self.open().len()
     }
 
-    /// The first change after the last sync that succeeded. What is in doubt before it cannot come after it.
+    /// The first change after the last sync that succeeded. What is in doubt before it cannot come
+    /// after it.
     fn tail(&self) -> usize {
         self.entries.iter().rposition(|entry| entry.synced).map_or(0, |last| last + 1)
     }
@@ -134,7 +136,8 @@ impl Medium {
         content.len()
     }
 
-    /// Ways in which a crash now can leave the medium, those that a crash one change earlier had as well left out.
+    /// Ways in which a crash now can leave the medium, those that a crash one change earlier had as
+    /// well left out.
     pub(crate) fn fates(&self, random: &mut Random) -> Vec<Fate> {
         let n = self.open().len();
         let mut fates = vec![Fate::Prefix(n)];

@@ -1,5 +1,5 @@
-//! What a store must hold: its versions with their points, its tags, and the answers, by a scan that shares no code with
-//! the library.
+//! What a store must hold: its versions with their points, its tags, and the answers, by a scan
+//! that shares no code with the library.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;

@@ -1,5 +1,5 @@
-//! A store on a real overlay file system, where there may be one: a file moves when it is first written to, and a reader
-//! that mapped it before must not answer from the old place.
+//! A store on a real overlay file system, where there may be one: a file moves when it is first
+//! written to, and a reader that mapped it before must not answer from the old place.
 
 use std::path::PathBuf;
 use std::process::Command;

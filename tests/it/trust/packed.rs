@@ -1,5 +1,6 @@
-//! What a simulated file holds, without the holes of its preamble: they would be most of a small store, and every crash
-//! image is copied and compared whole. Nobody may write to them, which this asserts.
+//! What a simulated file holds, without the holes of its preamble: they would be most of a small
+//! store, and every crash image is copied and compared whole. Nobody may write to them, which this
+//! asserts.
 
 const UNIT: usize = 65_536;
 const PAGE: usize = 4096;

@@ -1,4 +1,5 @@
-//! When bytes are checked, what a failing read is, and what a file does that is cut under its reader.
+//! When bytes are checked, what a failing read is, and what a file does that is cut under its
+//! reader.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,6 @@
-//! Header, slots and hint, one by one: torn, flipped, stale or misplaced pages, cut ends, foreign files. The store opens
-//! whole at the newest version that was promised, or says what is wrong. On real files.
+//! Header, slots and hint, one by one: torn, flipped, stale or misplaced pages, cut ends, foreign
+//! files. The store opens whole at the newest version that was promised, or says what is wrong. On
+//! real files.
 
 use std::path::PathBuf;
 
@@ -82,7 +83,8 @@ impl Story {
         path
     }
 
-    /// The image opens, for reading and for writing, as the given version with everything before it.
+    /// The image opens, for reading and for writing, as the given version with everything before
+    /// it.
     fn assert_whole(&self, image: &[u8], newest: u64, what: &str) {
         let path = self.write(image);
         for open in [reading(), threads(1)] {
@@ -381,8 +383,8 @@ fn what_lies_behind_the_end_is_ignored_and_dropped() {
     story.assert_whole(&story.image(), 4, "untouched");
 }
 
-/// A commit may need less of the file than the one before. Until it is known to be durable, the rest must stay: power
-/// may fail and bring the older commit back.
+/// A commit may need less of the file than the one before. Until it is known to be durable, the
+/// rest must stay: power may fail and bring the older commit back.
 #[test]
 fn the_end_is_not_cut_before_the_newest_commit_is_durable() {
     let spec = Spec::parse();
@@ -406,7 +408,8 @@ fn the_end_is_not_cut_before_the_newest_commit_is_durable() {
         })
         .expect("some commit needs less than the one before");
 
-    // The writer dies after it wrote the slot and before the sync returns; another one opens the store.
+    // The writer dies after it wrote the slot and before the sync returns; another one opens the
+    // store.
     let hint = spec.hint_page();
     let mut image = after;
     image[hint..hint + PAGE].copy_from_slice(&before[hint..hint + PAGE]);

@@ -27,7 +27,8 @@ fn numbers(versions: &[VersionId]) -> Vec<u64> {
     versions.iter().map(|version| version.0).collect()
 }
 
-/// Recovers without and with writing. The damaged file stays as it is, and what is written is whole.
+/// Recovers without and with writing. The damaged file stays as it is, and what is written is
+/// whole.
 fn recover(path: &Path) -> RecoverReport {
     let before = std::fs::read(path).unwrap();
     let looked = Store::recover(path, None, threads(1)).unwrap();

@@ -1,8 +1,9 @@
-//! Many processes at once: a writer, one that expires, readers, one that sends and one that receives, on simulated disks,
-//! in thousands of orders of their steps, with deaths, standstills and power failures.
+//! Many processes at once: a writer, one that expires, readers, one that sends and one that
+//! receives, on simulated disks, in thousands of orders of their steps, with deaths, standstills
+//! and power failures.
 //!
-//! `TREERING_TRUST_SCHEDULE=n cargo test --test it -- trust::schedules --nocapture` plays one schedule again and lists
-//! its steps.
+//! `TREERING_TRUST_SCHEDULE=n cargo test --test it -- trust::schedules --nocapture` plays one
+//! schedule again and lists its steps.
 
 mod ledger;
 mod machine;

@@ -1,5 +1,6 @@
-//! Sectors that the device does not read, and failures that pass: what is unreadable costs what the same bytes, readable
-//! and wrong, would cost, and no more; what only fails for a moment costs nothing, and `recover` never takes it for a loss.
+//! Sectors that the device does not read, and failures that pass: what is unreadable costs what the
+//! same bytes, readable and wrong, would cost, and no more; what only fails for a moment costs
+//! nothing, and `recover` never takes it for a loss.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -96,8 +97,8 @@ fn is_refused(disk: &Disk, what: &str) {
     assert!(disk.content() == before, "{what}: the file was changed");
 }
 
-/// Whether there was a newer commit where nothing can be read, nobody can tell: not without the hint, which may be lost, and
-/// not with one that names an older commit.
+/// Whether there was a newer commit where nothing can be read, nobody can tell: not without the
+/// hint, which may be lost, and not with one that names an older commit.
 #[test]
 pub(crate) fn a_place_that_cannot_be_read_at_all_is_never_passed_over() {
     let spec = Spec::parse();
@@ -223,8 +224,8 @@ fn recover_takes_no_moments_failure_for_a_loss() {
     assert!(refused > 100 && whole > 100, "{refused}, {whole}");
 }
 
-/// The newest slot has one good copy and the hint is gone: the next writer writes the copies again, the bad one first, so
-/// that power may fail at any moment.
+/// The newest slot has one good copy and the hint is gone: the next writer writes the copies again,
+/// the bad one first, so that power may fail at any moment.
 #[test]
 pub(crate) fn the_only_good_copy_of_a_slot_is_never_at_stake() {
     let spec = Spec::parse();

@@ -1,5 +1,6 @@
-//! Data on which a tree that is slightly wrong gives wrong answers: whole numbers, which meet powers of two, points
-//! that arrive far outside, near-duplicates on the way to a center, and distances at the edge of what f32 can tell.
+//! Data on which a tree that is slightly wrong gives wrong answers: whole numbers, which meet
+//! powers of two, points that arrive far outside, near-duplicates on the way to a center, and
+//! distances at the edge of what f32 can tell.
 
 use treering::{OpenOptions, Store};
 
@@ -12,7 +13,8 @@ pub(crate) fn awkward_data_stays_exact() {
     rounded_distances();
 }
 
-/// Sums on a lattice are powers of four again and again; a level too high there breaks cover or separation.
+/// Sums on a lattice are powers of four again and again; a level too high there breaks cover or
+/// separation.
 fn whole_numbers() {
     let mut store = Store::in_memory(tiny(3, 2), threads(1)).unwrap();
     let lattice: Vec<f32> =
@@ -39,13 +41,15 @@ fn points_outside(open: OpenOptions) {
     assert_sound(&store, "points outside");
 }
 
-/// A bound that forgets about rounding loses near-duplicates of the query that lie on the way to a far center.
+/// A bound that forgets about rounding loses near-duplicates of the query that lie on the way to a
+/// far center.
 fn rounded_distances() {
     let mut random = Random(8);
     for (dim, scale) in [(1, 1e-21), (3, 1e-21), (16, 1.0), (24, 1.0), (12, 1e-22)] {
         let mut store = Store::in_memory(tiny(dim, 2), threads(1)).unwrap();
         let mut points: Vec<f32> = random.points(60, dim).iter().map(|x| x * scale).collect();
-        // Many points just inside the radius of some node: on the segment between two others, very near its end.
+        // Many points just inside the radius of some node: on the segment between two others, very
+        // near its end.
         for _ in 0..600 {
             let (a, b) = (random.below(60) as usize * dim, random.below(60) as usize * dim);
             let t = 1.0 - random.unit() * 2e-7;

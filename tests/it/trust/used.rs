@@ -1,5 +1,6 @@
-//! Bytes are checked where they are used: not only when they are first read, but when they are copied to where they get
-//! another checksum; in the map, not beside it; and what a later check finds bad answers nothing any more.
+//! Bytes are checked where they are used: not only when they are first read, but when they are
+//! copied to where they get another checksum; in the map, not beside it; and what a later check
+//! finds bad answers nothing any more.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,7 +17,8 @@ use super::workload::{Operation, Planned, open, options, seasoned};
 use crate::common::{Random, threads};
 use crate::format::{Image, Spec};
 
-/// A store, what it holds, and where its data lies: a byte in the middle of each segment that versions refer to.
+/// A store, what it holds, and where its data lies: a byte in the middle of each segment that
+/// versions refer to.
 fn story() -> (Vec<u8>, State, Vec<usize>) {
     let (disk, state) = seasoned(&mut Random(8), 6);
     let content = disk.content();
@@ -90,7 +92,8 @@ fn what_verify_reports_answers_nothing_any_more() {
     check(&store, &[state]).unwrap();
 }
 
-/// A segment passed, the device lost it since, and a commit copies or moves what is there: it must not be sealed anew.
+/// A segment passed, the device lost it since, and a commit copies or moves what is there: it must
+/// not be sealed anew.
 #[test]
 pub(crate) fn what_went_bad_gets_no_fresh_checksum() {
     let (content, state, places) = story();

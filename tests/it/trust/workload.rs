@@ -1,4 +1,5 @@
-//! What is done to a store on a simulated disk: single operations, each with the states that it leads through.
+//! What is done to a store on a simulated disk: single operations, each with the states that it
+//! leads through.
 
 use std::io::Cursor;
 use std::time::{Duration, UNIX_EPOCH};

@@ -1,5 +1,5 @@
-//! Runs the checkers. They are programs, because in a test the modules that they include would bring their own unit
-//! tests, which need the whole library.
+//! Runs the checkers. They are programs, because in a test the modules that they include would
+//! bring their own unit tests, which need the whole library.
 
 use std::process::Command;
 

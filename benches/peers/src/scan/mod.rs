@@ -1,9 +1,10 @@
 //! A blocked scan by hand: the distances of all pairs, and the best k of each query.
 //!
-//! Points lie in blocks of 64, one column of 64 values after the other, the last block filled up with infinity. A batch
-//! goes through the points in tiles that stay in the cache while groups of [`GROUP`] queries pass; each group keeps its
-//! sums in registers. A single query streams all points once. Sums are of squared differences, in f32, so they are right
-//! to rounding, and in another order of summation than treering's.
+//! Points lie in blocks of 64, one column of 64 values after the other, the last block filled up
+//! with infinity. A batch goes through the points in tiles that stay in the cache while groups of
+//! [`GROUP`] queries pass; each group keeps its sums in registers. A single query streams all
+//! points once. Sums are of squared differences, in f32, so they are right to rounding, and in
+//! another order of summation than treering's.
 
 mod portable;
 #[cfg(target_arch = "x86_64")]
@@ -45,8 +46,8 @@ pub(crate) enum Isa {
 }
 
 impl Isa {
-    /// The best that this processor has; with or without fused multiply-add, which rounds once where treering's
-    /// distances, the same on every processor, round twice.
+    /// The best that this processor has; with or without fused multiply-add, which rounds once
+    /// where treering's distances, the same on every processor, round twice.
     pub(crate) fn best(fused: bool) -> Self {
         #[cfg(not(target_arch = "x86_64"))]
         let _ = fused;
@@ -76,7 +77,8 @@ impl Isa {
         }
     }
 
-    /// Subtract, square and add for at least `values` values, all in registers. Returns something that depends on it.
+    /// Subtract, square and add for at least `values` values, all in registers. Returns something
+    /// that depends on it.
     pub(crate) fn arithmetic(self, values: u64) -> f32 {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -101,8 +103,9 @@ impl Isa {
         }
     }
 
-    /// Puts every point of `blocks` to `Q` queries. `first`: the first block's first point. `group`: `Q` queries,
-    /// coordinate by coordinate. `best`: the best of each query so far, worst last, equally many for each.
+    /// Puts every point of `blocks` to `Q` queries. `first`: the first block's first point.
+    /// `group`: `Q` queries, coordinate by coordinate. `best`: the best of each query so far, worst
+    /// last, equally many for each.
     fn pass<const Q: usize>(
         self,
         blocks: &[Column],
@@ -224,8 +227,8 @@ impl Blocks {
     }
 }
 
-/// Takes the points of one block whose bit in `lanes` is set into one query's best, as far as they are better than the
-/// worst of them. Returns the sum that the next ones must be below.
+/// Takes the points of one block whose bit in `lanes` is set into one query's best, as far as they
+/// are better than the worst of them. Returns the sum that the next ones must be below.
 #[cold]
 #[inline(never)]
 fn take(best: &mut [Best], first: u32, sums: &[f32; BLOCK], mut lanes: u64) -> f32 {

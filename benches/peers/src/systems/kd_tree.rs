@@ -1,4 +1,5 @@
-//! kiddo's immutable kd-tree, in memory, with the buckets and the layout that its documentation recommends.
+//! kiddo's immutable kd-tree, in memory, with the buckets and the layout that its documentation
+//! recommends.
 //!
 //! Its dimension is part of its type, so only some are compiled.
 

@@ -1,4 +1,5 @@
-//! The systems behind one interface. Times are of the system's own call, with its own kind of answer.
+//! The systems behind one interface. Times are of the system's own call, with its own kind of
+//! answer.
 
 pub(crate) mod kd_tree;
 pub(crate) mod scan;

@@ -1,4 +1,5 @@
-//! treering: built durably into a file, asked through stores of one thread and of two; and its own scan.
+//! treering: built durably into a file, asked through stores of one thread and of two; and its own
+//! scan.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -108,7 +109,8 @@ impl System for Tree {
     }
 }
 
-/// Compares answers with treering's own scan, bit for bit: the queries compared, and those that differ.
+/// Compares answers with treering's own scan, bit for bit: the queries compared, and those that
+/// differ.
 fn exactness(
     snapshot: &Snapshot,
     queries: &[f32],

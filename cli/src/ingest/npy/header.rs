@@ -1,7 +1,8 @@
 //! The header of an `.npy` file, read with suspicion.
 //!
-//! `npyz` parses it. It would allocate whatever length the first bytes claim, overflow on a shape whose product does not
-//! fit, recurse as deeply as the text nests, and take twice as long for each level; so the text is bounded and looked over before `npyz` sees it.
+//! `npyz` parses it. It would allocate whatever length the first bytes claim, overflow on a shape
+//! whose product does not fit, recurse as deeply as the text nests, and take twice as long for each
+//! level; so the text is bounded and looked over before `npyz` sees it.
 
 use std::io::{self, Read};
 
@@ -112,8 +113,8 @@ fn extend(input: &mut Input, text: &mut Vec<u8>, by: usize) -> Result<(), Ingest
     })
 }
 
-/// Refuses what `npyz` must not see: deep nesting, and numbers whose product, zeros aside, does not fit in 63 bits.
-/// Of the headers that could be used none has either.
+/// Refuses what `npyz` must not see: deep nesting, and numbers whose product, zeros aside, does not
+/// fit in 63 bits. Of the headers that could be used none has either.
 fn look_over(text: &[u8]) -> Result<(), &'static str> {
     let mut depth = 0usize;
     let mut product = 1u64;

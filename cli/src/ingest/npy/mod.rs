@@ -1,9 +1,10 @@
 //! NumPy's `.npy`: a text header, then the values of one array.
 //!
-//! Points are an n x d array of little-endian `f32`, `f64` (each rounded to the nearest `f32`) or `u8`; ids a
-//! one-dimensional array of `u64` or of `i64` from 0 up. C order is read piece by piece. Fortran order is read first, into
-//! a temporary file if it is much, and transposed piece by piece. The length of a regular file is compared with what its header promises before anything is allocated; of a
-//! pipe no more is allocated than has arrived, give or take a factor of two.
+//! Points are an n x d array of little-endian `f32`, `f64` (each rounded to the nearest `f32`) or
+//! `u8`; ids a one-dimensional array of `u64` or of `i64` from 0 up. C order is read piece by
+//! piece. Fortran order is read first, into a temporary file if it is much, and transposed piece by
+//! piece. The length of a regular file is compared with what its header promises before anything is
+//! allocated; of a pipe no more is allocated than has arrived, give or take a factor of two.
 
 mod header;
 mod rows;

@@ -25,7 +25,8 @@ struct InOrder {
     rounding: Option<Rounding>,
 }
 
-/// Rows of an array in Fortran order: value `(row, column)` is number `column * rows + row` of what was read.
+/// Rows of an array in Fortran order: value `(row, column)` is number `column * rows + row` of what
+/// was read.
 struct Transposed<T> {
     columns: Columns<T>,
     rows: usize,
@@ -37,7 +38,8 @@ struct Transposed<T> {
     originals: Vec<f64>,
 }
 
-/// What columns are kept as: f64 as they are, so that what is lost by rounding can be seen row by row, the rest as f32.
+/// What columns are kept as: f64 as they are, so that what is lost by rounding can be seen row by
+/// row, the rest as f32.
 pub(super) trait Kept:
     FromBytes + IntoBytes + zerocopy::Immutable + Copy + Into<f64> + Send
 {
@@ -91,8 +93,8 @@ pub(super) fn in_order(
     Ok(Box::new(InOrder { values, dim, left: rows, rounding }))
 }
 
-/// A source over `rows x dim` values in Fortran order, which are read now: into memory if they are few, else into a
-/// temporary file in `folder`, which goes away with its handle.
+/// A source over `rows x dim` values in Fortran order, which are read now: into memory if they are
+/// few, else into a temporary file in `folder`, which goes away with its handle.
 pub(super) fn transposed<T: Kept + 'static>(
     mut values: Values,
     rows: u64,

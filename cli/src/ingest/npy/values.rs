@@ -61,7 +61,8 @@ pub(super) struct Values {
 }
 
 impl Values {
-    /// Takes over an input that stands behind its header, and compares the promise with the length of the file.
+    /// Takes over an input that stands behind its header, and compares the promise with the length
+    /// of the file.
     pub(super) fn new(
         input: Input,
         header: &Header,
@@ -125,7 +126,8 @@ impl Values {
         IngestError::TooLarge { file: self.label.clone() }
     }
 
-    /// Appends the next `count` values, each as the nearest f32; `rounding` is told of those that were f64.
+    /// Appends the next `count` values, each as the nearest f32; `rounding` is told of those that
+    /// were f64.
     pub(super) fn read_f32(
         &mut self,
         mut count: usize,
@@ -182,7 +184,8 @@ impl Values {
         self.scratch.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b))
     }
 
-    /// An error if of what was filled, from value number `first` on, one is beyond what an f32 can be.
+    /// An error if of what was filled, from value number `first` on, one is beyond what an f32 can
+    /// be.
     fn check_range(&self, first: u64) -> Result<(), IngestError> {
         let is_beyond = |value: f64| (value as f32).is_infinite() && value.is_finite();
         let Some((value, index)) = self.doubles().zip(first..).find(|&(value, _)| is_beyond(value))
@@ -225,8 +228,8 @@ impl Values {
         Ok(read)
     }
 
-    /// Fills `scratch` with the next `count` values, at most [`PIECE`] bytes. After the last one the input must be at
-    /// its end.
+    /// Fills `scratch` with the next `count` values, at most [`PIECE`] bytes. After the last one
+    /// the input must be at its end.
     fn fill(&mut self, count: usize) -> Result<(), IngestError> {
         assert!(count as u64 <= self.left, "no caller asks for more than is left");
         let width = self.element.bytes();

@@ -1,7 +1,9 @@
-//! Arbitrary bytes for the readers of the command's inputs: `.npy` arrays and text, of rows and of ids. Whole inputs are
-//! changed here and there; what comes out must be whole rows, the same from a file and from a pipe, or a typed error.
+//! Arbitrary bytes for the readers of the command's inputs: `.npy` arrays and text, of rows and of
+//! ids. Whole inputs are changed here and there; what comes out must be whole rows, the same from a
+//! file and from a pipe, or a typed error.
 //!
-//! The targets of `fuzz/` call [`npy`] and [`csv`]; the test at the end calls them with seeded input.
+//! The targets of `fuzz/` call [`npy`] and [`csv`]; the test at the end calls them with seeded
+//! input.
 
 use treering_cli::readers::{Layout, read_ids, read_rows};
 
@@ -48,7 +50,8 @@ fn texts() -> [&'static str; 5] {
     ]
 }
 
-/// Changes bytes of a whole input: three bytes of `data` each, for the place, what is done there, and with what.
+/// Changes bytes of a whole input: three bytes of `data` each, for the place, what is done there,
+/// and with what.
 fn changed(mut whole: Vec<u8>, data: &[u8], telling: &[u8]) -> Vec<u8> {
     for change in data.chunks_exact(3) {
         let at = usize::from(change[0]) * (1 + usize::from(change[1] >> 4)) % (whole.len() + 1);
@@ -112,7 +115,8 @@ mod tests {
     use crate::allocation::largest_of;
     use crate::common::Random;
 
-    /// What the readers set aside whatever they read: pieces of 1 MiB, and as much again while a vector grows.
+    /// What the readers set aside whatever they read: pieces of 1 MiB, and as much again while a
+    /// vector grows.
     const PIECES: usize = 2 << 20;
 
     #[test]

@@ -1,9 +1,11 @@
-//! Faults at real system calls: the real command on real files, with `libc_faults.c` under it, which lets one call fail,
-//! fall short, be interrupted, or be the last. The parent keeps the log of what was acknowledged: exit code 0.
+//! Faults at real system calls: the real command on real files, with `libc_faults.c` under it,
+//! which lets one call fail, fall short, be interrupted, or be the last. The parent keeps the log
+//! of what was acknowledged: exit code 0.
 //!
-//! After each fault the files are opened without the shim. What was acknowledged must be there and answer as a scan does;
-//! what was not is whole or absent; what reads and succeeds has said all that there is; an exit code says what happened.
-//! Interrupted and short calls are nobody's business: the command goes on, and succeeds.
+//! After each fault the files are opened without the shim. What was acknowledged must be there and
+//! answer as a scan does; what was not is whole or absent; what reads and succeeds has said all
+//! that there is; an exit code says what happened. Interrupted and short calls are nobody's
+//! business: the command goes on, and succeeds.
 //!
 //! Needs Linux on x86-64, a C compiler and seccomp; elsewhere it says so and passes.
 
@@ -199,7 +201,8 @@ struct Outcome {
     log: Vec<String>,
 }
 
-/// The compiled shim, and a folder to work from: a store with a history, a copy of it that is behind, streams.
+/// The compiled shim, and a folder to work from: a store with a history, a copy of it that is
+/// behind, streams.
 struct Stage {
     _root: tempfile::TempDir,
     shim: PathBuf,
@@ -224,7 +227,8 @@ struct History<'a> {
     copy: State,
 }
 
-/// A command line, and the states that it may leave its store in: the first before it, the last after it.
+/// A command line, and the states that it may leave its store in: the first before it, the last
+/// after it.
 struct Planned {
     verb: Verb,
     line: Vec<String>,
@@ -524,8 +528,8 @@ fn names(folder: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Runs the command in a folder, with the shim and a fault if there are any. What it prints goes to files, so that it
-/// never waits for us.
+/// Runs the command in a folder, with the shim and a fault if there are any. What it prints goes to
+/// files, so that it never waits for us.
 fn run(
     line: &[String],
     folder: &Path,

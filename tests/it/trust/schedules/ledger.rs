@@ -1,7 +1,8 @@
 //! What somebody who looks at a store from outside may see, at any moment of a schedule.
 //!
-//! Whoever changes a store says beforehand what it may become, and afterwards what it is. A reader's call takes time: what
-//! it finds must be what the store was, or may have been, at some moment between its beginning and its end.
+//! Whoever changes a store says beforehand what it may become, and afterwards what it is. A
+//! reader's call takes time: what it finds must be what the store was, or may have been, at some
+//! moment between its beginning and its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -117,7 +118,8 @@ impl Ledger {
         self.book().disturbed = true;
     }
 
-    /// A reader has seen a version. It did so beside a writer that lives, so no crash takes it away any more.
+    /// A reader has seen a version. It did so beside a writer that lives, so no crash takes it away
+    /// any more.
     pub(crate) fn see(&self, version: u64) {
         let mut book = self.book();
         if !book.disturbed {

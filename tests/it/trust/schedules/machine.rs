@@ -1,10 +1,12 @@
 //! A file that processes of one machine share: a page cache, a medium below it, locks, and maps.
 //!
-//! What one process writes all others see at once, in parts if it is unlucky. When a process dies its writes stay, and
-//! its locks are gone. Locks belong to a handle, as those of an open file description do, and are gone with it.
+//! What one process writes all others see at once, in parts if it is unlucky. When a process dies
+//! its writes stay, and its locks are gone. Locks belong to a handle, as those of an open file
+//! description do, and are gone with it.
 //!
-//! Two things are checked all the time, whoever does them. M1: no byte changes, and none is cut off, to which a map
-//! refers that exists in a living process. M2: only a handle that holds the writer's lock changes the file.
+//! Two things are checked all the time, whoever does them. M1: no byte changes, and none is cut
+//! off, to which a map refers that exists in a living process. M2: only a handle that holds the
+//! writer's lock changes the file.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -77,7 +79,8 @@ impl Machine {
         Machine(Arc::new(Shared { scheduler: scheduler.clone(), state: Mutex::new(state) }))
     }
 
-    /// What `process` gets by opening the file. `kept`: it keeps nothing mapped that is not pinned, so M1 holds.
+    /// What `process` gets by opening the file. `kept`: it keeps nothing mapped that is not pinned,
+    /// so M1 holds.
     pub(crate) fn open(&self, process: &Process, kept: bool) -> (Arc<Handle>, Syncs) {
         let mut state = self.state();
         state.handles += 1;

@@ -1,11 +1,14 @@
-//! Decides, from a seed, which of several tasks goes on: one at a time, and at every step of a disk another may be next.
+//! Decides, from a seed, which of several tasks goes on: one at a time, and at every step of a disk
+//! another may be next.
 //!
-//! A task is a thread that plays processes, one after the other. It goes on until it asks its handle of a simulated file
-//! for something; that is a *step*, at which the scheduler may let another task go on, let the process die, let all of
-//! them stand still for a while, or let power fail. Nothing else decides what happens, so a seed always gives the same.
+//! A task is a thread that plays processes, one after the other. It goes on until it asks its
+//! handle of a simulated file for something; that is a *step*, at which the scheduler may let
+//! another task go on, let the process die, let all of them stand still for a while, or let power
+//! fail. Nothing else decides what happens, so a seed always gives the same.
 //!
-//! A process that has died gets errors from every handle and changes nothing any more; its locks count for nothing. So it
-//! comes to an end by itself, as far as the rest of the world can see at the moment of its death.
+//! A process that has died gets errors from every handle and changes nothing any more; its locks
+//! count for nothing. So it comes to an end by itself, as far as the rest of the world can see at
+//! the moment of its death.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,9 +78,9 @@ enum Style {
     Walk(u64),
     /// At one delicate step in so many, and at few others, any task.
     Delicate(u64),
-    /// Always the task of the highest priority, which it loses at a few steps. Few preemptions meet the rarest orders:
-    /// Burckhardt, Kothari, Musuvathi, Nagarakatte, "A randomized scheduler with probabilistic guarantees of finding
-    /// bugs", ASPLOS 2010.
+    /// Always the task of the highest priority, which it loses at a few steps. Few preemptions meet
+    /// the rarest orders: Burckhardt, Kothari, Musuvathi, Nagarakatte, "A randomized scheduler with
+    /// probabilistic guarantees of finding bugs", ASPLOS 2010.
     Priorities,
 }
 
@@ -108,7 +111,8 @@ struct State {
     turn: Option<usize>,
     clock: u64,
     steps: u64,
-    /// Steps of which the process dies, at which it stands still, at which its task falls behind; one of power failure.
+    /// Steps of which the process dies, at which it stands still, at which its task falls behind;
+    /// one of power failure.
     deaths: Vec<u64>,
     freezes: Vec<u64>,
     changes: Vec<u64>,
@@ -135,7 +139,8 @@ pub(crate) struct Scheduler(Arc<Shared>);
 /// No schedule has more steps.
 const MOST_STEPS: u64 = 2_000_000;
 
-/// A schedule that takes longer is one in which tasks wait for each other where no scheduler sees it.
+/// A schedule that takes longer is one in which tasks wait for each other where no scheduler sees
+/// it.
 const MOST_SECONDS: Duration = Duration::from_secs(120);
 
 impl Scheduler {
@@ -194,8 +199,8 @@ impl Scheduler {
         self.0.state.lock().expect("no holder panics")
     }
 
-    /// Runs all tasks, one at a time, to their end. Each is called once for each of its processes: again if the one
-    /// before died, unless power has failed.
+    /// Runs all tasks, one at a time, to their end. Each is called once for each of its processes:
+    /// again if the one before died, unless power has failed.
     pub(crate) fn run(&self, tasks: &[&(dyn Fn(&Process) + Sync)]) {
         std::thread::scope(|scope| {
             for (number, body) in tasks.iter().enumerate() {

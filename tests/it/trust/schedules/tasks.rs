@@ -1,7 +1,8 @@
-//! What the processes do: a writer, one that expires, readers, one that sends copies, one that receives them.
+//! What the processes do: a writer, one that expires, readers, one that sends copies, one that
+//! receives them.
 //!
-//! Every call is judged by what was possible from its beginning to its end. An error of the library is a failure, unless
-//! the process died in the middle of it, or the error is the only true answer.
+//! Every call is judged by what was possible from its beginning to its end. An error of the library
+//! is a failure, unless the process died in the middle of it, or the error is the only true answer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Cursor;
@@ -212,8 +213,8 @@ impl<'a> Writing<'a> {
         }))
     }
 
-    /// Does something that leads through some states; the last is the one after. `settles`: what it acknowledges, a
-    /// crash does not take away.
+    /// Does something that leads through some states; the last is the one after. `settles`: what it
+    /// acknowledges, a crash does not take away.
     fn lead<T, E: std::fmt::Display>(
         &mut self,
         through: Vec<Possible>,
@@ -607,7 +608,8 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The store after all of a stream is received; on the way there it is in the states of `through`.
+    /// The store after all of a stream is received; on the way there it is in the states of
+    /// `through`.
     fn received(&self, sent: &Possible, through: &mut Vec<Possible>) -> Possible {
         let mut after = self.current.clone();
         let newest = after.state.newest();

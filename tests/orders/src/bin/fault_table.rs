@@ -25,8 +25,8 @@ fn table<const N: usize>() -> Arc<Table<N>> {
     Arc::new(Table { places: std::array::from_fn(place), damaged: AtomicUsize::new(0) })
 }
 
-/// What a thread reads where a map was: 0 as long as that is there, else the handler's zeros. The system call that puts
-/// them there is a release at least.
+/// What a thread reads where a map was: 0 as long as that is there, else the handler's zeros. The
+/// system call that puts them there is a release at least.
 #[derive(Clone)]
 struct Page(Arc<AtomicUsize>);
 

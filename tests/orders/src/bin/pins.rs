@@ -128,7 +128,8 @@ const VERSIONS: u64 = 3;
 /// The kernel's table of locks: who holds which place, and how.
 type Locks = BTreeMap<u64, BTreeMap<usize, Hold>>;
 
-/// One open file description of a file: what it holds is replaced by what it asks for, others are in its way.
+/// One open file description of a file: what it holds is replaced by what it asks for, others are
+/// in its way.
 struct Description {
     locks: Arc<Mutex<Locks>>,
     number: usize,
@@ -195,8 +196,8 @@ impl File {
         Pins::new(arena, reader, Patience::default())
     }
 
-    /// Opens `version` as a handle does, and looks whether its bytes stay as long as it is open. Twice by one
-    /// handle, because pins are counted.
+    /// Opens `version` as a handle does, and looks whether its bytes stay as long as it is open.
+    /// Twice by one handle, because pins are counted.
     fn read(&self, pins: &Arc<Pins>, version: u64) {
         let open = || {
             let _gate = pins.enter().unwrap();

@@ -51,7 +51,8 @@ use values::error::Corruption;
 /// Orders that are tried.
 const ORDERS: usize = 20_000;
 
-/// Threads find commits in any order; nobody sees an older one after a newer, or one whose bytes cannot be read yet.
+/// Threads find commits in any order; nobody sees an older one after a newer, or one whose bytes
+/// cannot be read yet.
 fn the_newest_commit_never_goes_back() {
     let newest = Arc::new(Newest::new(CommitSlot { commit: 1 }));
     let limit = Arc::new(AtomicU64::new(1));
@@ -72,7 +73,8 @@ fn the_newest_commit_never_goes_back() {
     }
 }
 
-/// Bytes pass for one thread and fail for another: what has failed last has not passed, and is never both.
+/// Bytes pass for one thread and fail for another: what has failed last has not passed, and is
+/// never both.
 fn what_failed_has_not_passed() {
     let checked = Arc::new(Checked::default());
     let entry = || Entry { address: 4096, birth: 3 };
