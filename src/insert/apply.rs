@@ -11,7 +11,8 @@ use super::plan::{Change, Changes, Keep, new_link};
 use super::report::Work;
 use super::source::{Moved, Source};
 use crate::format::rows::NONE;
-use crate::tree::columns::{ROOT, Tree};
+use crate::tree::columns::{Links, ROOT, Tree};
+use crate::tree::extent::Extent;
 use crate::tree::id_index;
 use crate::values::error::{InsertError, ReadError};
 use crate::values::ids::PointId;
@@ -105,6 +106,39 @@ fn check_slots(tree: &Tree, batch: &Batch<'_>, changes: &[Change]) -> Result<(),
     }
 }
 
+/// Appends the rows of a change, and what lies below its node. The node's links to them, and their box.
+fn write_rows(
+    tree: &mut Tree,
+    batch: &Batch<'_>,
+    change: &Change,
+    old: &Links,
+    journal: &mut Journal,
+    entries: &mut Vec<(PointId, u32)>,
+    work: &mut Work,
+) -> Result<(Links, Extent), ReadError> {
+    let node = change.node;
+    let source = Source { dim: tree.dim, seed: tree.seed, batch, moved: &change.moved };
+    let mut layout = Layout::behind(tree);
+    let slots = layout.own_rows(node, &change.body);
+    let children = layout.children(node, &change.body.children);
+    layout.write(tree, &source, journal)?;
+    entries.extend(layout.slots().map(|(point, slot)| (source.id(point), slot)));
+    let extent = layout.write_boxes(tree, &[(slots, children)])?[0];
+    if children.count > 0 {
+        work.counters.splice_count += 1;
+    }
+    let mut runs = Vec::new();
+    let mut link = new_link(old, change, slots, children, &mut runs);
+    if change.keep != Keep::Nothing {
+        // The node's later ranges are kept side by side, so they are written as a whole.
+        link.run_start = tree.runs.len() as u32;
+        link.run_count = u16::try_from(runs.len())
+            .map_err(|_| ReadError::row("links", node as u64, "too many runs at one node"))?;
+        tree.runs.push(&runs)?;
+    }
+    Ok((link, extent))
+}
+
 fn apply_change(
     tree: &mut Tree,
     batch: &Batch<'_>,
@@ -128,25 +162,7 @@ fn apply_change(
         })?;
         change.keep == Keep::Nothing || !has_children
     };
-    let source = Source { dim: tree.dim, seed: tree.seed, batch, moved: &change.moved };
-    let mut layout = Layout::behind(tree);
-    let slots = layout.own_rows(node, &change.body);
-    let children = layout.children(node, &change.body.children);
-    layout.write(tree, &source, journal)?;
-    entries.extend(layout.slots().map(|(point, slot)| (source.id(point), slot)));
-    let extent = layout.write_boxes(tree, &[(slots, children)])?[0];
-    if children.count > 0 {
-        work.counters.splice_count += 1;
-    }
-    let mut runs = Vec::new();
-    let mut link = new_link(&old, change, slots, children, &mut runs);
-    if change.keep != Keep::Nothing {
-        // The node's later ranges are kept side by side, so they are written as a whole.
-        link.run_start = tree.runs.len() as u32;
-        link.run_count = u16::try_from(runs.len())
-            .map_err(|_| ReadError::row("links", node as u64, "too many runs at one node"))?;
-        tree.runs.push(&runs)?;
-    }
+    let (mut link, extent) = write_rows(tree, batch, change, &old, journal, entries, work)?;
     for &level in &change.dropped {
         journal.add_level(level, -1);
     }
@@ -174,6 +190,17 @@ fn apply_change(
         journal.add_level(level.get(), 1);
     }
 
+    count(tree, change, built, journal)
+}
+
+/// Counts what lies below a node that has changed. `built`: all of it was built anew.
+fn count(
+    tree: &Tree,
+    change: &Change,
+    built: bool,
+    journal: &mut Journal,
+) -> Result<(), ReadError> {
+    let node = change.node;
     let points = change.body.points;
     if change.keep != Keep::All {
         let flat_capacity = change.body.flat_capacity;

@@ -156,7 +156,35 @@ struct Planner<'a> {
     placements: &'a Placements,
 }
 
+/// What a change takes out of its place.
+struct Retired {
+    /// Slots: of twins, then of the bucket.
+    ranges: Vec<Range>,
+    /// The live rows in them, in this order.
+    moved: Moved,
+    /// How many of those are twins.
+    twins: usize,
+}
+
 impl Planner<'_> {
+    /// Up to where rows belong into the bucket of a node, if the farthest of a group justify
+    /// children of their own; otherwise everywhere.
+    fn scope(
+        &self,
+        node: u32,
+        link: &Links,
+        far: &[Point],
+        center: &[f32],
+        work: &mut Work,
+    ) -> Result<f32, Stop> {
+        let scope = bucket_scope(self.tree, node, link)?;
+        let is_stranger = |&&point: &&Point| self.placements.sums[point as usize] > scope;
+        let strangers = far.iter().filter(is_stranger).count();
+        let justify =
+            strangers > 0 && are_enough(self.tree, node, link, center, strangers, scope, work)?;
+        Ok(if justify { scope } else { f32::INFINITY })
+    }
+
     /// Appends a group to its node, or splits the bucket together with it.
     fn add(&self, group: Group, work: &mut Work) -> Result<Change, Stop> {
         let tree = self.tree;
@@ -173,45 +201,18 @@ impl Planner<'_> {
         let in_bucket = link.row.bucket_count as u64 + of_kind(&runs, RUN_BUCKET);
         let flat = tree.nodes.get(node as u64)?.flat_capacity as u64;
         let capacity = flat.max(tree.leaf_capacity as u64 - 1);
-        // A flat bucket is scanned by nearly every query, however far its rows are, and too large
-        // to be read again for a few rows that come from farther away.
-        let mut scope = match far.is_empty() || flat > 0 {
-            true => f32::INFINITY,
-            false => bucket_scope(tree, node, &link)?,
-        };
-        let strangers = far.iter().filter(|&p| sums(p) > scope).count();
         let center = center(tree, node)?;
-        if strangers == 0 || !are_enough(tree, node, &link, center, strangers, scope, work)? {
-            scope = f32::INFINITY;
-        }
+        let scope = match far.is_empty() || flat > 0 {
+            // A flat bucket is scanned by nearly every query, however far its rows are, and too
+            // large to be read again for a few rows that come from farther away.
+            true => f32::INFINITY,
+            false => self.scope(node, &link, &far, center, work)?,
+        };
         let splits =
             !far.is_empty() && (scope < f32::INFINITY || in_bucket + far.len() as u64 > capacity);
 
-        let mut retired = Vec::new();
-        let moved_twins = absorb(&mut runs, RUN_TWINS, twins.len(), &mut retired);
-        let twin_ranges = retired.len();
-        debug_assert_eq!(moved_twins, twin_ranges);
-        if splits {
-            if link.row.bucket_count > 0 {
-                let start = link.row.slot_start.wrapping_add(link.row.twin_count);
-                retired.push(Range { start, count: link.row.bucket_count });
-            }
-            retired.extend(bucket_ranges(&runs));
-            runs.retain(|run| run.kind != RUN_BUCKET);
-        } else {
-            absorb(&mut runs, RUN_BUCKET, far.len(), &mut retired);
-        }
-        let mut met = Met::default();
-        retired.iter().try_for_each(|&range| met.slots(tree, range))?;
-        let mut moved = Moved::default();
-        for &range in &retired[..twin_ranges] {
-            gather_live(tree, range, &mut moved)?;
-        }
-        let old_twins = moved.ids.len();
-        for &range in &retired[twin_ranges..] {
-            gather_live(tree, range, &mut moved)?;
-        }
-
+        let Retired { ranges: retired, moved, twins: old_twins } =
+            retire(tree, &link, &mut runs, (twins.len(), far.len()), splits)?;
         let source = Source { dim: tree.dim, seed: tree.seed, batch: self.batch, moved: &moved };
         let splitter = Splitter::new(tree, self.context, source);
         let first_moved = self.batch.ids.len();
@@ -230,25 +231,21 @@ impl Planner<'_> {
                 credit.pay(work.counters.distance_evaluations);
                 splitter.body(center, share, goal, credit, work)?
             }
-            false => {
-                let farthest = share.farthest();
-                Body {
-                    own_radius: space::distance(farthest),
-                    bucket: splitter.bucket_order(share),
-                    twins_equal: true,
-                    ..Body::default()
-                }
-            }
+            false => Body {
+                own_radius: space::distance(share.farthest()),
+                bucket: splitter.bucket_order(share),
+                twins_equal: true,
+                ..Body::default()
+            },
         };
         let mut all_twins = old(0..old_twins);
         all_twins.extend(twins);
         body.twins_equal &= all_twins.iter().all(|&twin| source.row(twin) == center);
         body.twins.extend(all_twins);
         body.twins.sort_unstable_by_key(|&twin| source.id(twin));
-        let keep = if splits { Keep::TwinsAndChildren } else { Keep::All };
         Ok(Change {
             node,
-            keep,
+            keep: if splits { Keep::TwinsAndChildren } else { Keep::All },
             added,
             kept_runs: runs,
             retired,
@@ -369,6 +366,37 @@ fn absorb(runs: &mut Vec<RunRow>, kind: u32, new: usize, retired: &mut Vec<Range
 fn bucket_ranges(runs: &[RunRow]) -> impl Iterator<Item = Range> {
     let bucket = runs.iter().filter(|run| run.kind == RUN_BUCKET);
     bucket.map(|run| Range { start: run.start, count: run.count })
+}
+
+/// Takes out what new twins and rows are to lie beside, or, if the node is split, its whole bucket.
+fn retire(
+    tree: &Tree,
+    link: &Links,
+    runs: &mut Vec<RunRow>,
+    (twins, far): (usize, usize),
+    splits: bool,
+) -> Result<Retired, Stop> {
+    let mut ranges = Vec::new();
+    let twin_ranges = absorb(runs, RUN_TWINS, twins, &mut ranges);
+    debug_assert_eq!(twin_ranges, ranges.len());
+    if splits {
+        if link.row.bucket_count > 0 {
+            let start = link.row.slot_start.wrapping_add(link.row.twin_count);
+            ranges.push(Range { start, count: link.row.bucket_count });
+        }
+        ranges.extend(bucket_ranges(runs));
+        runs.retain(|run| run.kind != RUN_BUCKET);
+    } else {
+        absorb(runs, RUN_BUCKET, far, &mut ranges);
+    }
+    let mut met = Met::default();
+    ranges.iter().try_for_each(|&range| met.slots(tree, range))?;
+    let mut moved = Moved::default();
+    let (of_twins, of_bucket) = ranges.split_at(twin_ranges);
+    of_twins.iter().try_for_each(|&range| gather_live(tree, range, &mut moved))?;
+    let twins = moved.ids.len();
+    of_bucket.iter().try_for_each(|&range| gather_live(tree, range, &mut moved))?;
+    Ok(Retired { ranges, moved, twins })
 }
 
 /// Reads the live rows of a range of slots.

@@ -54,6 +54,40 @@ impl<W: Write> Frames<W> {
         self.bytes += size_of::<FrameHead>() as u64 + head.bytes;
         Ok(())
     }
+
+    /// The segments that roots refer to and `others` do not; how many they were.
+    fn segments(
+        &mut self,
+        db: &Database,
+        roots: &[ArrayRoot; DATA_ARRAYS],
+        others: &[ArrayRoot; DATA_ARRAYS],
+    ) -> Result<u64, BackupError> {
+        let mut sent = 0;
+        for &array in &Array::ALL[..DATA_ARRAYS] {
+            let table = db.data_table(array, roots);
+            let mut other = db.data_table(array, others);
+            if other.root.rows > table.root.rows {
+                // An array that got shorter was made anew.
+                other.root = ArrayRoot::default();
+            }
+            let mut segments = Vec::new();
+            table.walk_unshared(&[other], &mut |_, visit| {
+                if let Visit::Segment(segment) = visit {
+                    segments.push(segment);
+                }
+            })?;
+            for segment in segments {
+                // A copy of its own, checked: the stream has checksums of its own.
+                let bytes = table.reread(segment)?;
+                let rows = table.spec.rows_in(segment, table.root.rows) as usize;
+                let head = SegmentHead { array: array as u64, segment };
+                let used = &bytes[..rows * table.spec.row_bytes];
+                self.write(FRAME_SEGMENT, &[head.as_bytes(), used])?;
+                sent += 1;
+            }
+        }
+        Ok(sent)
+    }
 }
 
 /// Writes every retained version after `since` (0: every one), rows of expired ones, and all tags.
@@ -115,29 +149,7 @@ pub(crate) fn write(
         report.versions += 1;
         let nothing = [ArrayRoot::default(); DATA_ARRAYS];
         let roots = if relative > 0 { &history.row(relative).roots } else { &nothing };
-        for &array in &Array::ALL[..DATA_ARRAYS] {
-            let table = db.data_table(array, &row.roots);
-            let mut other = db.data_table(array, roots);
-            if other.root.rows > table.root.rows {
-                // An array that got shorter was made anew.
-                other.root = ArrayRoot::default();
-            }
-            let mut segments = Vec::new();
-            table.walk_unshared(&[other], &mut |_, visit| {
-                if let Visit::Segment(segment) = visit {
-                    segments.push(segment);
-                }
-            })?;
-            for segment in segments {
-                // A copy of its own, checked: the stream has checksums of its own.
-                let bytes = table.reread(segment)?;
-                let rows = table.spec.rows_in(segment, table.root.rows) as usize;
-                let head = SegmentHead { array: array as u64, segment };
-                let used = &bytes[..rows * table.spec.row_bytes];
-                frames.write(FRAME_SEGMENT, &[head.as_bytes(), used])?;
-                report.segments += 1;
-            }
-        }
+        report.segments += frames.segments(db, &row.roots, roots)?;
     }
     // Without an end the stream is none.
     db.check_whole()?;

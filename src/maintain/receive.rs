@@ -335,17 +335,8 @@ impl Received {
     }
 }
 
-/// Makes the versions of a stream that has passed [`survey`] versions of a store.
-pub(crate) fn receive(
-    db: &Database,
-    survey: &Survey,
-    input: impl Read + Seek,
-    cancel: &CancelToken,
-) -> Result<ReceiveReport, ReceiveError> {
-    if survey.header.lineage != db.header.lineage {
-        return Err(ReceiveError::OtherStore);
-    }
-    let rows = db.history()?.rows;
+/// The store has what the stream goes on from, and has no other version under a number of the stream.
+fn check_base(survey: &Survey, rows: &[VersionRow]) -> Result<(), ReceiveError> {
     let newest = rows.len() as u64;
     let lineage = |version: u64| rows.get(version as usize - 1).map(|row| row.commit_lineage);
     if survey.base > newest {
@@ -361,6 +352,40 @@ pub(crate) fn receive(
             return Err(ReceiveError::Diverged { version: VersionId(version) });
         }
     }
+    Ok(())
+}
+
+/// Keeps the versions that later ones of the stream are relative to from expiring meanwhile.
+fn pins_of_bases(db: &Database, survey: &Survey, newest: u64) -> Result<Vec<Pin>, ReceiveError> {
+    let mut pins = Vec::new();
+    for &version in survey.needed.range(..=newest) {
+        // One that has expired here may be needed only by versions that are here already.
+        pins.extend(retained(db, version)?);
+    }
+    Ok(pins)
+}
+
+/// Whatever the stream said of what is shared, nothing here has two owners.
+fn one_owner_each(db: &Database) -> Result<(), ReceiveError> {
+    match check_space(db)?.into_iter().next() {
+        Some(what) => Err(ReadError::Corrupt(Box::new(what)).into()),
+        None => Ok(()),
+    }
+}
+
+/// Makes the versions of a stream that has passed [`survey`] versions of a store.
+pub(crate) fn receive(
+    db: &Database,
+    survey: &Survey,
+    input: impl Read + Seek,
+    cancel: &CancelToken,
+) -> Result<ReceiveReport, ReceiveError> {
+    if survey.header.lineage != db.header.lineage {
+        return Err(ReceiveError::OtherStore);
+    }
+    let rows = db.history()?.rows;
+    let newest = rows.len() as u64;
+    check_base(survey, &rows)?;
     let mut report = ReceiveReport {
         newest: VersionId(newest.max(survey.newest)),
         bytes: survey.bytes,
@@ -369,16 +394,18 @@ pub(crate) fn receive(
     if newest > survey.newest {
         return Ok(report);
     }
-    // What later versions of the stream are relative to must not expire meanwhile.
-    let mut pins: Vec<Pin> = Vec::new();
-    let needed = |version: &u64| survey.needed.contains(version);
-    for &version in survey.needed.range(..=newest) {
-        // One that has expired here may be needed only by versions that are here already.
-        pins.extend(retained(db, version)?);
-    }
+    let mut pins = pins_of_bases(db, survey, newest)?;
     let mut time_ns = rows.last().map_or(0, |row| row.time_ns);
 
     let mut family = Family::new(&rows.iter().map(Brief::of).collect::<Vec<_>>());
+    let mut commit =
+        |pending: Option<Pending>, gone: &mut Vec<VersionRow>, report: &mut ReceiveReport| {
+            let Some(pending) = pending else { return Ok(None) };
+            let version = pending.row.version;
+            report.segments += pending.commit(db, &mut family, gone, cancel)?;
+            report.versions += 1;
+            Ok::<_, ReceiveError>(Some(version))
+        };
     let mut frames = Frames::new(input)?;
     frames.begin()?;
     let mut gone: Vec<VersionRow> = Vec::new();
@@ -388,13 +415,10 @@ pub(crate) fn receive(
         let (kind, payload) = frames.next()?;
         match kind {
             FRAME_VERSION => {
-                if let Some(pending) = pending.take() {
-                    let version = pending.row.version;
-                    report.segments += pending.commit(db, &mut family, &mut gone, cancel)?;
-                    report.versions += 1;
-                    if needed(&version) {
-                        pins.push(db.version(VersionId(version))?.1);
-                    }
+                if let Some(version) = commit(pending.take(), &mut gone, &mut report)?
+                    && survey.needed.contains(&version)
+                {
+                    pins.push(db.version(VersionId(version))?.1);
                 }
                 version += 1;
                 let (row, relative) = frames.version(&payload, version)?;
@@ -414,24 +438,18 @@ pub(crate) fn receive(
             FRAME_SEGMENT if version <= newest => {}
             FRAME_SEGMENT => {
                 let parts = SegmentHead::read_from_prefix(&payload).ok();
-                let (Some((head, rows)), Some(pending)) = (parts, pending.as_mut()) else {
-                    return Err(frames.damaged("a segment of nothing"));
+                let taken = match (parts, pending.as_mut()) {
+                    (Some((head, rows)), Some(pending)) => pending.take(db, head, rows)?,
+                    _ => false,
                 };
-                if !pending.take(db, head, rows)? {
+                if !taken {
                     return Err(frames.damaged("a segment of nothing"));
                 }
             }
             FRAME_TAGS => {
-                if let Some(pending) = pending.take() {
-                    report.segments += pending.commit(db, &mut family, &mut gone, cancel)?;
-                    report.versions += 1;
-                }
+                commit(pending.take(), &mut gone, &mut report)?;
                 set_tags(db, &survey.tags, cancel)?;
-                // Whatever the stream said of what is shared, nothing here has two owners.
-                return match check_space(db)?.into_iter().next() {
-                    Some(what) => Err(ReadError::Corrupt(Box::new(what)).into()),
-                    None => Ok(report),
-                };
+                return one_owner_each(db).map(|()| report);
             }
             _ => return Err(frames.damaged("a frame out of its place")),
         }

@@ -342,7 +342,7 @@ impl<'a> Transaction<'a> {
         self.state()?;
         let state = self.state.as_mut().expect("made by the line above");
         let start = Instant::now();
-        let State { base, tree, added, removed, compacted, restored, work, early, .. } = state;
+        let State { base, tree, added, compacted, work, early, .. } = state;
         let may_use_reserve = *added == 0 && !*compacted;
         if !may_use_reserve
             && early.is_none()
@@ -351,30 +351,8 @@ impl<'a> Transaction<'a> {
             tree.bring_forward(tail, base.version)?;
         }
         (work.counters.cow_segments, work.counters.cow_bytes_copied) = tree.copied();
-        let mut row = VersionRow {
-            parent: base.version,
-            points: base.points + *added - *removed,
-            held: match compacted {
-                true => tree.slots() as u64,
-                false => base.held + *added,
-            },
-            added: *added,
-            removed: *removed,
-            next_id: state.next_id.unwrap_or(0),
-            ids_exhausted: state.next_id.is_none() as u8,
-            kind: match (*added, *removed) {
-                (0, 0) if *compacted => KIND_COMPACT,
-                (0, 0) if *restored => KIND_RESTORE,
-                (_, 0) => KIND_INSERT,
-                (0, _) => KIND_DELETE,
-                _ => KIND_MIXED,
-            },
-            message_bytes: self.message.len() as u16,
-            counters: work.counters.to_array(),
-            ..*base
-        };
-        row.message = [0; MESSAGE_BYTES];
-        row.message[..self.message.len()].copy_from_slice(self.message.as_bytes());
+        let row = version_row(state, &self.message);
+        let State { base, tree, work, early, .. } = state;
         core.options.report("write", 0, 1);
         let done = core.pool.install(|| {
             let cancel = &core.options.cancel;
@@ -429,4 +407,34 @@ impl<'a> Transaction<'a> {
         }
         Ok(self.state.as_mut().expect("made above"))
     }
+}
+
+/// The row of the version that a state becomes, but for where its arrays lie.
+fn version_row(state: &State, message: &str) -> VersionRow {
+    let State { base, tree, added, removed, compacted, restored, work, .. } = state;
+    let mut row = VersionRow {
+        parent: base.version,
+        points: base.points + added - removed,
+        held: match compacted {
+            true => tree.slots() as u64,
+            false => base.held + added,
+        },
+        added: *added,
+        removed: *removed,
+        next_id: state.next_id.unwrap_or(0),
+        ids_exhausted: state.next_id.is_none() as u8,
+        kind: match (*added, *removed) {
+            (0, 0) if *compacted => KIND_COMPACT,
+            (0, 0) if *restored => KIND_RESTORE,
+            (_, 0) => KIND_INSERT,
+            (0, _) => KIND_DELETE,
+            _ => KIND_MIXED,
+        },
+        message_bytes: message.len() as u16,
+        counters: work.counters.to_array(),
+        ..*base
+    };
+    row.message = [0; MESSAGE_BYTES];
+    row.message[..message.len()].copy_from_slice(message.as_bytes());
+    row
 }

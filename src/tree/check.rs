@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::columns::{ROOT, Range, Tree};
+use super::columns::{Links, ROOT, Range, Tree};
 use super::extent::Extent;
 use super::id_index;
 use super::level_row;
@@ -118,6 +118,23 @@ struct Ancestor {
     center: Vec<f32>,
     radius: f32,
     extent: Option<Extent>,
+}
+
+/// What belongs to a node itself.
+#[derive(Default)]
+struct Parts {
+    twins: Vec<Range>,
+    bucket: Vec<Range>,
+    children: Vec<u32>,
+}
+
+/// How a node relates to the sound tree that this one shares with.
+#[derive(Default)]
+struct Before {
+    /// Everything below it must be walked.
+    whole: bool,
+    was_there: bool,
+    old_children: Vec<u32>,
 }
 
 /// What a subtree turned out to hold.
@@ -248,6 +265,83 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// No field of a node has what no writer writes.
+    fn plain(&mut self, node: u32, link: &Links, radius: f32) -> Result<(), ReadError> {
+        let row = self.tree.nodes.get(node as u64)?;
+        let plain = row.reserved == 0
+            && link.flags & !COUNT_UNEQUAL_TWINS == 0
+            && level_row(row.level).is_some()
+            && radius >= 0.0
+            && link.row.own_radius >= 0.0;
+        self.expect(plain, node, || format!("node {node} has a field that no writer writes"));
+        Ok(())
+    }
+
+    /// The slots and children of a node, each of which is met once.
+    fn parts(&mut self, node: u32, link: &Links) -> Result<Parts, ReadError> {
+        let tree = self.tree;
+        let mut parts = Parts::default();
+        self.met.runs(tree, node, link)?;
+        tree.for_twins(node, link, |range| {
+            self.met.slots(tree, range)?;
+            parts.twins.push(range);
+            Ok(())
+        })?;
+        tree.for_bucket(node, link, |range| {
+            self.met.slots(tree, range)?;
+            parts.bucket.push(range);
+            Ok(())
+        })?;
+        tree.for_children(node, link, |block| {
+            self.met.children(tree, node, block)?;
+            parts.children.extend(block.start..block.start + block.count);
+            Ok(())
+        })?;
+        Ok(parts)
+    }
+
+    /// What is known of a node from the sound tree that this one shares with.
+    fn before(&mut self, node: u32, whole: bool, children: &[u32]) -> Result<Before, ReadError> {
+        let mut before = Before { whole, ..Before::default() };
+        let Some(shared) = self.shared.filter(|_| !whole) else { return Ok(before) };
+        // Walked this way, the node is one of the sound tree.
+        before.was_there = node < shared.old.node_rows();
+        if before.was_there {
+            before.old_children = shared.old_children(node)?;
+        }
+        if !before.was_there || !shared.still_bounds(node)? {
+            before.whole = true;
+            for &child in &before.old_children {
+                if !shared.is_touched(child) && children.contains(&child) {
+                    self.forget_subtree(child)?;
+                }
+            }
+        }
+        Ok(before)
+    }
+
+    /// T7: what is counted is there, and a range that a node claims is all that it has.
+    fn counts(
+        &mut self,
+        node: u32,
+        start: u32,
+        live: u64,
+        ranges: Vec<Range>,
+    ) -> Result<Subtree, ReadError> {
+        let is_empty = ranges.iter().all(|range| range.count == 0);
+        let range = one_range(ranges);
+        let CountRow { live: counted, span, .. } = self.tree.counts.get(node as u64)?;
+        self.expect(counted as u64 == live, node, || {
+            format!("T7: node {node} counts {counted} live points, {live} are there")
+        });
+        let spans =
+            span == 0 || range.is_some_and(|range| range.count == span && range.start == start);
+        self.expect(spans, node, || format!("node {node} claims a range of {span} slots"));
+        // Where there are no slots, they are one range.
+        let nothing = is_empty.then_some(Range { start: 0, count: 0 });
+        Ok(Subtree { live, range: if span > 0 { range } else { nothing } })
+    }
+
     /// Checks a node and what is below. `whole`: nothing of it is taken as it was in the sound
     /// tree.
     fn node(
@@ -263,35 +357,11 @@ impl<'a> Checker<'a> {
         let radius = tree.radii.get(node as u64)?;
         let extent = if tree.has_boxes() { Some(tree.extent(node)?) } else { None };
         let center = tree.centers.row(node as u64)?.to_vec();
-        let row = tree.nodes.get(node as u64)?;
-        let plain = row.reserved == 0
-            && link.flags & !COUNT_UNEQUAL_TWINS == 0
-            && level_row(row.level).is_some()
-            && radius >= 0.0
-            && link.row.own_radius >= 0.0;
-        self.expect(plain, node, || format!("node {node} has a field that no writer writes"));
+        self.plain(node, &link, radius)?;
         path.push(Ancestor { node, center: center.clone(), radius, extent });
 
         let mut ranges = Vec::new();
-        let mut twins = Vec::new();
-        self.met.runs(tree, node, &link)?;
-        tree.for_twins(node, &link, |range| {
-            self.met.slots(tree, range)?;
-            twins.push(range);
-            Ok(())
-        })?;
-        let mut bucket = Vec::new();
-        tree.for_bucket(node, &link, |range| {
-            self.met.slots(tree, range)?;
-            bucket.push(range);
-            Ok(())
-        })?;
-        let mut children = Vec::new();
-        tree.for_children(node, &link, |block| {
-            self.met.children(tree, node, block)?;
-            children.extend(block.start..block.start + block.count);
-            Ok(())
-        })?;
+        let Parts { twins, bucket, children } = self.parts(node, &link)?;
 
         let mut live = 0;
         for &range in &twins {
@@ -312,22 +382,7 @@ impl<'a> Checker<'a> {
         });
         self.children(node, level, &center, &children)?;
 
-        let (mut whole, mut was_there, mut old_children) = (whole, false, Vec::new());
-        if let Some(shared) = self.shared.filter(|_| !whole) {
-            // Walked this way, the node is one of the sound tree.
-            was_there = node < shared.old.node_rows();
-            if was_there {
-                old_children = shared.old_children(node)?;
-            }
-            if !was_there || !shared.still_bounds(node)? {
-                whole = true;
-                for &child in &old_children {
-                    if !shared.is_touched(child) && children.contains(&child) {
-                        self.forget_subtree(child)?;
-                    }
-                }
-            }
-        }
+        let Before { whole, was_there, old_children } = self.before(node, whole, &children)?;
         for &child in &children {
             // So no path is longer than there are levels, whatever the links say. What breaks this
             // has been told above.
@@ -352,18 +407,7 @@ impl<'a> Checker<'a> {
             }
         }
         path.pop();
-        let is_empty = ranges.iter().all(|range| range.count == 0);
-        let range = one_range(ranges);
-        let CountRow { live: counted, span, .. } = tree.counts.get(node as u64)?;
-        self.expect(counted as u64 == live, node, || {
-            format!("T7: node {node} counts {counted} live points, {live} are there")
-        });
-        let spans = span == 0
-            || range.is_some_and(|range| range.count == span && range.start == link.row.slot_start);
-        self.expect(spans, node, || format!("node {node} claims a range of {span} slots"));
-        // Where there are no slots, they are one range.
-        let nothing = is_empty.then_some(Range { start: 0, count: 0 });
-        Ok(Subtree { live, range: if span > 0 { range } else { nothing } })
+        self.counts(node, link.row.slot_start, live, ranges)
     }
 
     /// A subtree of the sound tree that is the same in this one.

@@ -249,6 +249,11 @@ pub(crate) fn insert_sorted<E: From<ReadError>>(
     }
     runs.truncate(keep);
     runs.push(writer.finish(tree)?);
+    Ok(set_runs(tree, &runs)?)
+}
+
+/// Writes the list of runs; rows that are no longer needed say so.
+fn set_runs(tree: &mut Tree, runs: &[IndexRunRow]) -> Result<(), ReadError> {
     for (i, run) in runs.iter().enumerate() {
         match (i as u64) < tree.index_runs.len() {
             true => tree.index_runs.set(i as u64, *run)?,

@@ -163,21 +163,7 @@ impl StatePlan {
         column.push(&change.added)?;
         let changed = column.changed_segments();
         let versions = Placement::new(column, changed, space, |entry| replaced.push(entry))?;
-        let is_behind = |entry: &Entry| tail.is_some_and(|tail| entry.address >= tail);
-        let tags = match change.tags {
-            None if pieces_of_tags(db, old, tail)?.iter().any(is_behind) => Some(db.tags_of(old)?),
-            tags => tags,
-        };
-        let tags = match tags {
-            None => None,
-            Some(words) => {
-                // Written anew as a whole: there are few.
-                replaced.extend(pieces(&db.state_table(old, Array::Tags))?);
-                let table = empty_table(db, Array::Tags);
-                let segments = (0..table.spec.segments(words.len() as u64)).collect();
-                Some(Placement::new(Words { table, words }, segments, space, |_| {})?)
-            }
-        };
+        let tags = plan_tags(db, old, space, change.tags, tail, &mut replaced)?;
         let accounts = if change.waits {
             change.released.iter().for_each(|row| space.free(row.address, row.bytes));
             None
@@ -242,6 +228,29 @@ impl StatePlan {
 /// Bytes of version rows that a commit brings forward at most.
 const FORWARD_BYTES: u64 = 1 << 17;
 
+/// Where the tags go, if they change, or lie so far out that a file that is too long wants them
+/// brought forward.
+fn plan_tags(
+    db: &Database,
+    old: &CommitSlot,
+    space: &mut FreeSpace,
+    tags: Option<Vec<TagRow>>,
+    tail: Option<u64>,
+    replaced: &mut Vec<Entry>,
+) -> Result<Option<Placement<Words<TagRow>>>, ReadError> {
+    let is_behind = |entry: &Entry| tail.is_some_and(|tail| entry.address >= tail);
+    let words = match tags {
+        Some(words) => words,
+        None if pieces_of_tags(db, old, tail)?.iter().any(is_behind) => db.tags_of(old)?,
+        None => return Ok(None),
+    };
+    // Written anew as a whole: there are few.
+    replaced.extend(pieces(&db.state_table(old, Array::Tags))?);
+    let table = empty_table(db, Array::Tags);
+    let segments = (0..table.spec.segments(words.len() as u64)).collect();
+    Placement::new(Words { table, words }, segments, space, |_| {}).map(Some)
+}
+
 /// What tags take, if there is a tail in which they may lie.
 fn pieces_of_tags(
     db: &Database,
@@ -264,6 +273,29 @@ fn pieces(table: &Table) -> Result<Vec<Entry>, ReadError> {
     problem.map_or(Ok(found), Err)
 }
 
+/// Segments of the map that change whatever else does: those in which released space lies, and
+/// those that lie where the file should end.
+fn segments_of_map(
+    map: &Table,
+    space: &FreeSpace,
+    released: &[FreedRow],
+) -> Result<BTreeSet<u64>, ReadError> {
+    let block = map.spec.block_bytes as u64;
+    let mut segments: BTreeSet<u64> = released
+        .iter()
+        .flat_map(|row| row.address / block / 64..=(row.address + row.bytes - 1) / block / 64)
+        .map(|word| word / map.spec.rows_per_segment)
+        .collect();
+    if let Some(tail) = space.tail() {
+        for segment in 0..map.segments() {
+            if map.is_behind(segment, tail)? {
+                segments.insert(segment);
+            }
+        }
+    }
+    Ok(segments)
+}
+
 impl Accounts {
     /// Plans the accounts. They occupy space that the map describes, and replace pieces that the
     /// list describes; so planning goes round until nothing new is touched. Every round only adds.
@@ -281,21 +313,7 @@ impl Accounts {
         let map_segment = map_table.spec.rows_per_segment;
         let freed_table = empty_table(db, Array::Freed);
         let freed_segment = freed_table.spec.rows_per_segment;
-        let block = map_table.spec.block_bytes as u64;
-        // Segments of the map that change, those in which released space lies included.
-        let mut touched: BTreeSet<u64> = released
-            .iter()
-            .flat_map(|row| row.address / block / 64..=(row.address + row.bytes - 1) / block / 64)
-            .map(|word| word / map_segment)
-            .collect();
-        // And those that lie where the file should end.
-        if let Some(tail) = space.tail() {
-            for segment in 0..map_table.segments() {
-                if map_table.is_behind(segment, tail)? {
-                    touched.insert(segment);
-                }
-            }
-        }
+        let mut touched = segments_of_map(&map_table, space, released)?;
         let (mut map_reserved, mut freed_reserved) = (Reserved::default(), Reserved::default());
         let mut freed_rows = 0;
         loop {

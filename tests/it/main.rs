@@ -16,6 +16,7 @@ mod history;
 mod model;
 mod readers;
 mod space;
+mod tidy;
 mod time_travel;
 mod trust;
 mod vacuum;
