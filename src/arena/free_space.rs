@@ -12,6 +12,8 @@ use crate::format::arrays::Class;
 #[derive(Clone, Debug)]
 pub(crate) struct FreeSpace {
     block_bytes: u64,
+    /// Blocks at the start of the file that are never given out.
+    preamble: u64,
     /// Bit `b % 64` of word `b / 64`: block `b` is used. Blocks beyond the last word are free.
     words: Vec<u64>,
     /// Chunk that each class is carving: blocks `next..end`, all of them free.
@@ -34,8 +36,8 @@ struct Chunk {
 const CHUNK_BYTES: u64 = 1 << 20;
 const CHUNK_BYTES_MIN: u64 = 1 << 16;
 
-/// A file may be so much longer than what is in use, however little that is.
-const SPARE_BYTES: u64 = 1 << 19;
+/// A file may be so many blocks longer than what is in use, however little that is.
+const SPARE_BLOCKS: u64 = 128;
 
 impl FreeSpace {
     /// The state recorded in a free map; `preamble` bytes at the start of the file are never given
@@ -43,6 +45,7 @@ impl FreeSpace {
     pub(crate) fn new(block_bytes: u32, words: Vec<u64>, preamble: u64) -> Self {
         let mut space = FreeSpace {
             block_bytes: block_bytes as u64,
+            preamble: preamble / u64::from(block_bytes),
             words,
             chunks: [Chunk::default(); 2],
             frontier: 0,
@@ -100,9 +103,10 @@ impl FreeSpace {
     /// there keeps the file from getting shorter. Below it there is room for all of that, because
     /// what is given out lies as low as it fits. None while nothing is put there.
     pub(crate) fn tail(&self) -> Option<u64> {
-        let used = self.used_bytes();
-        (self.fills_holes && self.used_end() > 2 * used + 2 * SPARE_BYTES)
-            .then_some(used + used / 2 + SPARE_BYTES)
+        let start = self.preamble * self.block_bytes;
+        let (used, spare) = (self.used_bytes() - start, SPARE_BLOCKS * self.block_bytes);
+        (self.fills_holes && self.used_end() - start > 2 * (used + spare))
+            .then_some(start + used + used / 2 + spare)
     }
 
     /// Gives up chunks that lie in the tail, so that what comes next goes into holes below it.

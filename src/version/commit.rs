@@ -16,7 +16,7 @@ use crate::format::arrays::{ArrayRoot, DATA_ARRAYS, STATE_ARRAYS};
 use crate::format::slot::{CommitSlot, Hint};
 use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
-use crate::format::{HINT_OFFSET, slot_offset};
+use crate::format::{DATA_START, HINT_OFFSET, slot_offset};
 use crate::values::error::{CommitError, ReadError, StorageError};
 use crate::values::options::CancelToken;
 use crate::values::retention::Retention;
@@ -205,21 +205,22 @@ fn commit_locked(
     let done = publish(db, writer, plan);
     leave_hint(db, number);
     drop(gate);
-    shorten(db, writer, &slot);
+    shorten(db, writer, old, &slot);
     Ok(done)
 }
 
-/// Cuts off what a durable commit needs no longer, once that is much. The commit before is whole
-/// all the same: what it refers to is in use, or listed. A crash leaves the file long, and the next
+/// Cuts off what a durable commit and the one before it need no longer, once that is much: like
+/// what is to be written, the state before stays whole. A crash leaves the file long, and the next
 /// writer cuts it.
-fn shorten(db: &Database, writer: &mut Writer, slot: &CommitSlot) {
-    const MUCH: u64 = 1 << 20;
+fn shorten(db: &Database, writer: &mut Writer, old: &CommitSlot, slot: &CommitSlot) {
+    const MUCH_BLOCKS: u64 = 256;
     let storage = db.arena.storage();
-    let is_long = |len: u64| len >= slot.file_bytes + MUCH.max(slot.file_bytes / 4);
+    let end = slot.file_bytes.max(old.file_bytes);
+    let much = (MUCH_BLOCKS * u64::from(db.geometry.block_bytes)).max((end - DATA_START) / 4);
     // Only room on the disk depends on it.
-    if storage.len().is_ok_and(is_long) && cut_back(storage, slot.file_bytes).is_ok() {
+    if storage.len().is_ok_and(|len| len >= end + much) && cut_back(storage, end).is_ok() {
         writer.reserved_end = 0;
-        let _ = writer.keep_reserve(db, slot.file_bytes);
+        let _ = writer.keep_reserve(db, end);
     }
 }
 

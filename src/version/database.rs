@@ -292,7 +292,7 @@ impl Database {
         self.table(array, roots[array as usize], Access::Mapped)
     }
 
-    fn table(&self, array: Array, root: ArrayRoot, access: Access) -> Table {
+    pub(super) fn table(&self, array: Array, root: ArrayRoot, access: Access) -> Table {
         Table { arena: self.arena.clone(), spec: self.geometry.spec(array), root, access }
     }
 

@@ -17,6 +17,7 @@ use super::past::{Doomed, Past};
 use super::pins::Condemned;
 use super::space_ledger::coalesce;
 use super::table::Table;
+use crate::arena::Access;
 use crate::format::DATA_START;
 use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS};
 use crate::format::rows::FreedRow;
@@ -109,14 +110,18 @@ impl Database {
         version: u64,
         mut found: impl FnMut(FreedRow),
     ) -> Result<(), ReadError> {
+        // Beside a writer a version may go that is not pinned, and the end of the file with it,
+        // which must not be mapped then.
+        let access = if self.writer.is_some() { Access::Mapped } else { Access::Copied };
         let own = roots(version)?;
         let neighbours = family.neighbours(version);
         let others: Vec<[ArrayRoot; DATA_ARRAYS]> =
             neighbours.iter().map(|&other| roots(other)).collect::<Result<_, _>>()?;
         for &array in &Array::ALL[..DATA_ARRAYS] {
-            let others: Vec<Table> =
-                others.iter().map(|roots| self.data_table(array, roots)).collect();
-            self.data_table(array, &own).walk_unshared(&others, &mut |entry, _| {
+            let table =
+                |roots: &[ArrayRoot; DATA_ARRAYS]| self.table(array, roots[array as usize], access);
+            let others: Vec<Table> = others.iter().map(table).collect();
+            table(&own).walk_unshared(&others, &mut |entry, _| {
                 found(FreedRow { address: entry.address, bytes: entry.bytes as u64 });
             })?;
         }

@@ -25,7 +25,7 @@ const PARTS: [(&str, fn()); 12] = [
     ("one good copy", sectors::the_only_good_copy_of_a_slot_is_never_at_stake),
     ("bytes that went bad later", used::what_went_bad_gets_no_fresh_checksum),
     ("flipped bits", flips::a_few),
-    ("schedules", || schedules::schedules(&telling(), 0..150)),
+    ("schedules", || schedules::schedules(&telling(), 0..1_000)),
     ("syncs that fail in a row", || faults::syncs_fail_in_a_row(&telling())),
     ("operations that fail", || faults::every_operation_fails(&telling(), 9)),
     ("crashes", || {
