@@ -36,8 +36,8 @@ struct Chunk {
 const CHUNK_BYTES: u64 = 1 << 20;
 const CHUNK_BYTES_MIN: u64 = 1 << 16;
 
-/// A file may be so many blocks longer than what is in use, however little that is.
-const SPARE_BLOCKS: u64 = 128;
+/// A file may be so much longer than what is in use, however little that is.
+const SPARE_BYTES: u64 = 1 << 19;
 
 impl FreeSpace {
     /// The state recorded in a free map; `preamble` bytes at the start of the file are never given
@@ -104,9 +104,9 @@ impl FreeSpace {
     /// what is given out lies as low as it fits. None while nothing is put there.
     pub(crate) fn tail(&self) -> Option<u64> {
         let start = self.preamble * self.block_bytes;
-        let (used, spare) = (self.used_bytes() - start, SPARE_BLOCKS * self.block_bytes);
-        (self.fills_holes && self.used_end() - start > 2 * (used + spare))
-            .then_some(start + used + used / 2 + spare)
+        let used = self.used_bytes() - start;
+        (self.fills_holes && self.used_end() - start > 2 * (used + SPARE_BYTES))
+            .then_some(start + used + used / 2 + SPARE_BYTES)
     }
 
     /// Gives up chunks that lie in the tail, so that what comes next goes into holes below it.

@@ -43,13 +43,13 @@ pub(crate) fn knn_batch(
         let scanned = (rest.len() / tree.dim) as u64 * u64::from(tree.slots());
         return Ok((found, evaluations + scanned));
     }
-    let (rest, more) = descend_sorted(tree, rest, k)?;
+    let (rest, more) = knn_by_tree(tree, rest, k)?;
     found.extend(rest);
     Ok((found, evaluations + more))
 }
 
-/// Answers by the tree, in the order in which the answers lie there.
-fn descend_sorted(
+/// Answers by the tree, found in the order in which they lie there.
+pub(crate) fn knn_by_tree(
     tree: &Tree,
     queries: &[f32],
     k: usize,

@@ -73,10 +73,21 @@ pub(crate) fn within(
     scratch: &mut Scratch,
     out: &mut Vec<Neighbor>,
 ) -> Result<(), ReadError> {
-    out.clear();
-    search(tree, query, radius, scratch, &mut List(out))?;
+    within_unsorted(tree, query, radius, scratch, out)?;
     out.sort_unstable_by(Neighbor::order);
     Ok(())
+}
+
+/// The same in any order.
+pub(crate) fn within_unsorted(
+    tree: &Tree,
+    query: &[f32],
+    radius: f32,
+    scratch: &mut Scratch,
+    out: &mut Vec<Neighbor>,
+) -> Result<(), ReadError> {
+    out.clear();
+    search(tree, query, radius, scratch, &mut List(out))
 }
 
 /// How many live points have canonical distance at most `radius`. Subtrees wholly inside are not

@@ -5,9 +5,11 @@
 pub(crate) mod copies;
 pub(crate) mod core;
 pub(crate) mod history;
+pub(crate) mod neighbor_table;
 pub(crate) mod new_file;
 pub(crate) mod open;
 pub(crate) mod pool;
+pub(crate) mod query;
 pub(crate) mod recover;
 pub(crate) mod scrub;
 pub(crate) mod snapshot;

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::neighbor_table::NeighborTable;
 use crate::format::version_row::VersionRow;
 use crate::insert::batch::check_points;
 use crate::maintain::verify;
@@ -137,7 +138,7 @@ impl Snapshot {
         Metric::Euclidean
     }
 
-    fn check(&self, queries: &[f32]) -> Result<usize, QueryError> {
+    pub(super) fn check(&self, queries: &[f32]) -> Result<usize, QueryError> {
         self.check_whole()?;
         Ok(check_points(queries, self.dim())?)
     }
@@ -151,8 +152,13 @@ impl Snapshot {
 
     /// An answer of the tree, unless what it rests on is gone.
     #[inline]
-    fn confirm<T>(&self, answer: Result<T, ReadError>) -> Result<T, ReadError> {
+    pub(super) fn confirm<T>(&self, answer: Result<T, ReadError>) -> Result<T, ReadError> {
         self.inner.core.db.confirm_watched(&self.tree().watch, answer)
+    }
+
+    /// Runs `work` on the store's threads.
+    pub(super) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.inner.core.pool.install(work)
     }
 
     fn check_one(&self, query: &[f32]) -> Result<(), QueryError> {
@@ -326,7 +332,7 @@ impl Snapshot {
         self.neighbor_table(count, k, neighbors, evaluations)
     }
 
-    fn neighbor_table(
+    pub(super) fn neighbor_table(
         &self,
         queries: usize,
         k: usize,
@@ -338,7 +344,7 @@ impl Snapshot {
             let what = "the tree holds fewer points than it counts";
             return Err(ReadError::row("counts", 0, what).into());
         }
-        Ok(NeighborTable { queries, per_query, neighbors, evaluations })
+        Ok(NeighborTable::of_equal_rows(queries, per_query, neighbors, evaluations))
     }
 
     /// [`Snapshot::within`] by a scan of all rows, without the tree.
@@ -484,7 +490,7 @@ impl Snapshot {
     }
 }
 
-fn check_radius(radius: f32) -> Result<(), QueryError> {
+pub(super) fn check_radius(radius: f32) -> Result<(), QueryError> {
     match radius >= 0.0 {
         true => Ok(()),
         false => Err(QueryError::Radius(radius)),
@@ -583,46 +589,5 @@ impl Searcher {
     /// Canonical distances computed since the searcher was made.
     pub fn distance_evaluations(&self) -> u64 {
         self.buffers.knn.evaluations + self.buffers.range.evaluations - self.before
-    }
-}
-
-/// The neighbours of many queries: one row each, all of the same length min(k, live points).
-#[derive(Clone, Debug, PartialEq)]
-pub struct NeighborTable {
-    queries: usize,
-    per_query: usize,
-    neighbors: Vec<Neighbor>,
-    evaluations: u64,
-}
-
-impl NeighborTable {
-    /// Number of queries.
-    pub fn queries(&self) -> usize {
-        self.queries
-    }
-
-    /// Neighbours of each query.
-    pub fn per_query(&self) -> usize {
-        self.per_query
-    }
-
-    /// The neighbours of query `query`, in the order (distance, id).
-    ///
-    /// # Panics
-    ///
-    /// If there is no such query.
-    pub fn row(&self, query: usize) -> &[Neighbor] {
-        assert!(query < self.queries, "there are {} queries", self.queries);
-        &self.neighbors[query * self.per_query..(query + 1) * self.per_query]
-    }
-
-    /// The rows, query by query.
-    pub fn iter(&self) -> impl Iterator<Item = &[Neighbor]> {
-        (0..self.queries).map(|query| self.row(query))
-    }
-
-    /// Canonical distances computed for the whole table.
-    pub fn distance_evaluations(&self) -> u64 {
-        self.evaluations
     }
 }

@@ -213,10 +213,10 @@ fn commit_locked(
 /// what is to be written, the state before stays whole. A crash leaves the file long, and the next
 /// writer cuts it.
 fn shorten(db: &Database, writer: &mut Writer, old: &CommitSlot, slot: &CommitSlot) {
-    const MUCH_BLOCKS: u64 = 256;
+    const MUCH: u64 = 1 << 20;
     let storage = db.arena.storage();
     let end = slot.file_bytes.max(old.file_bytes);
-    let much = (MUCH_BLOCKS * u64::from(db.geometry.block_bytes)).max((end - DATA_START) / 4);
+    let much = MUCH.max(end.saturating_sub(DATA_START) / 4);
     // Only room on the disk depends on it.
     if storage.len().is_ok_and(|len| len >= end + much) && cut_back(storage, end).is_ok() {
         writer.reserved_end = 0;

@@ -2,6 +2,7 @@
 //! in `cli/tests/it`.
 
 mod allocation;
+mod asking;
 mod backup;
 mod common;
 mod data;

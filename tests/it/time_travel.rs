@@ -163,7 +163,7 @@ fn version_zero_is_empty_and_versions_to_come_are_not_there() {
     assert_eq!(zero.count_within(&[0.0, 0.0], f32::INFINITY).unwrap(), 0);
     assert_eq!(zero.get(0).unwrap(), None);
     let table = zero.knn_batch(&[0.0, 0.0, 1.0, 1.0], 3).unwrap();
-    assert_eq!((table.queries(), table.per_query()), (2, 0));
+    assert_eq!((table.queries(), table.neighbors().len()), (2, 0));
     for asked in [3, 4, u64::MAX] {
         let e = store.at(VersionId(asked)).unwrap_err();
         let AtError::NoSuchVersion { asked: a, newest } = e else { panic!("{e}") };

@@ -285,7 +285,7 @@ fn power_fails_at_every_point() {
     let tally = Tally::default();
     let start = std::time::Instant::now();
     every_short_sequence(&tally, one_in(9));
-    histories(&tally, scale(8, 60));
+    histories(&tally, scale(8, 24));
     tally.assert_clean();
     let images = tally.images.load(Ordering::Relaxed);
     let recoveries = tally.recoveries.load(Ordering::Relaxed);
