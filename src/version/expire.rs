@@ -102,17 +102,16 @@ impl Database {
         (1..=slot.newest_version).map(|version| Ok(Brief::of(&rows.get(version)?))).collect()
     }
 
-    /// The segments and table nodes of a version that are in none of its retained neighbours.
+    /// The segments and table nodes of a version that are in none of its retained neighbours. Mapped
+    /// only if all of them are pinned: the end of the file may go with one that is not.
     pub(crate) fn unshared(
         &self,
+        access: Access,
         roots: impl Fn(u64) -> Result<[ArrayRoot; DATA_ARRAYS], ReadError>,
         family: &mut Family,
         version: u64,
         mut found: impl FnMut(FreedRow),
     ) -> Result<(), ReadError> {
-        // Beside a writer a version may go that is not pinned, and the end of the file with it,
-        // which must not be mapped then.
-        let access = if self.writer.is_some() { Access::Mapped } else { Access::Copied };
         let own = roots(version)?;
         let neighbours = family.neighbours(version);
         let others: Vec<[ArrayRoot; DATA_ARRAYS]> =
@@ -136,7 +135,9 @@ impl Database {
         let history = self.history()?;
         let mut bytes = 0;
         let roots = |version| Ok(history.row(version).roots);
-        self.unshared(roots, &mut history.family(), version, |range| bytes += range.bytes)?;
+        self.unshared(Access::Mapped, roots, &mut history.family(), version, |range| {
+            bytes += range.bytes
+        })?;
         Ok(bytes)
     }
 
@@ -148,7 +149,9 @@ impl Database {
         let roots = |version| Ok(history.row(version).roots);
         let unique = |row: &VersionRow| {
             let mut bytes = 0;
-            self.unshared(roots, &mut family, row.version, |range| bytes += range.bytes)?;
+            self.unshared(Access::Mapped, roots, &mut family, row.version, |range| {
+                bytes += range.bytes
+            })?;
             Ok((row.version, bytes))
         };
         history.rows.iter().filter(|row| !row.is_expired()).map(unique).collect()
@@ -187,10 +190,11 @@ pub(super) fn plan(
     let doomed = &condemned.versions[..condemned.versions.len() - expiry.left];
 
     let rows = db.rows(slot)?;
+    let access = if db.writer.is_some() { Access::Mapped } else { Access::Copied };
     let (keep_last, keep_for_ns) = rule.to_fields();
     for &version in doomed {
         let roots = |version| Ok(rows.get(version)?.roots);
-        db.unshared(roots, past.family(), version, |range| expiry.freed.push(range))?;
+        db.unshared(access, roots, past.family(), version, |range| expiry.freed.push(range))?;
         past.expire(version);
         let row = rows.get(version)?;
         expiry.rows.push(row.expired(moment.stamp_ns, keep_last, keep_for_ns));

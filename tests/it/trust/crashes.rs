@@ -3,15 +3,15 @@
 
 use std::sync::atomic::Ordering;
 
-use treering::{Store, simulation};
+use treering::{CreateOptions, Retention, Store, simulation};
 
 use super::disk::{Disk, Event};
 use super::figures::{Tally, finished, in_parallel, one_in, one_in_by_night, say, scale};
 use super::medium::{Fate, Medium, Seen};
-use super::model::{State, Wrong, check};
+use super::model::{Content, DIM, Points, State, Wrong, check, points};
 use super::packed::Packed;
 use super::workload::{
-    COPY, LOCAL, Operation, Planned, Source, deferred, formatted, open, seasoned,
+    COPY, LOCAL, Operation, Planned, Source, deferred, formatted, open, options, seasoned,
 };
 use crate::common::Random;
 use crate::format::Spec;
@@ -322,4 +322,52 @@ fn confirming_a_commit_does_not_put_it_at_stake() {
         }
     }
     tally.assert_clean();
+}
+
+/// Ordinary commits bring forward what lies far out in a file that is too long, and cut its end.
+/// Power fails at every step of that.
+#[test]
+fn power_fails_while_a_file_gets_shorter() {
+    const MANY: usize = 60_000;
+    let disk = Disk::default();
+    simulation::format(disk.handle(), &CreateOptions::new(DIM), &options()).unwrap();
+    let mut random = Random(4);
+    let kept = points(&mut random, 20);
+    let mut store = open(&disk).unwrap();
+    store.insert(&[&kept[..], &random.points(MANY, DIM)[..]].concat()).unwrap();
+    store.delete(&(20..20 + MANY as u64).collect::<Vec<u64>>()).unwrap();
+    store.compact().unwrap();
+    // What is left lies at the end, behind the room of all that has gone.
+    store.set_retention(Retention::new().keep_last(1)).unwrap();
+    let mut state = State::default();
+    let content = (0..).zip(kept.chunks(DIM)).map(|(id, row)| (id, [row[0], row[1]]));
+    let mut content: Points = content.collect();
+    state.versions.insert(3, Content::new(content.clone()));
+
+    let tally = Tally::default();
+    let mut crashes = Crashes::new(&tally, 5, u64::MAX, String::new());
+    let before = store.file_bytes();
+    disk.take_record();
+    let mut medium = Medium::new(disk.packed());
+    for version in 4..16 {
+        let rows = points(&mut random, 3);
+        let report = store.insert(&rows).unwrap();
+        assert_eq!(report.version.0, version);
+        let first = (MANY + 20 + 3 * (version as usize - 4)) as u64;
+        content.extend((first..).zip(rows.chunks(DIM)).map(|(id, row)| (id, [row[0], row[1]])));
+        let mut after = state.clone();
+        after.versions = [(version, Content::new(content.clone()))].into();
+        disk.mark(1);
+        let events = disk.take_record();
+        let allowed = vec![vec![state, after.clone()], vec![after.clone()]];
+        let recorded = Recorded { base: medium.clone(), events: events.clone(), allowed };
+        crashes.try_record(recorded, 1, one_in(8) as u64, &format!("version {version}"));
+        events.iter().for_each(|event| medium.follow(event));
+        state = after;
+    }
+    tally.assert_clean();
+    let (after, images) = (store.file_bytes(), tally.images.load(Ordering::Relaxed));
+    println!("{before} bytes, then {after}; {images} images");
+    assert!(after < before / 2, "{before} bytes, then {after}");
+    assert!(images > 100, "{images}");
 }
