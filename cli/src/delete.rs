@@ -13,7 +13,7 @@ pub(super) fn run(context: &Context, args: &Delete) -> Result<(), Failure> {
     let started = Instant::now();
     let bar = Bar::new(context.quiet);
     let mut store = context.open_writer(&args.store, &bar)?;
-    // Of more ids than there are points, one stands twice or is no point's: the others need not be
+    // Of more ids than there are points, one appears twice or is no point's: the others need not be
     // held to say so.
     let enough = store.latest().about(&args.store)?.len();
     let from_file = args.ids.as_deref();

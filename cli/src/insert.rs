@@ -39,7 +39,7 @@ pub(super) fn run(context: &Context, args: &Insert) -> Result<(), Failure> {
     made::print_points(context, &report, &points.precision(), started)
 }
 
-/// Deletes those of the ids that are live. An id that stands twice is left for the insertion to
+/// Deletes those of the ids that are live. An id that appears twice is left for the insertion to
 /// report, which names rows.
 fn make_room(
     transaction: &mut Transaction<'_>,

@@ -6,14 +6,14 @@ use crate::ingest::{self, Format};
 
 /// How the bytes of an input are laid out, and whether their number is known before they are read.
 #[derive(Clone, Copy, Debug)]
-pub struct Layout {
+pub struct InputForm {
     /// `.npy`, or else text.
     pub npy: bool,
     /// From a pipe, so of unknown length.
     pub piped: bool,
 }
 
-impl Layout {
+impl InputForm {
     fn format(self) -> Format {
         if self.npy { Format::Npy } else { Format::Csv }
     }
@@ -25,7 +25,7 @@ impl Layout {
 /// # Errors
 ///
 /// The input is refused.
-pub fn read_rows(bytes: Vec<u8>, layout: Layout) -> Result<(usize, Vec<f32>), SourceError> {
+pub fn read_rows(bytes: Vec<u8>, layout: InputForm) -> Result<(usize, Vec<f32>), SourceError> {
     let rows = ingest::rows_of_bytes(bytes, layout.format(), layout.piped)?;
     Ok((rows.dim, rows.values))
 }
@@ -35,6 +35,6 @@ pub fn read_rows(bytes: Vec<u8>, layout: Layout) -> Result<(usize, Vec<f32>), So
 /// # Errors
 ///
 /// The input is refused.
-pub fn read_ids(bytes: Vec<u8>, layout: Layout) -> Result<Vec<u64>, SourceError> {
+pub fn read_ids(bytes: Vec<u8>, layout: InputForm) -> Result<Vec<u64>, SourceError> {
     Ok(ingest::ids_of_bytes(bytes, layout.format(), layout.piped)?)
 }

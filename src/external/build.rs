@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::Means;
+use super::Resources;
 use super::account::{Account, MOST_DEPTH};
 use super::top::{Found, TOP, Top, TopId, TopNode};
 use crate::external::spill::{ChainId, Key, Sorter, Taken};
@@ -42,7 +42,7 @@ const SAMPLE_SHARE: u64 = 4;
 /// Builds a tree.
 pub(super) struct Builder<'a> {
     tree: &'a mut Tree,
-    means: &'a Means<'a>,
+    means: &'a Resources<'a>,
     early: &'a mut Option<Early>,
     budget: Budget,
     account: Account,
@@ -74,7 +74,7 @@ struct Own {
 impl<'a> Builder<'a> {
     pub(super) fn new(
         tree: &'a mut Tree,
-        means: &'a Means<'a>,
+        means: &'a Resources<'a>,
         early: &'a mut Option<Early>,
         budget: Budget,
         top: Top,

@@ -4,7 +4,7 @@
 //! neighbouring nodes have neighbouring numbers, so the batches that they are then inserted in
 //! touch one neighbourhood after the other.
 
-use super::{Means, Spooled};
+use super::{Resources, Spooled};
 use crate::external::spill::{Key, Sorter};
 use crate::insert;
 use crate::insert::batch::Batch;
@@ -18,7 +18,7 @@ use crate::version::early::Early;
 /// Inserts the points, batch by batch.
 pub(super) fn merge(
     tree: &mut Tree,
-    means: &Means<'_>,
+    means: &Resources<'_>,
     early: &mut Option<Early>,
     budget: Budget,
     spooled: Spooled,

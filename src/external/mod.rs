@@ -49,7 +49,7 @@ pub(crate) struct Spooled {
 }
 
 /// What work is done with.
-pub(crate) struct Means<'a> {
+pub(crate) struct Resources<'a> {
     pub(crate) db: &'a Database,
     pub(crate) context: &'a Context<'a>,
     /// The limit in bytes, and the threads that share it.
@@ -59,7 +59,7 @@ pub(crate) struct Means<'a> {
     pub(crate) folder: &'a Path,
 }
 
-impl Means<'_> {
+impl Resources<'_> {
     /// The shares of the limit for work that ends with so many points.
     pub(crate) fn budget(&self, dim: usize, points: u64) -> Result<Budget, InsertError> {
         match self.context.options.shares {
@@ -103,7 +103,7 @@ pub(crate) fn relieve(
 /// anew. After an error the tree is of no use if the first of the two says so.
 pub(crate) fn insert(
     tree: &mut Tree,
-    means: &Means<'_>,
+    means: &Resources<'_>,
     early: &mut Option<Early>,
     source: &mut dyn PointSource,
     next: &mut NextId,
@@ -117,7 +117,7 @@ pub(crate) fn insert(
 
 fn place(
     tree: &mut Tree,
-    means: &Means<'_>,
+    means: &Resources<'_>,
     early: &mut Option<Early>,
     mut spooled: Spooled,
     work: &mut Work,
@@ -144,7 +144,7 @@ fn place(
 /// Builds anew, from the live points alone.
 pub(crate) fn compact(
     tree: &Tree,
-    means: &Means<'_>,
+    means: &Resources<'_>,
     early: &mut Option<Early>,
     work: &mut Work,
 ) -> Result<Tree, InsertError> {
@@ -155,7 +155,7 @@ pub(crate) fn compact(
 /// Builds a tree that takes the place of `old`.
 fn build(
     old: &Tree,
-    means: &Means<'_>,
+    means: &Resources<'_>,
     early: &mut Option<Early>,
     spooled: Spooled,
     work: &mut Work,
@@ -183,7 +183,7 @@ fn build(
 /// Writes the id index of a tree that has none.
 fn index(
     tree: &mut Tree,
-    means: &Means<'_>,
+    means: &Resources<'_>,
     early: &mut Option<Early>,
     entries: Sorter,
 ) -> Result<(), InsertError> {
@@ -209,7 +209,7 @@ fn index(
 /// The ordinary pipeline, for points that fit.
 fn insert_at_once(
     tree: &mut Tree,
-    means: &Means<'_>,
+    means: &Resources<'_>,
     spooled: Spooled,
     work: &mut Work,
 ) -> Result<(), InsertError> {

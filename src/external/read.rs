@@ -1,6 +1,6 @@
 //! Reading points that may not fit into memory: checked, named, and put aside in a temporary file.
 
-use super::{Means, Spooled};
+use super::{Resources, Spooled};
 use crate::external::spill::{Chains, Key, Sorter};
 use crate::insert::batch::{NextId, check_points, move_beyond};
 use crate::tree::columns::Tree;
@@ -13,7 +13,7 @@ use crate::values::source::PointSource;
 /// `next`, which moves beyond every id used.
 pub(crate) fn read(
     tree: &Tree,
-    means: &Means<'_>,
+    means: &Resources<'_>,
     source: &mut dyn PointSource,
     next: &mut NextId,
 ) -> Result<Spooled, InsertError> {
@@ -102,7 +102,7 @@ fn later(e: PointsError, rows: u64) -> PointsError {
 }
 
 /// That ids are distinct and not live. The first row at fault is named.
-fn check_names(tree: &Tree, means: &Means<'_>, names: Sorter) -> Result<(), InsertError> {
+fn check_names(tree: &Tree, means: &Resources<'_>, names: Sorter) -> Result<(), InsertError> {
     let mut sorted = names.finish()?;
     let mut last: Option<(PointId, u32)> = None;
     let mut twice: Option<(u32, u32, PointId)> = None;
@@ -139,7 +139,7 @@ fn check_names(tree: &Tree, means: &Means<'_>, names: Sorter) -> Result<(), Inse
 /// Puts the live points of a tree aside as well.
 pub(crate) fn append_live(
     tree: &Tree,
-    means: &Means<'_>,
+    means: &Resources<'_>,
     spooled: &mut Spooled,
 ) -> Result<(), InsertError> {
     /// Slots after which what was copied is checked, while it is still in memory.
@@ -164,7 +164,7 @@ pub(crate) fn append_live(
 }
 
 /// The live points of a tree.
-pub(crate) fn live(tree: &Tree, means: &Means<'_>) -> Result<Spooled, InsertError> {
+pub(crate) fn live(tree: &Tree, means: &Resources<'_>) -> Result<Spooled, InsertError> {
     let budget = means.budget(tree.dim, tree.slots() as u64)?;
     let mut chains = Chains::new(means.folder, tree.dim, budget.spill)?;
     let chain = chains.add();

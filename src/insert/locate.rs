@@ -14,8 +14,8 @@ use super::{Context, Stop};
 use crate::space::{self, Level};
 use crate::tree::columns::{ROOT, Tree};
 use crate::tree::extent::Extent;
-use crate::tree::met::Met;
 use crate::tree::root_level;
+use crate::tree::visit_limit::VisitLimit;
 use crate::values::error::ReadError;
 
 /// Where each point of a batch goes.
@@ -107,7 +107,7 @@ impl Part {
             return Err(ReadError::row("centers", ROOT as u64, "a center that is no point"));
         }
         self.root_sum = self.root_sum.max(sum);
-        let mut met = Met::default();
+        let mut met = VisitLimit::default();
         loop {
             let distance = space::distance(sum);
             if tree.has_boxes() && !tree.extent(node)?.covers(point) {
@@ -139,7 +139,7 @@ impl Part {
         node: u32,
         point: &[f32],
         sum: f32,
-        met: &mut Met,
+        met: &mut VisitLimit,
     ) -> Result<Option<(u32, f32)>, ReadError> {
         let mut best = None;
         let mut best_sum = sum;

@@ -15,7 +15,7 @@ use super::group::{Group, group};
 use super::locate::Placements;
 use super::report::Work;
 use super::root::choose_root;
-use super::scope::{are_enough, bucket_scope};
+use super::scope::{bucket_scope, justify_children};
 use super::source::{Moved, Point, Source};
 use super::split::{Body, Branch, Goal, Share, Splitter};
 use super::{Context, Stop};
@@ -24,8 +24,8 @@ use crate::format::rows::{
 };
 use crate::space::{self, Level};
 use crate::tree::columns::{Links, ROOT, Range, Tree};
-use crate::tree::met::Met;
 use crate::tree::root_level;
+use crate::tree::visit_limit::VisitLimit;
 use crate::values::error::ReadError;
 use crate::values::memory;
 
@@ -180,8 +180,8 @@ impl Planner<'_> {
         let scope = bucket_scope(self.tree, node, link)?;
         let is_stranger = |&&point: &&Point| self.placements.sums[point as usize] > scope;
         let strangers = far.iter().filter(is_stranger).count();
-        let justify =
-            strangers > 0 && are_enough(self.tree, node, link, center, strangers, scope, work)?;
+        let justify = strangers > 0
+            && justify_children(self.tree, node, link, center, strangers, scope, work)?;
         Ok(if justify { scope } else { f32::INFINITY })
     }
 
@@ -282,7 +282,7 @@ impl Planner<'_> {
         let mut retired = Vec::new();
         let mut dropped = Vec::new();
         let mut pending = vec![group.node];
-        let mut met = Met::default();
+        let mut met = VisitLimit::default();
         while let Some(node) = pending.pop() {
             let link = tree.link(node)?;
             met.runs(tree, node, &link)?;
@@ -389,7 +389,7 @@ fn retire(
     } else {
         absorb(runs, RUN_BUCKET, far, &mut ranges);
     }
-    let mut met = Met::default();
+    let mut met = VisitLimit::default();
     ranges.iter().try_for_each(|&range| met.slots(tree, range))?;
     let mut moved = Moved::default();
     let (of_twins, of_bucket) = ranges.split_at(twin_ranges);

@@ -69,12 +69,12 @@ struct Task<'a> {
     members: &'a [Point],
     sums: &'a [f32],
     /// From near to far.
-    centers: Arc<Vec<Near>>,
+    centers: Arc<Vec<Contact>>,
 }
 
 /// A new center that may attract members of a share.
 #[derive(Clone, Copy)]
-struct Near {
+struct Contact {
     center: u32,
     /// Members whose sum to their present center is below this are nearer to that one, or not
     /// within 2^k of this.
@@ -172,11 +172,11 @@ fn plan_tasks<'a>(
     for (i, child) in shares.children.iter().enumerate() {
         splitter.kernel.sums(splitter.source.row(child.center), center_rows, &mut sums);
         let radius = space::distance(child.reach);
-        let near: Vec<Near> = (0..count as u32)
+        let near: Vec<Contact> = (0..count as u32)
             .zip(&sums)
             .map(|(center, &sum)| (center, space::distance(sum)))
             .filter(|&(_, distance)| !splitter.slack.excludes(distance, radius, within.min(radius)))
-            .map(|(center, distance)| Near {
+            .map(|(center, distance)| Contact {
                 center,
                 least: least_attracted(splitter.slack, distance, within),
             })
@@ -194,7 +194,7 @@ fn plan_tasks<'a>(
     if won == 0 {
         return (tasks, won);
     }
-    let mut add = |index: usize, share: &'a Share, centers: Vec<Near>| {
+    let mut add = |index: usize, share: &'a Share, centers: Vec<Contact>| {
         let per_task = members_per_task(dim);
         let centers = Arc::new(centers);
         let chunks = share.members.chunks(per_task).zip(share.sums.chunks(per_task));
@@ -206,7 +206,7 @@ fn plan_tasks<'a>(
             centers: centers.clone(),
         }));
     };
-    add(0, &shares.own, (0..won as u32).map(|center| Near { center, least: 0.0 }).collect());
+    add(0, &shares.own, (0..won as u32).map(|center| Contact { center, least: 0.0 }).collect());
     for (index, mut near) in nearby {
         near.retain(|near| (near.center as usize) < won);
         near.sort_by(|a, b| a.least.total_cmp(&b.least));
@@ -280,7 +280,7 @@ fn find_moves(
         best_center.resize(positions.len(), 0);
         let first = (i * per_tile) as u32;
         let moves = &mut moves;
-        let mut tile = Tile { dim, first, owned, positions, rows, best, best_center, moves };
+        let mut tile = MemberTile { dim, first, owned, positions, rows, best, best_center, moves };
         let blocks = centers.chunks(CENTERS_PER_TILE * dim);
         for (block_rows, block) in blocks.zip(task.centers.chunks(CENTERS_PER_TILE)) {
             tile.drop_out(block[0].least);
@@ -293,7 +293,7 @@ fn find_moves(
 }
 
 /// Members that centers are offered to, side by side.
-struct Tile<'a> {
+struct MemberTile<'a> {
     dim: usize,
     /// Position of the first member in the task.
     first: u32,
@@ -308,13 +308,13 @@ struct Tile<'a> {
     moves: &'a mut Vec<Move>,
 }
 
-impl Tile<'_> {
+impl MemberTile<'_> {
     /// Compares members with a block of centers. Returns the distances computed.
     fn offer(
         &mut self,
         kernel: Kernel,
         rows: &[f32],
-        centers: &[Near],
+        centers: &[Contact],
         sums: &mut Vec<f32>,
     ) -> u64 {
         let members = self.positions.len();

@@ -26,7 +26,7 @@ pub(super) fn bucket_scope(tree: &Tree, node: u32, link: &Links) -> Result<f32, 
 /// True if so many new rows out of scope, and those that the bucket has already, make it worth
 /// linking one more range of children. A few ranges cost nothing; where there are many, rows wait
 /// for others in the bucket.
-pub(super) fn are_enough(
+pub(super) fn justify_children(
     tree: &Tree,
     node: u32,
     link: &Links,

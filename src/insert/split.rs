@@ -182,7 +182,7 @@ const PARALLEL_SUMS: usize = 1 << 16;
 /// Shares above this size are split on several threads.
 const PARALLEL_MEMBERS: usize = 2048;
 
-/// Rows are copied side by side where every so-manieth of a source is wanted, if the source is
+/// Rows are copied side by side where one in every few of a source is wanted, if the source is
 /// larger than a cache.
 const SCATTERED: usize = 8;
 const CACHED_BYTES: usize = 1 << 18;

@@ -29,8 +29,8 @@ use crate::version::column::{ChangedColumn, EarlyColumn, Written, WrittenColumn}
 use crate::version::commit::{Draft, NewVersion, commit};
 use crate::version::database::Database;
 use crate::version::early::Early;
-use crate::version::family::{Brief, Family};
 use crate::version::pins::Pin;
+use crate::version::sharing_graph::{SharingGraph, VersionSummary};
 use crate::version::space_check::check_space;
 use crate::version::table::Table;
 
@@ -397,7 +397,7 @@ pub(crate) fn receive(
     let mut pins = pins_of_bases(db, survey, newest)?;
     let mut time_ns = rows.last().map_or(0, |row| row.time_ns);
 
-    let mut family = Family::new(&rows.iter().map(Brief::of).collect::<Vec<_>>());
+    let mut family = SharingGraph::new(&rows.iter().map(VersionSummary::of).collect::<Vec<_>>());
     let mut commit =
         |pending: Option<Pending>, gone: &mut Vec<VersionRow>, report: &mut ReceiveReport| {
             let Some(pending) = pending else { return Ok(None) };
@@ -524,7 +524,7 @@ impl Pending {
     fn commit(
         mut self,
         db: &Database,
-        family: &mut Family,
+        family: &mut SharingGraph,
         gone: &mut Vec<VersionRow>,
         cancel: &CancelToken,
     ) -> Result<u64, ReceiveError> {

@@ -40,7 +40,7 @@ const CLEAR: f64 = 3.0;
 
 /// What queries for one k took so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct History {
+pub(crate) struct Trials {
     k: usize,
     queries: u64,
     trials: u64,
@@ -48,7 +48,7 @@ pub(crate) struct History {
     evaluations: u64,
 }
 
-impl History {
+impl Trials {
     fn descent_cost(&self, tree: &Tree) -> f64 {
         let visits = self.visits as f64 / self.trials as f64;
         let evaluations = self.evaluations as f64 / self.trials as f64;
@@ -95,7 +95,7 @@ pub(crate) fn judge_batch(
     visits: u64,
     evaluations: u64,
 ) -> Verdict {
-    let history = History { trials: queries, visits, evaluations, ..History::default() };
+    let history = Trials { trials: queries, visits, evaluations, ..Trials::default() };
     let (scan, descent) = (shared_scan_cost(tree, batch), history.descent_cost(tree));
     // One query tells a great difference, several a small one.
     let clear = if queries < BATCH_TRIALS { CLEAR } else { 1.0 };
@@ -116,7 +116,7 @@ pub(crate) fn knn(
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
     if scratch.history.k != k {
-        scratch.history = History { k, ..History::default() };
+        scratch.history = Trials { k, ..Trials::default() };
     }
     let history = &mut scratch.history;
     history.queries += 1;

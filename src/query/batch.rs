@@ -28,7 +28,7 @@ pub(crate) fn knn_batch(
     while verdict == Verdict::Unclear {
         let (query, more) = rest.split_at(tree.dim);
         let most = if tried == 0 { auto::most_evaluations(tree, rows) } else { u64::MAX };
-        if !knn::knn_unless_dear(tree, query, k, most, &mut scratch)? {
+        if !knn::knn_within_budget(tree, query, k, most, &mut scratch)? {
             verdict = Verdict::Scan;
             break;
         }

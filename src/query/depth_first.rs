@@ -54,7 +54,7 @@ pub(super) fn search(
     let most = scratch.evaluations.saturating_add(most);
     scratch.depth_first.pending.clear();
     descend(tree, query, scratch)?;
-    scratch.met.turn_back();
+    scratch.met.reset_children();
     while let Some(Step { node, distance, links, next }) = scratch.depth_first.path.pop() {
         knn::own_points(tree, query, node, &links, distance, scratch)?;
         push_children(tree, query, node, &links, next, scratch)?;

@@ -1,14 +1,14 @@
 //! The k nearest neighbours from the tree: what both ways of searching it share, and which of them
 //! a tree has.
 
-use super::auto::History;
+use super::auto::Trials;
 use super::heap::KBest;
 use super::scan::scan;
 use super::{best_first, depth_first};
 use crate::arena::pressure::Pressure;
 use crate::space::{self, Near};
 use crate::tree::columns::{Links, ROOT, Range, Tree};
-use crate::tree::met::Met;
+use crate::tree::visit_limit::VisitLimit;
 use crate::values::error::ReadError;
 
 /// Queries are sorted by subtrees of about this many points.
@@ -25,9 +25,9 @@ pub(crate) struct Scratch {
     pub(crate) evaluations: u64,
     /// Nodes visited since the scratch was made.
     pub(crate) visits: u64,
-    pub(crate) history: History,
+    pub(crate) history: Trials,
     pub(super) pressure: Pressure,
-    pub(super) met: Met,
+    pub(super) met: VisitLimit,
 }
 
 /// Finds the first min(k, live) points in the order (distance, id); they are left in
@@ -38,13 +38,13 @@ pub(crate) fn knn(
     k: usize,
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
-    knn_unless_dear(tree, query, k, u64::MAX, scratch)?;
+    knn_within_budget(tree, query, k, u64::MAX, scratch)?;
     Ok(())
 }
 
 /// The same, unless it takes more than `most` evaluations: false then, and what has been found is
 /// of no use.
-pub(crate) fn knn_unless_dear(
+pub(crate) fn knn_within_budget(
     tree: &Tree,
     query: &[f32],
     k: usize,
@@ -53,7 +53,7 @@ pub(crate) fn knn_unless_dear(
 ) -> Result<bool, ReadError> {
     let live = tree.live()?;
     scratch.best.reset(tree, k, live);
-    scratch.met = Met::default();
+    scratch.met = VisitLimit::default();
     scratch.pressure.step();
     match (k == 0 || live == 0, tree.has_boxes()) {
         (true, _) => Ok(true),
@@ -70,7 +70,7 @@ pub(crate) fn scan_all(
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
     scratch.best.reset(tree, k, tree.live()?);
-    scratch.met = Met::default();
+    scratch.met = VisitLimit::default();
     scan_counted(tree, query, Range { start: 0, count: tree.slots() }, scratch)
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn neighbourhood(
     if tree.node_rows() == 0 {
         return Ok(0);
     }
-    scratch.met = Met::default();
+    scratch.met = VisitLimit::default();
     let mut node = ROOT;
     loop {
         let links = tree.link(node)?;

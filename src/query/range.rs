@@ -3,7 +3,7 @@
 use super::Neighbor;
 use crate::space;
 use crate::tree::columns::{ROOT, Range, Tree};
-use crate::tree::met::Met;
+use crate::tree::visit_limit::VisitLimit;
 use crate::values::error::ReadError;
 
 /// Buffers of a query, reused from one to the next.
@@ -117,7 +117,7 @@ fn search(
         *evaluations += 1;
         pending.push((ROOT, space::distance(sum)));
     }
-    let mut met = Met::default();
+    let mut met = VisitLimit::default();
     while let Some((node, distance)) = pending.pop() {
         let subtree = tree.radii.get(node as u64)?;
         if tree.slack.excludes(distance, subtree, radius) {

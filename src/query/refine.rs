@@ -123,7 +123,7 @@ pub(super) fn filter_and_refine(
         }
         pass.take_rows()?;
     }
-    Ok(Work { by_values: matches!(pass.sieve, Sieve::Values(_)), refined: pass.refined })
+    Ok(Work { by_values: matches!(pass.sieve, FirstPass::Values(_)), refined: pass.refined })
 }
 
 /// Rows of a tile, at most; however long they are, some.
@@ -132,7 +132,7 @@ fn tile_rows(dim: usize) -> u32 {
     rows.next_multiple_of(FIRST_TILE_ROWS as usize) as u32
 }
 
-/// Every how manieth row comes first. Of m first rows each costs a little, and of all rows about
+/// The stride of the rows that come first. Of m first rows each costs a little, and of all rows about
 /// k/m pass for want of a better limit, each of which costs much: the sum is least where both are
 /// equal.
 fn first_rows_step(slots: u32, dim: usize, k: usize) -> u32 {
@@ -159,7 +159,7 @@ struct Pass<'a> {
     tree: &'a Tree,
     queries: &'a [f32],
     k: usize,
-    sieve: Sieve<'a>,
+    sieve: FirstPass<'a>,
     best: &'a mut [KBest],
     /// Rows of all tiles so far.
     seen: u64,
@@ -176,7 +176,7 @@ struct Pass<'a> {
 }
 
 /// What tells which rows may be near.
-enum Sieve<'a> {
+enum FirstPass<'a> {
     /// So many octets of a row's bytes.
     Bytes { filter: Filter<'a>, octets: usize },
     /// Where bytes do not tell.
@@ -202,11 +202,11 @@ impl<'a> Pass<'a> {
         k: usize,
     ) -> Self {
         let sieve = match grid {
-            Some(grid) => Sieve::Bytes {
+            Some(grid) => FirstPass::Bytes {
                 filter: Filter::new(grid, tree.kernel, tree.slack, queries),
                 octets: grid.octets(),
             },
-            None => Sieve::by_values(tree, queries),
+            None => FirstPass::by_values(tree, queries),
         };
         let k = k.min(tree.slots() as usize);
         let (rows, slots, equal_rows, limits, found, sums) = Default::default();
@@ -247,11 +247,11 @@ impl<'a> Pass<'a> {
         limits.extend(best.iter().map(KBest::sum_limit));
         if !rows.is_empty() {
             match sieve {
-                Sieve::Bytes { filter, octets } => {
+                FirstPass::Bytes { filter, octets } => {
                     filter.load(rows, *octets);
                     filter.near(best.iter().map(KBest::radius), found);
                 }
-                Sieve::Values(filter) => {
+                FirstPass::Values(filter) => {
                     filter.load(rows);
                     filter.near(limits, found);
                 }
@@ -288,8 +288,8 @@ impl<'a> Pass<'a> {
         let refining = |found: usize| found * (REFINE_COST + REFINE_OCTET * all);
         let wrongly = self.found.len().saturating_sub(queries * due.min(rows));
         let filtering = match self.sieve {
-            Sieve::Bytes { octets, .. } => pairs * octets,
-            Sieve::Values(_) => pairs * all * VALUES_COST,
+            FirstPass::Bytes { octets, .. } => pairs * octets,
+            FirstPass::Values(_) => pairs * all * VALUES_COST,
         };
         match self.equals {
             Equals::Together if rows * 4 > self.slots.len() * 3 => {
@@ -302,18 +302,18 @@ impl<'a> Pass<'a> {
             }
             _ => {}
         }
-        let Sieve::Bytes { octets, .. } = &mut self.sieve else { return };
+        let FirstPass::Bytes { octets, .. } = &mut self.sieve else { return };
         if *octets == all && refining(wrongly) > VALUES_COST * pairs * all {
-            self.sieve = Sieve::by_values(self.tree, self.queries);
+            self.sieve = FirstPass::by_values(self.tree, self.queries);
         } else if self.tree.dim >= LONG_ROW && due < self.k {
             *octets = next_octets(all, *octets, refining(self.found.len()), pairs * *octets);
         }
     }
 }
 
-impl Sieve<'_> {
+impl FirstPass<'_> {
     fn by_values(tree: &Tree, queries: &[f32]) -> Self {
-        Sieve::Values(ValueFilter::new(tree.kernel, tree.slack, queries, tree.dim))
+        FirstPass::Values(ValueFilter::new(tree.kernel, tree.slack, queries, tree.dim))
     }
 }
 

@@ -37,8 +37,8 @@ const PASSES: i32 = 1 << 30;
 
 /// Rows whose squared distance to their cells is above so many times the middle one's pass unseen,
 /// so that the others have a smaller error to reckon with: but no more than one in so many.
-const UNCOMMON: f32 = 4.0;
-const UNSEEN: usize = 256;
+const OUTLIER_RATIO: f32 = 4.0;
+const MAX_OUTLIER_SHARE: usize = 256;
 
 /// A query and a row that may be near each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,7 +67,7 @@ pub(crate) struct Filter<'a> {
 }
 
 /// What a filter works on, for one instruction set.
-pub(super) struct Tile<'a> {
+pub(super) struct ByteTile<'a> {
     pub(super) octets_per_query: usize,
     pub(super) queries: &'a [[[i32; 2]; GROUP]],
     pub(super) panels: &'a Panels,
@@ -150,7 +150,7 @@ impl<'a> Filter<'a> {
         found: &mut Vec<Pair>,
     ) {
         assert_eq!(radii.len(), self.query_count, "one radius per query");
-        let error = self.slack.cell_error(self.let_the_farthest_pass());
+        let error = self.slack.cell_error(self.exempt_outliers());
         let stride = self.grid.octets() + 1;
         let mut limits: Vec<i32> = Vec::with_capacity(self.query_count.next_multiple_of(GROUP));
         for (q, radius) in radii.enumerate() {
@@ -163,7 +163,7 @@ impl<'a> Filter<'a> {
         }
         // A place in the last group without a query takes nothing.
         limits.resize(self.query_count.next_multiple_of(GROUP), i32::MAX);
-        let tile = Tile {
+        let tile = ByteTile {
             octets_per_query: self.grid.octets(),
             queries: &self.queries,
             panels: &self.panels,
@@ -176,18 +176,18 @@ impl<'a> Filter<'a> {
 
     /// Lets the few rows pass that are uncommonly far from their cells; the greatest residual of
     /// the others.
-    fn let_the_farthest_pass(&mut self) -> f32 {
+    fn exempt_outliers(&mut self) -> f32 {
         let residuals = &self.cells.residuals;
         let count = residuals.len();
         let greatest = residuals.iter().copied().fold(0.0, f32::max);
         let sum = residuals.iter().sum::<f32>();
-        if greatest.is_finite() && greatest * count as f32 <= sum * UNCOMMON {
+        if greatest.is_finite() && greatest * count as f32 <= sum * OUTLIER_RATIO {
             return greatest;
         }
         let mut sorted = residuals.clone();
         let (_, &mut middle, above) = sorted.select_nth_unstable_by(count / 2, f32::total_cmp);
-        let mut limit = middle * UNCOMMON;
-        let farthest = count / UNSEEN;
+        let mut limit = middle * OUTLIER_RATIO;
+        let farthest = count / MAX_OUTLIER_SHARE;
         if above.iter().filter(|&&residual| residual > limit).count() > farthest {
             let (_, &mut last, _) =
                 sorted.select_nth_unstable_by(count - 1 - farthest, f32::total_cmp);
@@ -205,7 +205,7 @@ impl<'a> Filter<'a> {
 }
 
 #[cfg(target_arch = "x86_64")]
-impl Job for Tile<'_> {
+impl Job for ByteTile<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -221,7 +221,7 @@ impl Job for Tile<'_> {
 /// Rows of so few octets that the loop over them is unrolled.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn short<L: Lanes, const N: usize>(lanes: L, mut tile: Tile<'_>) {
+fn short<L: Lanes, const N: usize>(lanes: L, mut tile: ByteTile<'_>) {
     let all = tile.panels;
     let (panels, _) = all.cells.as_chunks::<N>();
     for (group, queries) in tile.queries.chunks_exact(tile.octets_per_query).enumerate() {
@@ -239,7 +239,7 @@ fn short<L: Lanes, const N: usize>(lanes: L, mut tile: Tile<'_>) {
 
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn long<L: Lanes>(lanes: L, mut tile: Tile<'_>) {
+fn long<L: Lanes>(lanes: L, mut tile: ByteTile<'_>) {
     for group in 0..tile.limits.len() / GROUP {
         // Several panels where registers hold their sums: more additions that need not wait for
         // each other.
@@ -254,7 +254,7 @@ fn long<L: Lanes>(lanes: L, mut tile: Tile<'_>) {
 #[inline(always)]
 fn panels_at_once<L: Lanes, const P: usize>(
     lanes: L,
-    tile: &mut Tile<'_>,
+    tile: &mut ByteTile<'_>,
     group: usize,
     first: usize,
 ) -> usize {
@@ -300,7 +300,7 @@ fn add_dots<L: Lanes>(
 #[inline(always)]
 fn take<L: Lanes>(
     lanes: L,
-    tile: &mut Tile<'_>,
+    tile: &mut ByteTile<'_>,
     group: usize,
     panel: usize,
     sums: &[L::Ints; GROUP],

@@ -26,7 +26,7 @@ const MOST_FINE: usize = 8192;
 /// Columns, at most, that are asked for the spacing of the values.
 const SPACED_COLUMNS: usize = 8;
 
-/// Every how manieth value of the sample tells the median: it need not be the very one.
+/// The stride of the values of the sample that tell the median: it need not be the very one.
 const MEDIAN_STEP: usize = 4;
 
 /// Where the cells are.

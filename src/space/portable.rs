@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::filter::{GROUP, Tile, push_lanes};
+use super::filter::{ByteTile, GROUP, push_lanes};
 use super::grid::OCTET;
 use super::near::Near;
 use super::scalar::{LANES, tree};
@@ -155,7 +155,7 @@ pub(super) fn quantize(
 }
 
 /// A filter, one panel after the other.
-pub(super) fn filter(tile: Tile<'_>) {
+pub(super) fn filter(tile: ByteTile<'_>) {
     let panels = tile.panels;
     for (group, queries) in tile.queries.chunks_exact(tile.octets_per_query).enumerate() {
         let rows = panels.cells.chunks_exact(panels.octets).zip(&panels.starts);
@@ -186,7 +186,7 @@ pub(super) fn filter(tile: Tile<'_>) {
 }
 
 /// The same by the values themselves.
-pub(super) fn filter_values(tile: values::Tile<'_>) {
+pub(super) fn filter_values(tile: values::ValueTile<'_>) {
     let dim = tile.dim;
     for (group, queries) in tile.queries.chunks_exact(dim).enumerate() {
         for (p, panel) in tile.panels.chunks_exact(dim).enumerate() {

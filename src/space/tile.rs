@@ -40,9 +40,9 @@ pub(super) fn tile<L: Lanes>(lanes: L, queries: &[f32], rows: &[f32], dim: usize
 /// Rows transposed by sixteens: panel p holds, for each component, that component of rows 16 p to
 /// 16 p + 15. All queries of a tile pass over them before the next rows are brought in.
 #[repr(align(64))]
-struct Panels([[f32; LANES]; Panels::COLUMNS]);
+struct ValuePanels([[f32; LANES]; ValuePanels::COLUMNS]);
 
-impl Panels {
+impl ValuePanels {
     /// A few panels even of the longest rows, and still a small part of a first-level cache: 8 KiB.
     const COLUMNS: usize = 128;
 }
@@ -65,8 +65,8 @@ impl<const N: usize> Job for DownTile<'_, N> {
         // Known to the compiler where nothing is padded.
         let dim = if N <= LANES { N } else { dim };
         let row_count = rows.len() / dim;
-        let capacity = const { Panels::COLUMNS / N * LANES };
-        let mut panels = Panels([[0.0; LANES]; Panels::COLUMNS]);
+        let capacity = const { ValuePanels::COLUMNS / N * LANES };
+        let mut panels = ValuePanels([[0.0; LANES]; ValuePanels::COLUMNS]);
         for (block, rows) in rows.chunks(capacity * dim).enumerate() {
             let (panels, _) = panels.0.as_chunks_mut::<N>();
             for (panel, rows) in panels.iter_mut().zip(rows.chunks(LANES * dim)) {

@@ -34,7 +34,7 @@ pub(crate) struct ValueFilter {
 }
 
 /// What a filter works on, for one instruction set.
-pub(super) struct Tile<'a> {
+pub(super) struct ValueTile<'a> {
     pub(super) dim: usize,
     pub(super) queries: &'a [[f32; GROUP]],
     pub(super) panels: &'a [Column],
@@ -84,13 +84,13 @@ impl ValueFilter {
         limits.resize(self.query_count.next_multiple_of(GROUP), -1.0);
         let ValueFilter { dim, queries, panels, row_count, .. } = self;
         let (dim, row_count, limits) = (*dim, *row_count, &limits);
-        let tile = Tile { dim, queries, panels, row_count, limits, found };
+        let tile = ValueTile { dim, queries, panels, row_count, limits, found };
         super::dispatch!(self.kernel, portable::filter_values(tile), lanes => lanes.vectorize(tile));
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-impl Job for Tile<'_> {
+impl Job for ValueTile<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -110,7 +110,7 @@ impl Job for Tile<'_> {
 #[inline(always)]
 fn panels_at_once<L: Lanes, const P: usize>(
     lanes: L,
-    tile: &mut Tile<'_>,
+    tile: &mut ValueTile<'_>,
     group: usize,
     first: usize,
 ) -> usize {

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::external::Means;
+use crate::external::Resources;
 use crate::format::arrays::{ArrayRoot, DATA_ARRAYS};
 use crate::insert::batch::Batch;
 use crate::insert::report::Work;
@@ -42,10 +42,10 @@ impl Core {
     }
 
     /// Runs `work` under the memory limit.
-    pub(crate) fn with_means<R>(
+    pub(crate) fn with_resources<R>(
         &self,
         dim: usize,
-        work: impl FnOnce(&Means<'_>) -> Result<R, (bool, InsertError)>,
+        work: impl FnOnce(&Resources<'_>) -> Result<R, (bool, InsertError)>,
     ) -> Result<R, (bool, InsertError)> {
         let limit = self.options.memory_limit.unwrap_or(u64::MAX);
         let threads = self.pool.current_num_threads();
@@ -57,7 +57,7 @@ impl Core {
         };
         let most_rebuilt = budget.map_or(0, |budget| budget.cluster_rows as u64 / 2);
         let context = Context { most_rebuilt, ..self.context() };
-        work(&Means { db: &self.db, context: &context, limit, threads, folder })
+        work(&Resources { db: &self.db, context: &context, limit, threads, folder })
     }
 
     /// The live points of a tree in a tree of their own.

@@ -105,7 +105,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As for [`Store::insert`]; also if an id stands twice or is live already.
+    /// As for [`Store::insert`]; also if an id appears twice or is live already.
     ///
     /// # Examples
     ///
@@ -140,7 +140,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Nothing is deleted if an id is not live or stands twice. See [`DeleteError`].
+    /// Nothing is deleted if an id is not live or appears twice. See [`DeleteError`].
     ///
     /// # Examples
     ///

@@ -151,7 +151,7 @@ impl<'a> Transaction<'a> {
         let core = self.store.core.clone();
         let state = self.state()?;
         let result = core.pool.install(|| {
-            core.with_means(state.tree.dim, |means| {
+            core.with_resources(state.tree.dim, |means| {
                 let mut next_id = state.next_id;
                 let State { tree, early, work, .. } = state;
                 let (points, rebuilt) =
@@ -250,7 +250,7 @@ impl<'a> Transaction<'a> {
         let result = core.pool.install(|| {
             let State { tree, early, work, .. } = &mut *state;
             let packed = match core.options.memory_limit {
-                Some(_) => core.with_means(tree.dim, |means| {
+                Some(_) => core.with_resources(tree.dim, |means| {
                     external::compact(tree, means, early, work).map_err(|e| (true, e))
                 }),
                 None => core.pack(tree, work).map_err(|e| (false, e)),

@@ -9,8 +9,8 @@ use super::columns::{Links, ROOT, Range, Tree};
 use super::extent::Extent;
 use super::id_index;
 use super::level_row;
-use super::met::Met;
 use super::sharing::{self, Shared};
+use super::visit_limit::VisitLimit;
 use crate::format::rows::{COUNT_UNEQUAL_TWINS, CountRow, NodeRow};
 use crate::space::{self, Level};
 use crate::values::error::{Corruption, Defect, Place, ReadError};
@@ -150,7 +150,7 @@ struct Checker<'a> {
     /// Slots that a bucket or twin list holds.
     seen: Vec<bool>,
     levels: BTreeMap<i16, u64>,
-    met: Met,
+    met: VisitLimit,
     sums: Vec<f32>,
     /// What a sound tree has in common with this one.
     shared: Option<&'a Shared<'a>>,
@@ -170,7 +170,7 @@ impl<'a> Checker<'a> {
             violations: Vec::new(),
             seen,
             levels,
-            met: Met::default(),
+            met: VisitLimit::default(),
             sums: Vec::new(),
             shared,
             forgotten: Vec::new(),

@@ -36,8 +36,8 @@ pub(crate) mod check;
 pub(crate) mod columns;
 pub(crate) mod extent;
 pub(crate) mod id_index;
-pub(crate) mod met;
 mod sharing;
+pub(crate) mod visit_limit;
 
 use crate::space::Level;
 

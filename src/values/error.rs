@@ -414,8 +414,8 @@ pub enum InsertError {
         /// Number of points.
         points: usize,
     },
-    /// One id stands twice in the batch.
-    #[error("row {row}: id {id} stands in row {first} of the same batch already")]
+    /// One id appears twice in the batch.
+    #[error("row {row}: id {id} already appears in row {first} of the same batch")]
     DuplicateId {
         /// The later row, from 0.
         row: usize,
@@ -491,8 +491,8 @@ pub enum DeleteError {
         /// The id.
         id: PointId,
     },
-    /// One id stands twice in the list.
-    #[error("id {id} stands twice in the list (numbers {first} and {index})")]
+    /// One id appears twice in the list.
+    #[error("id {id} appears twice in the list (numbers {first} and {index})")]
     DuplicateId {
         /// The later position, from 0.
         index: usize,

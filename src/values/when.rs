@@ -41,7 +41,7 @@ pub enum When {
 
 /// Why a text is not a point in a store's history.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is no version, tag or time: {why}", Printable(.text))]
+#[error("`{}` is not a version number, tag or time: {why}", Printable(.text))]
 pub struct WhenError {
     /// The text.
     pub text: String,

@@ -10,7 +10,7 @@ use super::commit_plan::{CommitPlan, Placing};
 use super::database::{Database, Writer, cut_back};
 use super::early::Early;
 use super::expire::{ExpireRequest, Expiry};
-use super::family::Brief;
+use super::sharing_graph::VersionSummary;
 use crate::arena::watch::Watch;
 use crate::format::arrays::{ArrayRoot, DATA_ARRAYS, STATE_ARRAYS};
 use crate::format::slot::{CommitSlot, Hint};
@@ -312,7 +312,7 @@ fn publish(db: &Database, writer: &mut Writer, plan: CommitPlan<'_>) -> Committe
     let ledger = writer.ledger.as_mut().expect("loaded when the commit was planned");
     ledger.follow(map, state.retired(), writer.durable);
     if let Some(past) = &mut writer.past {
-        before.iter().chain(&row).for_each(|row| past.push(Brief::of(row)));
+        before.iter().chain(&row).for_each(|row| past.push(VersionSummary::of(row)));
     }
     if waits {
         writer.unsynced_bytes += row.map_or(0, |row| row.bytes_written);

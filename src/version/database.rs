@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::column::Column;
-use super::family::{Brief, Family};
 use super::newest::Newest;
 use super::past::Past;
 use super::pins::{Patience, Pin, Pins};
 use super::recovery;
+use super::sharing_graph::{SharingGraph, VersionSummary};
 use super::space_check;
 use super::space_ledger::SpaceLedger;
 use super::table::Table;
@@ -61,8 +61,8 @@ impl History {
         &self.rows[version as usize - 1]
     }
 
-    pub(super) fn family(&self) -> Family {
-        Family::new(&self.rows.iter().map(Brief::of).collect::<Vec<_>>())
+    pub(super) fn family(&self) -> SharingGraph {
+        SharingGraph::new(&self.rows.iter().map(VersionSummary::of).collect::<Vec<_>>())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Expiry: choosing versions that a rule does not keep, finding what only they refer to, and giving
 //! the space back.
 //!
-//! Invariants. What a version frees is found in no retained version ([`super::family::Family`] says
+//! Invariants. What a version frees is found in no retained version ([`super::sharing_graph::SharingGraph`] says
 //! why its neighbours are enough). It goes the way of all retired space, see
 //! [`super::space_ledger`]. Holes are punched and the end is cut only when the commit that makes it
 //! reusable is durable. Readers are kept out of the versions that go, and of nothing else.
@@ -12,9 +12,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::column::Column;
 use super::commit::{Draft, commit};
 use super::database::{Database, Moment, cut_back};
-use super::family::{Brief, Family};
 use super::past::{Doomed, Past};
 use super::pins::Condemned;
+use super::sharing_graph::{SharingGraph, VersionSummary};
 use super::space_ledger::coalesce;
 use super::table::Table;
 use crate::arena::Access;
@@ -97,9 +97,11 @@ impl Database {
     }
 
     /// What must be known of all versions to find who shares with whom.
-    pub(super) fn past(&self, slot: &CommitSlot) -> Result<Vec<Brief>, ReadError> {
+    pub(super) fn past(&self, slot: &CommitSlot) -> Result<Vec<VersionSummary>, ReadError> {
         let rows = self.rows(slot)?;
-        (1..=slot.newest_version).map(|version| Ok(Brief::of(&rows.get(version)?))).collect()
+        (1..=slot.newest_version)
+            .map(|version| Ok(VersionSummary::of(&rows.get(version)?)))
+            .collect()
     }
 
     /// The segments and table nodes of a version that are in none of its retained neighbours. Mapped
@@ -108,7 +110,7 @@ impl Database {
         &self,
         access: Access,
         roots: impl Fn(u64) -> Result<[ArrayRoot; DATA_ARRAYS], ReadError>,
-        family: &mut Family,
+        family: &mut SharingGraph,
         version: u64,
         mut found: impl FnMut(FreedRow),
     ) -> Result<(), ReadError> {

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use super::family::{Brief, Family};
+use super::sharing_graph::{SharingGraph, VersionSummary};
 use crate::values::retention::Retention;
 
 /// Steps of the clock up to this length are believed, whatever the rule: 31 days.
@@ -17,8 +17,8 @@ const ORDINARY_NS: u64 = 31 * 86_400 * 1_000_000_000;
 /// All versions of a store, the expired ones included.
 pub(crate) struct Past {
     /// Version v at position v - 1.
-    briefs: Vec<Brief>,
-    family: Family,
+    briefs: Vec<VersionSummary>,
+    family: SharingGraph,
     retained: BTreeSet<u64>,
     /// For the longest believed step that it was asked for last: at position v - 1, the time from
     /// the first version to v, without leaps.
@@ -36,15 +36,15 @@ pub(crate) struct Doomed {
 }
 
 impl Past {
-    pub(crate) fn new(briefs: Vec<Brief>) -> Self {
-        let family = Family::new(&briefs);
+    pub(crate) fn new(briefs: Vec<VersionSummary>) -> Self {
+        let family = SharingGraph::new(&briefs);
         let numbered = (1..).zip(&briefs);
         let retained = numbered.filter(|(_, brief)| !brief.expired).map(|(v, _)| v).collect();
         Past { briefs, family, retained, elapsed: (0, Vec::new()) }
     }
 
     /// Adds the next version.
-    pub(crate) fn push(&mut self, brief: Brief) {
+    pub(crate) fn push(&mut self, brief: VersionSummary) {
         self.briefs.push(brief);
         let version = self.briefs.len() as u64;
         self.family.push(brief.parent);
@@ -61,7 +61,7 @@ impl Past {
         self.retained.remove(&version);
     }
 
-    pub(crate) fn family(&mut self) -> &mut Family {
+    pub(crate) fn family(&mut self) -> &mut SharingGraph {
         &mut self.family
     }
 
@@ -144,7 +144,7 @@ mod tests {
     const DAY: u64 = 86_400_000_000_000;
 
     fn past(days: &[u64]) -> Past {
-        let brief = |(i, &day): (usize, &u64)| Brief {
+        let brief = |(i, &day): (usize, &u64)| VersionSummary {
             parent: i as u64,
             time_ns: day * DAY,
             expired: false,

@@ -3,14 +3,14 @@
 //!
 //! Follows every table of the state and of the retained versions, reads no segment, and visits what
 //! versions share once: a version's pieces are those that none of its earlier neighbours in the
-//! [`Family`] has. A piece that is met again all the same is shared by versions that expiry does
+//! [`SharingGraph`] has. A piece that is met again all the same is shared by versions that expiry does
 //! not know to share it, and would be freed under one of them. So this also proves what expiry
 //! relies on. Costs the tables, and memory in proportion to the pieces that are there.
 
 use std::collections::BTreeMap;
 
 use super::database::{Accounts, Database};
-use super::family::{Brief, Family};
+use super::sharing_graph::{SharingGraph, VersionSummary};
 use super::table::{Table, Visit};
 use crate::format::DATA_START;
 use crate::format::arrays::{Array, DATA_ARRAYS, Entry};
@@ -77,7 +77,8 @@ pub(crate) fn check_space(db: &Database) -> Result<Vec<Corruption>, ReadError> {
         owner: Owner::Retired,
     }));
     owned.extend(state.iter().map(|(origin, entry)| piece(*origin, entry, 0)));
-    let mut family = Family::new(&history.rows.iter().map(Brief::of).collect::<Vec<_>>());
+    let mut family =
+        SharingGraph::new(&history.rows.iter().map(VersionSummary::of).collect::<Vec<_>>());
     for row in history.rows.iter().filter(|row| !row.is_expired()) {
         let neighbours = family.neighbours(row.version);
         for &array in &Array::ALL[..DATA_ARRAYS] {

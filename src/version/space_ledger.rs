@@ -4,7 +4,7 @@
 //! A block is *live* while the newest commit reaches it, through a retained version or the store
 //! state; *retired* when a commit has taken it out of that; *reusable* when nothing that may still
 //! be opened needs it. It is about the writer's view alone: that versions share pieces only with
-//! their neighbours is for [`super::family`], and whether the ledger is right is for
+//! their neighbours is for [`super::sharing_graph`], and whether the ledger is right is for
 //! [`super::space_check`].
 //!
 //! A commit that *waits* ([`crate::Durability::Deferred`]) is visible to this handle only; the

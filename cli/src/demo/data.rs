@@ -9,14 +9,14 @@ const CLUSTERED: u64 = 6;
 const CLUSTERS: u64 = 12;
 
 /// An endless stream of rows.
-pub(super) struct Source {
+pub(super) struct DemoData {
     state: u64,
 }
 
-impl Source {
+impl DemoData {
     /// A stream that depends on the seed only.
-    pub(super) fn new(seed: u64) -> Source {
-        Source { state: seed.wrapping_mul(0xD1B5_4A32_D192_ED03) }
+    pub(super) fn new(seed: u64) -> DemoData {
+        DemoData { state: seed.wrapping_mul(0xD1B5_4A32_D192_ED03) }
     }
 
     /// The next rows, row-major `[count x 3]`.
@@ -28,7 +28,7 @@ impl Source {
         if self.next().is_multiple_of(CLUSTERED) {
             let cluster = self.next() % CLUSTERS;
             // Where a cluster lies must not depend on the stream.
-            let mut place = Source::new(1_000 + cluster);
+            let mut place = DemoData::new(1_000 + cluster);
             let center = [place.unit(), place.unit(), place.unit() - 0.5];
             return center.map(|x| (x + 0.01 * self.noise()) as f32);
         }
@@ -64,9 +64,9 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_rows() {
-        let rows = Source::new(1).rows(1_000);
-        assert_eq!(rows, Source::new(1).rows(1_000));
-        assert_ne!(rows, Source::new(2).rows(1_000));
+        let rows = DemoData::new(1).rows(1_000);
+        assert_eq!(rows, DemoData::new(1).rows(1_000));
+        assert_ne!(rows, DemoData::new(2).rows(1_000));
         assert!(rows.iter().all(|x| x.abs() < 2.0));
     }
 }

@@ -16,7 +16,7 @@ use super::context::Context;
 use super::failure::{About, Failure};
 use super::progress::Bar;
 use super::{human, output};
-use data::{DIM, Source};
+use data::{DIM, DemoData};
 use treering::{
     CreateOptions, NeighborTable, PointId, QueryError, Report, Snapshot, Store, VersionId,
 };
@@ -69,7 +69,7 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
     let folder = tempfile::tempdir()
         .map_err(|e| Failure::System { what: "make a temporary folder", why: e.to_string() })?;
     let path = folder.path().join("demo.tree");
-    let queries = Source::new(2).rows(QUERIES);
+    let queries = DemoData::new(2).rows(QUERIES);
     let sample = &queries[..SAMPLE * DIM];
     let (mut rows, then) = write(context, &path, sample, &bar)?;
     let wrote = started.elapsed().as_secs_f64();
@@ -104,7 +104,7 @@ fn write(
     sample: &[f32],
     bar: &Bar,
 ) -> Result<(Vec<Row>, Vec<NeighborTable>), Failure> {
-    let mut source = Source::new(1);
+    let mut source = DemoData::new(1);
     let mut rows = Vec::new();
     let mut then = Vec::new();
     let mut note = |store: &Store, report: &Report| {

@@ -1,7 +1,7 @@
 //! Lists of ids: text with one number a line, or `.npy`.
 //!
 //! Text is read by the rules of [`super::csv`], with one field a line: blanks, blank lines, quotes,
-//! CRLF and a header line above at least one id do not matter. That no id stands twice is for the
+//! CRLF and a header line above at least one id do not matter. That no id appears twice is for the
 //! library to see.
 
 use std::path::Path;

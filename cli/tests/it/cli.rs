@@ -491,7 +491,7 @@ fn live_ids_are_refused_or_replaced() {
     bench.write("twice.txt", "6\n6\n");
     for how in ["error", "replace"] {
         let line = format!("insert s c.csv --ids twice.txt --on-duplicate {how}");
-        let part = if how == "error" { "id 6" } else { "row 1: id 6 stands in row 0" };
+        let part = if how == "error" { "id 6" } else { "row 1: id 6 already appears in row 0" };
         bench.refuses(1, &line, &[part]);
     }
     bench.write("three.txt", "1000\n1001\n1002\n");
@@ -585,7 +585,7 @@ fn bad_input_is_named_and_changes_nothing() {
     bench.write("twice.txt", "1\n2\n1\n");
     bench.refuses(1, "delete s --ids ids.npy", &["ids.npy", "entry 0 (from 0) is -1"]);
     bench.refuses(1, "delete s --ids ids.txt", &["ids.txt: line 3: `three`"]);
-    bench.refuses(1, "delete s --ids twice.txt", &["id 1 stands twice"]);
+    bench.refuses(1, "delete s --ids twice.txt", &["id 1 appears twice"]);
     bench.refuses(5, "delete s 1 2 310 3", &["no live point has id 310"]);
     bench.refuses(1, "build s a.csv", &["s exists already"]);
 }

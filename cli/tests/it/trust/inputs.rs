@@ -5,7 +5,7 @@
 //! The targets of `fuzz/` call [`npy`] and [`csv`]; the test at the end calls them with seeded
 //! input.
 
-use treering_cli::readers::{Layout, read_ids, read_rows};
+use treering_cli::readers::{InputForm, read_ids, read_rows};
 
 /// An array as NumPy writes it.
 fn array(descr: &str, fortran: bool, shape: &str, data: &[u8]) -> Vec<u8> {
@@ -73,7 +73,7 @@ fn changed(mut whole: Vec<u8>, data: &[u8], telling: &[u8]) -> Vec<u8> {
 
 /// Reads rows and ids, as from a file and as from a pipe.
 fn read(bytes: &[u8], npy: bool) {
-    let [file, pipe] = [false, true].map(|piped| Layout { npy, piped });
+    let [file, pipe] = [false, true].map(|piped| InputForm { npy, piped });
     let (a, b) = (read_rows(bytes.to_vec(), file), read_rows(bytes.to_vec(), pipe));
     match (&a, &b) {
         (Ok((dim, values)), Ok((_, piped))) => {
@@ -140,8 +140,8 @@ mod tests {
     /// Changes must not make everything an error, or nothing is tried behind the first check.
     #[test]
     fn what_is_not_changed_is_read() {
-        let rows = |bytes: Vec<u8>, npy| read_rows(bytes, Layout { npy, piped: false });
-        let ids = |bytes: Vec<u8>, npy| read_ids(bytes, Layout { npy, piped: false });
+        let rows = |bytes: Vec<u8>, npy| read_rows(bytes, InputForm { npy, piped: false });
+        let ids = |bytes: Vec<u8>, npy| read_ids(bytes, InputForm { npy, piped: false });
         let counts = arrays().into_iter().map(|whole| match rows(whole.clone(), true) {
             Ok((dim, values)) => values.len() / dim,
             Err(_) => ids(whole, true).unwrap().len(),

@@ -13,20 +13,20 @@ use crate::values::seeded_bug::SeededBug;
 
 /// What must be known of every version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Brief {
+pub(crate) struct VersionSummary {
     pub(crate) parent: u64,
     pub(crate) time_ns: u64,
     pub(crate) expired: bool,
 }
 
-impl Brief {
+impl VersionSummary {
     pub(crate) fn of(row: &VersionRow) -> Self {
-        Brief { parent: row.parent, time_ns: row.time_ns, expired: row.is_expired() }
+        VersionSummary { parent: row.parent, time_ns: row.time_ns, expired: row.is_expired() }
     }
 }
 
 /// The tree of versions 1 to n. Version 0, which has no segments, is not in it.
-pub(crate) struct Family {
+pub(crate) struct SharingGraph {
     parents: Vec<u64>,
     children: BTreeMap<u64, Vec<u64>>,
     expired: Vec<bool>,
@@ -37,10 +37,10 @@ pub(crate) struct Family {
     borders: BTreeMap<u64, BTreeSet<u64>>,
 }
 
-impl Family {
+impl SharingGraph {
     /// `past`: version v at position v - 1.
-    pub(crate) fn new(past: &[Brief]) -> Self {
-        let mut family = Family {
+    pub(crate) fn new(past: &[VersionSummary]) -> Self {
+        let mut family = SharingGraph {
             parents: past.iter().map(|brief| brief.parent).collect(),
             children: BTreeMap::new(),
             expired: vec![false; past.len()],
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     /// The definition: reached through expired versions only.
-    fn by_walking(past: &[Brief], version: u64) -> BTreeSet<u64> {
+    fn by_walking(past: &[VersionSummary], version: u64) -> BTreeSet<u64> {
         let mut found = BTreeSet::new();
         let mut seen = BTreeSet::from([version]);
         let mut open = vec![version];
@@ -165,14 +165,14 @@ mod tests {
         };
         for _ in 0..300 {
             let count = 1 + random(24);
-            let mut past: Vec<Brief> = (1..=count)
-                .map(|version| Brief {
+            let mut past: Vec<VersionSummary> = (1..=count)
+                .map(|version| VersionSummary {
                     parent: if random(3) > 0 { version - 1 } else { random(version) },
                     time_ns: version,
                     expired: random(3) == 0,
                 })
                 .collect();
-            let mut family = Family::new(&past);
+            let mut family = SharingGraph::new(&past);
             loop {
                 let retained: Vec<u64> =
                     (1..=past.len() as u64).filter(|&v| !past[v as usize - 1].expired).collect();
@@ -188,7 +188,7 @@ mod tests {
                 if random(2) == 0 {
                     let parent = random(past.len() as u64 + 1);
                     family.push(parent);
-                    past.push(Brief { parent, time_ns: 0, expired: false });
+                    past.push(VersionSummary { parent, time_ns: 0, expired: false });
                     if past.len() > 60 {
                         break;
                     }

@@ -11,7 +11,7 @@ use crate::values::error::ReadError;
 
 /// How much of a tree a walk has met.
 #[derive(Default)]
-pub(crate) struct Met {
+pub(crate) struct VisitLimit {
     children: u64,
     slots: u64,
     runs: u64,
@@ -21,7 +21,7 @@ pub(crate) struct Met {
 /// on the way down and back.
 const LOOKS: u64 = 4;
 
-impl Met {
+impl VisitLimit {
     /// Notes a block of children of `node`.
     #[inline]
     pub(crate) fn children(
@@ -51,7 +51,7 @@ impl Met {
     }
 
     /// Forgets the children, which are met once more on the way back.
-    pub(crate) fn turn_back(&mut self) {
+    pub(crate) fn reset_children(&mut self) {
         self.children = 0;
     }
 
