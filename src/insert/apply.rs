@@ -106,7 +106,8 @@ fn check_slots(tree: &Tree, batch: &Batch<'_>, changes: &[Change]) -> Result<(),
     }
 }
 
-/// Appends the rows of a change, and what lies below its node. The node's links to them, and their box.
+/// Appends the rows of a change, and what lies below its node. The node's links to them, and their
+/// box.
 fn write_rows(
     tree: &mut Tree,
     batch: &Batch<'_>,

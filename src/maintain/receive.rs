@@ -335,7 +335,8 @@ impl Received {
     }
 }
 
-/// The store has what the stream goes on from, and has no other version under a number of the stream.
+/// The store has what the stream goes on from, and has no other version under a number of the
+/// stream.
 fn check_base(survey: &Survey, rows: &[VersionRow]) -> Result<(), ReceiveError> {
     let newest = rows.len() as u64;
     let lineage = |version: u64| rows.get(version as usize - 1).map(|row| row.commit_lineage);

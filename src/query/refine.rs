@@ -132,9 +132,9 @@ fn tile_rows(dim: usize) -> u32 {
     rows.next_multiple_of(FIRST_TILE_ROWS as usize) as u32
 }
 
-/// The stride of the rows that come first. Of m first rows each costs a little, and of all rows about
-/// k/m pass for want of a better limit, each of which costs much: the sum is least where both are
-/// equal.
+/// The stride of the rows that come first. Of m first rows each costs a little, and of all rows
+/// about k/m pass for want of a better limit, each of which costs much: the sum is least where both
+/// are equal.
 fn first_rows_step(slots: u32, dim: usize, k: usize) -> u32 {
     let first_rows = (k as f64 * f64::from(slots) * PASSING_COST / dim as f64).sqrt();
     let step = f64::from(slots) / first_rows;

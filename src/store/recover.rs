@@ -21,7 +21,9 @@ use crate::maintain::verify::{Problem, VerifyOptions, verify};
 use crate::store::Store;
 use crate::store::new_file::NewFile;
 use crate::store::open::open_file;
-use crate::values::error::{CreateError, OpenError, ReadError, RecoverError, StorageError};
+use crate::values::error::{
+    AtError, CreateError, OpenError, ReadError, RecoverError, StorageError,
+};
 use crate::values::ids::VersionId;
 use crate::values::options::OpenOptions;
 use crate::version::database::Database;
@@ -161,7 +163,7 @@ fn survey(
     open: &OpenOptions,
 ) -> Result<RecoverReport, RecoverError> {
     let found = verify(db, VerifyOptions::all(), open).map_err(|e| match e {
-        crate::AtError::Read(e) => OpenError::from(e),
+        AtError::Read(e) => OpenError::from(e),
         other => unreachable!("only versions that exist are asked for: {other}"),
     })?;
     if open.is_cancelled() {

@@ -1,10 +1,11 @@
 //! Expiry: choosing versions that a rule does not keep, finding what only they refer to, and giving
 //! the space back.
 //!
-//! Invariants. What a version frees is found in no retained version ([`super::sharing_graph::SharingGraph`] says
-//! why its neighbours are enough). It goes the way of all retired space, see
-//! [`super::space_ledger`]. Holes are punched and the end is cut only when the commit that makes it
-//! reusable is durable. Readers are kept out of the versions that go, and of nothing else.
+//! Invariants. What a version frees is found in no retained version
+//! ([`super::sharing_graph::SharingGraph`] says why its neighbours are enough). It goes the way of
+//! all retired space, see [`super::space_ledger`]. Holes are punched and the end is cut only when
+//! the commit that makes it reusable is durable. Readers are kept out of the versions that go, and
+//! of nothing else.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
@@ -23,7 +24,8 @@ use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS};
 use crate::format::rows::FreedRow;
 use crate::format::slot::CommitSlot;
 use crate::format::version_row::VersionRow;
-use crate::values::error::{CommitError, ReadError};
+use crate::values::error::{CommitError, Defect, Place, ReadError};
+use crate::values::ids::VersionId;
 use crate::values::options::CancelToken;
 use crate::values::retention::{ClockLeap, Retention};
 
@@ -82,8 +84,8 @@ impl Rows {
     pub(crate) fn get(&self, version: u64) -> Result<VersionRow, ReadError> {
         let row = self.0.get(version - 1)?;
         row.check(version).map_err(|what| {
-            let place = crate::values::error::Place::Version(crate::VersionId(version));
-            ReadError::corrupt(place, crate::values::error::Defect::Invalid(what))
+            let place = Place::Version(VersionId(version));
+            ReadError::corrupt(place, Defect::Invalid(what))
         })?;
         Ok(row)
     }
@@ -104,8 +106,8 @@ impl Database {
             .collect()
     }
 
-    /// The segments and table nodes of a version that are in none of its retained neighbours. Mapped
-    /// only if all of them are pinned: the end of the file may go with one that is not.
+    /// The segments and table nodes of a version that are in none of its retained neighbours.
+    /// Mapped only if all of them are pinned: the end of the file may go with one that is not.
     pub(crate) fn unshared(
         &self,
         access: Access,

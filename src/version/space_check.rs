@@ -3,8 +3,8 @@
 //!
 //! Follows every table of the state and of the retained versions, reads no segment, and visits what
 //! versions share once: a version's pieces are those that none of its earlier neighbours in the
-//! [`SharingGraph`] has. A piece that is met again all the same is shared by versions that expiry does
-//! not know to share it, and would be freed under one of them. So this also proves what expiry
+//! [`SharingGraph`] has. A piece that is met again all the same is shared by versions that expiry
+//! does not know to share it, and would be freed under one of them. So this also proves what expiry
 //! relies on. Costs the tables, and memory in proportion to the pieces that are there.
 
 use std::collections::BTreeMap;

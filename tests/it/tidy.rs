@@ -64,6 +64,12 @@ fn all_sources() -> Vec<Source> {
     ["src", "cli/src", "tests", "cli/tests", "benches"].into_iter().flat_map(sources).collect()
 }
 
+/// A file up to its module of tests, which is the last thing in it.
+fn before_tests(text: &str) -> &str {
+    let ends = ["#[cfg(test)]\nmod ", "#[cfg(all(test, "].map(|begin| text.find(begin));
+    &text[..ends.into_iter().flatten().min().unwrap_or(text.len())]
+}
+
 impl Source {
     /// The module of the library that this is part of; `None` for the root.
     fn module(&self) -> Option<&str> {
@@ -75,8 +81,7 @@ impl Source {
     /// The lines up to the module of tests at the end, without comments.
     fn code(&self) -> impl Iterator<Item = &str> {
         let is_of_tests = self.path.ends_with("/tests.rs");
-        let end = self.text.find("#[cfg(test)]\nmod ").unwrap_or(self.text.len());
-        let text = if is_of_tests { "" } else { &self.text[..end] };
+        let text = if is_of_tests { "" } else { before_tests(&self.text) };
         text.lines().map(|line| line.split("//").next().unwrap_or(line))
     }
 
@@ -139,8 +144,7 @@ fn upward(source: &Source) -> Vec<String> {
 
 /// Name and length of every function.
 fn functions(source: &Source) -> Vec<(String, usize)> {
-    let end = source.text.find("#[cfg(test)]\nmod ").unwrap_or(source.text.len());
-    let lines: Vec<&str> = source.text[..end].lines().collect();
+    let lines: Vec<&str> = before_tests(&source.text).lines().collect();
     let mut found = Vec::new();
     for (at, line) in lines.iter().enumerate() {
         let body = line.trim_start();
