@@ -1,9 +1,9 @@
 //! The commit: changed columns become a durable version, tags move, or nothing happens.
 //!
-//! [`commit`] is the only function that writes into a store after its creation, and
-//! [`commit_locked`] the only one that writes a slot, but for [`super::confirm`], which writes one
-//! again. Data goes only into space to which no commit of the last two refers
-//! ([`super::space_ledger`]), and becomes visible by one checksummed slot.
+//! Everything that changes goes through [`commit`]; segments that do not fit into memory are
+//! written before ([`super::early`]). [`commit_locked`] is the only function that writes a new
+//! slot; [`super::confirm`] writes one again. Data goes only into space to which no commit of the
+//! last two refers ([`super::space_ledger`]), and becomes visible by one checksummed slot.
 
 use super::column::ChangedColumn;
 use super::commit_plan::{CommitPlan, Placing};
@@ -163,7 +163,7 @@ fn commit_locked(
         Ok(roots) => roots,
         Err(e) => return Err(take_back(db, writer, &plan, e)),
     };
-    // From here on the file is not cut back: what was written early may become part of the store.
+    // From here on what was written early may become part of the store, and is not cut off.
     let early = draft.version.as_mut().and_then(|version| version.early.take());
     early.into_iter().for_each(Early::keep);
 

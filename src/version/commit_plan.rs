@@ -1,5 +1,6 @@
-//! Steps 0 and 1 of a commit: what expires, and where everything will lie. Nothing is written, so a
-//! failure costs nothing.
+//! Steps 0 and 1 of a commit: the commit before is made sure of ([`super::confirm`], which changes
+//! nothing that is visible); then what expires, and where everything will lie. Of the new commit
+//! nothing is written, so a failure costs nothing.
 
 use super::column::ChangedColumn;
 use super::commit::Draft;
