@@ -202,6 +202,15 @@ impl FreeSpace {
         self.changed.push(word);
     }
 
+    /// From now on holes are filled, if they were not.
+    pub(crate) fn fill_holes(&mut self) {
+        if !self.fills_holes {
+            self.fills_holes = true;
+            self.chunks = [Chunk::default(); 2];
+            self.frontier = self.used_end() / self.block_bytes;
+        }
+    }
+
     /// From now on nothing is put into holes, only behind everything that is in use.
     pub(crate) fn only_at_end(&mut self) {
         self.chunks = [Chunk::default(); 2];
@@ -324,6 +333,18 @@ mod tests {
             assert_eq!(address / WINDOW_BYTES, (address + 3 * 65_536 - 1) / WINDOW_BYTES);
             end = address;
         }
+    }
+
+    #[test]
+    fn after_a_commit_at_the_end_holes_are_filled_again() {
+        let mut space = FreeSpace::new(4096, Vec::new(), 65_536);
+        let first = space.allocate(4 * 4096, Class::Topology);
+        let last = space.allocate(4096, Class::Topology);
+        space.free(first, 4 * 4096);
+        space.only_at_end();
+        assert!(space.allocate(4096, Class::Topology) > last);
+        space.fill_holes();
+        assert_eq!(space.allocate(4096, Class::Topology), first);
     }
 
     #[test]

@@ -281,9 +281,7 @@ impl EarlyColumn for Received {
     }
 
     /// Nothing but what has come: whom it shares with is for the sender.
-    fn bring_forward(&mut self, _: u64, _: u64, _: &mut u64) -> Result<(), ReadError> {
-        Ok(())
-    }
+    fn bring_forward(&mut self, _: u64, _: u64, _: &mut u64) {}
 }
 
 impl Received {

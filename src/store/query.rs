@@ -106,13 +106,16 @@ impl Query<'_> {
         match self.k {
             Some(k) => {
                 let table = self.nearest(count, k)?;
-                Ok(self.within.map_or(table.clone(), |radius| table.within(radius)))
+                Ok(match self.within {
+                    Some(radius) => table.within(radius),
+                    None => table,
+                })
             }
             None => self.ball(count, self.within.unwrap_or(f32::INFINITY)),
         }
     }
 
-    /// How many neighbours each query has. Lists none of them, where no `k` is given.
+    /// How many neighbours each query has. Lists none of them, unless a `k` or a scan is asked for.
     ///
     /// # Errors
     ///

@@ -348,7 +348,7 @@ impl<'a> Transaction<'a> {
             && early.is_none()
             && let Some(tail) = core.db.tail()
         {
-            tree.bring_forward(tail, base.version)?;
+            tree.bring_forward(tail, base.version);
         }
         (work.counters.cow_segments, work.counters.cow_bytes_copied) = tree.copied();
         let row = version_row(state, &self.message);

@@ -191,11 +191,12 @@ impl Tree {
 
     /// Takes some of what keeps the file long along, if it is much longer than what is in use: see
     /// [`Column::bring_forward`]. Costs no more than has changed anyway, or a few segments.
-    pub(crate) fn bring_forward(&mut self, tail: u64, turn: u64) -> Result<(), ReadError> {
+    pub(crate) fn bring_forward(&mut self, tail: u64, turn: u64) {
         const AT_LEAST: u64 = 1 << 18;
         let mut budget = self.changed_bytes().max(AT_LEAST);
-        let columns = self.early_columns();
-        columns.into_iter().try_for_each(|column| column.bring_forward(tail, turn, &mut budget))
+        for column in self.early_columns() {
+            column.bring_forward(tail, turn, &mut budget);
+        }
     }
 
     /// The data columns, to be written early.

@@ -369,12 +369,7 @@ impl<T: Record> Column<T> {
     /// Makes segments that lie at `tail` or behind it private, so that the commit writes them anew,
     /// lower down: as many as `budget` has bytes for, out of some, which are others for each
     /// `turn`. To look at all of them would cost too much.
-    pub(crate) fn bring_forward(
-        &mut self,
-        tail: u64,
-        turn: u64,
-        budget: &mut u64,
-    ) -> Result<(), ReadError> {
+    pub(crate) fn bring_forward(&mut self, tail: u64, turn: u64, budget: &mut u64) {
         const LOOKED_AT: u64 = 256;
         let spec = self.table.spec;
         let (count, bytes) = (self.table.segments(), spec.stored_bytes(spec.rows_per_segment));
@@ -386,14 +381,16 @@ impl<T: Record> Column<T> {
                 || self.changed.contains(&segment)
                 || self.written.contains_key(&segment);
             if *budget < bytes as u64 {
-                return Ok(());
+                return;
             }
-            if !is_new && self.table.is_behind(segment, tail)? {
+            // What cannot be read stays where it is: nobody has asked for it.
+            if !is_new
+                && self.table.is_behind(segment, tail).unwrap_or(false)
+                && self.own(segment as usize).is_ok()
+            {
                 *budget -= bytes as u64;
-                self.own(segment as usize)?;
             }
         }
-        Ok(())
     }
 
     /// The private copy of a segment, made if need be.
@@ -491,7 +488,7 @@ pub(crate) trait EarlyColumn: ChangedColumn {
     /// Notes where changed segments have been written, and drops them from memory.
     fn settle(&mut self, written: Vec<(u64, Written)>);
     /// See [`Column::bring_forward`].
-    fn bring_forward(&mut self, tail: u64, turn: u64, budget: &mut u64) -> Result<(), ReadError>;
+    fn bring_forward(&mut self, tail: u64, turn: u64, budget: &mut u64);
 }
 
 impl<T: Record> WrittenColumn for Column<T> {
@@ -534,8 +531,8 @@ impl<T: Record> EarlyColumn for Column<T> {
         }
     }
 
-    fn bring_forward(&mut self, tail: u64, turn: u64, budget: &mut u64) -> Result<(), ReadError> {
-        Column::bring_forward(self, tail, turn, budget)
+    fn bring_forward(&mut self, tail: u64, turn: u64, budget: &mut u64) {
+        Column::bring_forward(self, tail, turn, budget);
     }
 }
 

@@ -113,6 +113,12 @@ pub(crate) fn commit(db: &Database, mut draft: Draft<'_>) -> Result<Committed, C
         if draft.may_use_reserve {
             done = attempt(db, &mut writer, &mut draft, Placing::AtEnd);
         } else if db.newest()?.commit != writer.durable {
+            // What the draft has written early is cut off first: afterwards that would cut off what
+            // is made durable now. The reserve may have gone with it.
+            if let Some(version) = &mut draft.version {
+                drop(version.early.take());
+            }
+            writer.reserved_end = 0;
             let patient = CancelToken::default();
             let mut settle = Draft::nothing(&patient);
             // If this fails too, they go on waiting.

@@ -63,6 +63,7 @@ impl SpaceLedger {
     /// use.
     pub(super) fn map(&self) -> FreeSpace {
         let mut map = self.map.clone();
+        map.fill_holes();
         map.leave_tail();
         map
     }
