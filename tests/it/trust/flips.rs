@@ -23,10 +23,10 @@ use crate::common::Random;
 use crate::format::{Image, Spec};
 
 /// A segment or table node, and who refers to it.
-struct Piece {
+pub(super) struct Piece {
     range: Range<usize>,
-    array: String,
-    is_segment: bool,
+    pub(super) array: String,
+    pub(super) is_segment: bool,
     /// Empty if it belongs to the store state.
     versions: BTreeSet<u64>,
 }
@@ -121,7 +121,7 @@ impl Victim {
 
 /// Every piece of an image and the versions that refer to it, by the specification; the newest
 /// commit, and the length that it needs.
-fn pieces(spec: &Spec, image: &[u8]) -> (BTreeMap<usize, Piece>, u64, usize) {
+pub(super) fn pieces(spec: &Spec, image: &[u8]) -> (BTreeMap<usize, Piece>, u64, usize) {
     let mut read = Image::new(spec, image);
     read.check_all();
     let name = |array: usize| spec.array_name(array).to_string();

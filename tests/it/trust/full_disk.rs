@@ -8,11 +8,16 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use treering::{CommitError, Durability, InsertError, Retention, Store, VersionId};
+use treering::{
+    CommitError, CreateOptions, Durability, InsertError, Retention, Store, VersionId, simulation,
+};
 
+use super::disk::{Change, Disk, Event, Fault, Plan};
 use super::figures::{say, scale};
+use super::flips::pieces;
+use super::workload::{deferred, options};
 use crate::common::{Random, assert_sound, threads, with_a_mount};
-use treering::CreateOptions;
+use crate::format::Spec;
 
 const CHILD: &str = "TREERING_TRUST_TMPFS";
 const MOUNTED: &str = "rounds on a full disk: ";
@@ -129,6 +134,83 @@ fn fill(path: &Path) {
     for size in [1 << 16, 4096, 1] {
         while file.write_all(&vec![1; size]).is_ok() {}
     }
+}
+
+/// Versions wait for their sync; an insert that is written early, because it is larger than the
+/// memory limit, fails at its end for want of space. What waits is then made durable, and nothing
+/// that is cut off afterwards belongs to it.
+#[test]
+fn what_waits_outlasts_an_insert_that_was_written_early() {
+    const MANY: usize = 300_000;
+    /// Operations at the end of the insert of which each fails once.
+    const LAST: u64 = 24;
+    let open = || deferred(10_000).memory_limit(48 << 20);
+    let large = Random(5).points(MANY, 2);
+    let start = || {
+        let disk = Disk::default();
+        simulation::format(disk.handle(), &CreateOptions::new(2), &options()).unwrap();
+        let mut store = simulation::open(disk.handle(), open()).unwrap();
+        for seed in 0..3 {
+            store.insert(&Random(seed).points(50, 2)).unwrap();
+        }
+        (disk, store)
+    };
+    let (disk, mut store) = start();
+    let first = disk.operations();
+    disk.take_record();
+    store.insert(&large).unwrap();
+    let end = disk.operations();
+    let is_growth = |event: &Event| matches!(event, Event::Change(Change::Grow(_)));
+    let grown = disk.take_record().iter().filter(|&event| is_growth(event)).count();
+    assert!(end - first > LAST && grown > 1, "the file grows {grown} times, early and at the end");
+    let mut full = 0;
+    for at in end - LAST..end {
+        let (disk, mut store) = start();
+        disk.fail(Some(Plan { at, fault: Fault::Full, for_good: false }));
+        let result = store.insert(&large);
+        let kept = 3 + u64::from(result.is_ok());
+        full +=
+            usize::from(matches!(result, Err(InsertError::Commit(CommitError::DiskFull { .. }))));
+        disk.fail(None);
+        drop(store);
+        let store = simulation::open(disk.handle(), options());
+        let store = store.unwrap_or_else(|e| panic!("operation {at}: {e}"));
+        let versions = store.versions().unwrap_or_else(|e| panic!("operation {at}: {e}"));
+        assert_eq!(versions.len() as u64, kept, "operation {at}");
+        assert_sound(&store, &format!("operation {at}"));
+    }
+    assert!(full > 0, "none of the last operations wants space");
+}
+
+/// What lies far out in a file that is too long is brought forward if it can be read. If not, that
+/// is no affair of a commit that does not need it.
+#[test]
+fn what_cannot_be_brought_forward_stops_nobody() {
+    const MANY: usize = 60_000;
+    let disk = Disk::default();
+    simulation::format(disk.handle(), &CreateOptions::new(2), &options()).unwrap();
+    let mut store = simulation::open(disk.handle(), options()).unwrap();
+    store.insert(&Random(6).points(MANY, 2)).unwrap();
+    store.delete(&(8_000..MANY as u64).collect::<Vec<u64>>()).unwrap();
+    store.compact().unwrap();
+    store.expire(Retention::new().keep_last(1)).unwrap();
+    drop(store);
+    let image = disk.content();
+    let (pieces, _, _) = pieces(&Spec::parse(), &image);
+    let middle = image.len() / 2;
+    let far = pieces
+        .iter()
+        .filter(|(at, piece)| piece.is_segment && piece.array == "coordinates" && **at > middle);
+    let (mut tried, mut done) = (0, 0);
+    for (&at, _) in far {
+        let disk = Disk::with(image.clone());
+        disk.flip(at + 100, 1);
+        let mut store = simulation::open(disk.handle(), options()).unwrap();
+        // The first commit of a handle learns what is in use; the next ones look at the tail.
+        let all = (0..3).all(|i| store.insert(&[90.0 + i as f32, 90.0]).is_ok());
+        (tried, done) = (tried + 1, done + usize::from(all));
+    }
+    assert!(tried > 2 && 2 * done > tried, "{done} of {tried}");
 }
 
 #[test]
