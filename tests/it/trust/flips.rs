@@ -24,11 +24,11 @@ use crate::format::{Image, Spec};
 
 /// A segment or table node, and who refers to it.
 pub(super) struct Piece {
-    range: Range<usize>,
+    pub(super) range: Range<usize>,
     pub(super) array: String,
     pub(super) is_segment: bool,
     /// Empty if it belongs to the store state.
-    versions: BTreeSet<u64>,
+    pub(super) versions: BTreeSet<u64>,
 }
 
 /// The store that is hurt.
