@@ -7,10 +7,11 @@
 
 use super::column::ChangedColumn;
 use super::commit_plan::{CommitPlan, Placing};
-use super::database::{Database, Writer, cut_back};
+use super::database::{Database, cut_back};
 use super::early::Early;
 use super::expire::{ExpireRequest, Expiry};
 use super::sharing_graph::VersionSummary;
+use super::writer::Writer;
 use crate::arena::watch::Watch;
 use crate::format::arrays::{ArrayRoot, DATA_ARRAYS, STATE_ARRAYS};
 use crate::format::slot::{CommitSlot, Hint};
@@ -109,21 +110,24 @@ pub(crate) fn commit(db: &Database, mut draft: Draft<'_>) -> Result<Committed, C
         return Err(CommitError::Interrupted);
     }
     let mut done = attempt(db, &mut writer, &mut draft, Placing::Anywhere);
-    if let Err(CommitError::DiskFull { .. }) = done {
-        if draft.may_use_reserve {
-            done = attempt(db, &mut writer, &mut draft, Placing::AtEnd);
-        } else if db.newest()?.commit != writer.durable {
-            // What the draft has written early is cut off first: afterwards that would cut off what
-            // is made durable now. The reserve may have gone with it.
-            if let Some(version) = &mut draft.version {
-                drop(version.early.take());
-            }
+    let is_full =
+        |done: &Result<Committed, CommitError>| matches!(done, Err(CommitError::DiskFull { .. }));
+    if is_full(&done) && draft.may_use_reserve {
+        done = attempt(db, &mut writer, &mut draft, Placing::AtEnd);
+    }
+    if done.is_err() {
+        // What the draft has written early is cut off now: later that would cut off what is made
+        // durable meanwhile. The reserve behind it goes as well.
+        let early = draft.version.as_mut().and_then(|version| version.early.take());
+        if early.map(drop).is_some() {
             writer.reserved_end = 0;
-            let patient = CancelToken::default();
-            let mut settle = Draft::nothing(&patient);
-            // If this fails too, they go on waiting.
-            let _ = attempt(db, &mut writer, &mut settle, Placing::AtEnd);
         }
+    }
+    if is_full(&done) && !draft.may_use_reserve && db.newest()?.commit != writer.durable {
+        let patient = CancelToken::default();
+        let mut settle = Draft::nothing(&patient);
+        // If this fails too, they go on waiting.
+        let _ = attempt(db, &mut writer, &mut settle, Placing::AtEnd);
     }
     done.map_err(|e| db.explain(e))
 }

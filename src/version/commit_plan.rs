@@ -5,13 +5,14 @@
 use super::column::ChangedColumn;
 use super::commit::Draft;
 use super::confirm::confirm;
-use super::database::{Database, Moment, Writer};
+use super::database::Database;
 use super::early::Early;
 use super::expire::{self, ExpireRequest, Expiry};
 use super::past::Past;
 use super::placement::Placement;
 use super::space_ledger::SpaceLedger;
 use super::state_plan::{StateChange, StatePlan};
+use super::writer::{Moment, Writer};
 use crate::arena::free_space::FreeSpace;
 use crate::format::slot::CommitSlot;
 use crate::format::version_row::VersionRow;

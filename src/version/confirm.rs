@@ -1,9 +1,10 @@
 //! Making sure that the newest commit is durable before another builds on it.
 
 use super::commit::leave_hint;
-use super::database::{Database, Writer, cut_back};
+use super::database::{Database, cut_back};
 use super::ring::SlotCopy;
 use super::table::Table;
+use super::writer::Writer;
 use crate::format::arrays::{Array, DATA_ARRAYS};
 use crate::format::slot::CommitSlot;
 use crate::format::slot_offset;

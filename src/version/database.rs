@@ -1,27 +1,21 @@
 //! An open store file: its geometry, its newest commit, and the writer's private state.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::column::Column;
 use super::newest::Newest;
-use super::past::Past;
 use super::pins::{Patience, Pin, Pins};
 use super::recovery;
 use super::sharing_graph::{SharingGraph, VersionSummary};
-use super::space_check;
-use super::space_ledger::SpaceLedger;
 use super::table::Table;
-use crate::arena::free_space::FreeSpace;
+use super::writer::{Writer, lineage, time_ns};
 use crate::arena::lock::{Hold, LockRange};
 use crate::arena::storage::Storage;
 use crate::arena::watch::Watch;
 use crate::arena::{Access, Arena};
-use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS, Entry, Geometry};
-use crate::format::checksum::Origin;
+use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS, Geometry};
 use crate::format::header::Header;
-use crate::format::rows::FreedRow;
 use crate::format::slot::{CommitSlot, Hint};
 use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
@@ -40,7 +34,7 @@ pub(crate) struct Database {
     pub(crate) arena: Arc<Arena>,
     pub(crate) header: Header,
     pub(crate) geometry: Geometry,
-    newest: Newest,
+    pub(super) newest: Newest,
     /// Stays at the commit that it was given: for recovery.
     frozen: bool,
     pub(crate) pins: Arc<Pins>,
@@ -64,35 +58,6 @@ impl History {
     pub(super) fn family(&self) -> SharingGraph {
         SharingGraph::new(&self.rows.iter().map(VersionSummary::of).collect::<Vec<_>>())
     }
-}
-
-/// Everything that says how space is used, as of one commit.
-pub(super) struct Accounts {
-    pub(super) slot: CommitSlot,
-    pub(super) history: History,
-    pub(super) map: FreeSpace,
-    pub(super) retired: Vec<FreedRow>,
-    /// The pieces of the store state.
-    pub(super) state: Vec<(Origin, Entry)>,
-}
-
-/// What only the one writer knows.
-pub(super) struct Writer {
-    /// Loaded from the free map by the first commit.
-    pub(super) ledger: Option<SpaceLedger>,
-    /// All versions, if a rule of retention has made it necessary to know them.
-    pub(super) past: Option<Past>,
-    /// The newest commit whose slot is on the disk. Later ones share the syncs of a commit to come.
-    pub(super) durable: u64,
-    /// Bytes that the later ones have written.
-    pub(super) unsynced_bytes: u64,
-    /// Up to where space is known to be reserved behind the end of the file; 0 if it is not known.
-    pub(super) reserved_end: u64,
-    /// A failed sync has left the disk in an unknown state.
-    pub(super) poisoned: bool,
-    /// The newest commit is known to be durable.
-    pub(super) confirmed: bool,
-    provenance: Provenance,
 }
 
 impl Drop for Database {
@@ -337,7 +302,7 @@ impl Database {
 
     /// [`Database::with_newest`] for what pins versions. If one of them is condemned there is no
     /// answer yet: outside the gate it waits until it is gone, or stays after all.
-    fn with_pins<R>(
+    pub(super) fn with_pins<R>(
         &self,
         read: impl Fn(&CommitSlot) -> Result<Option<R>, ReadError>,
     ) -> Result<R, ReadError> {
@@ -413,7 +378,7 @@ impl Database {
         self.with_pins(|slot| self.history_of(slot))
     }
 
-    fn history_of(&self, slot: &CommitSlot) -> Result<Option<History>, ReadError> {
+    pub(super) fn history_of(&self, slot: &CommitSlot) -> Result<Option<History>, ReadError> {
         let rows = self.read_versions(slot, 1, slot.newest_version)?;
         let retained = rows.iter().filter(|row| !row.is_expired());
         let pins = retained
@@ -423,83 +388,9 @@ impl Database {
         Ok(Some(History { rows, tags: self.tags_of(slot)?, _pins }))
     }
 
-    /// Everything that says how space is used: in the file, or, while commits wait, in memory.
-    pub(super) fn accounts(&self) -> Result<Accounts, ReadError> {
-        let known = self.writer.as_ref().filter(|_| !self.pins.is_reader()).and_then(|writer| {
-            let writer = writer.lock().expect("unpoisoned");
-            writer.ledger.as_ref().map(|ledger| (ledger.map(), ledger.retired()))
-        });
-        self.with_pins(|slot| {
-            let Some(history) = self.history_of(slot)? else { return Ok(None) };
-            let (map, retired) = match &known {
-                Some(known) => known.clone(),
-                None => self.load_space(slot)?,
-            };
-            let state = space_check::state_pieces(self, slot)?;
-            Ok(Some(Accounts { slot: *slot, history, map, retired, state }))
-        })
-    }
-
     /// The saved rule of retention.
     pub(crate) fn retention(&self) -> Result<Retention, ReadError> {
         self.with_newest(|slot| Ok(Retention::from_fields(slot.keep_last, slot.keep_for_ns)))
-    }
-
-    /// Lets another writer in, while snapshots of this one go on. Where that cannot be, because a
-    /// version of theirs is not on the disk, the lock stays until they are gone.
-    pub(crate) fn end_writing(&self) {
-        let Some(writer) = &self.writer else { return };
-        let writer = writer.lock().expect("unpoisoned");
-        let newest = self.newest.get().commit;
-        let is_durable = !writer.poisoned && writer.durable == newest;
-        if is_durable && self.pins.hand_over().unwrap_or(false) {
-            // If it fails, it is released with the file.
-            let _ = self.arena.storage().lock(LockRange::Writer, Hold::Nothing);
-        }
-    }
-
-    /// Reserves space behind the end anew: what was reserved there goes with an end that is cut
-    /// off. As well as it can be done; the next commit sees to it again.
-    pub(super) fn renew_reserve(&self, file_bytes: u64) {
-        if let Some(writer) = &self.writer {
-            let mut writer = writer.lock().expect("unpoisoned");
-            writer.reserved_end = 0;
-            let _ = writer.keep_reserve(self, file_bytes);
-        }
-    }
-
-    /// Where the tail of the file begins that should come forward, see [`FreeSpace::tail`]; `None`
-    /// if there is none, or if this handle has not committed yet.
-    pub(crate) fn tail(&self) -> Option<u64> {
-        let writer = self.writer.as_ref()?.lock().expect("unpoisoned");
-        writer.ledger.as_ref().and_then(SpaceLedger::tail)
-    }
-
-    /// True if every commit is durable, or nothing can be done about it.
-    pub(crate) fn is_settled(&self) -> bool {
-        let newest = self.newest.get().commit;
-        self.writer.as_ref().is_none_or(|writer| {
-            let writer = writer.lock().expect("unpoisoned");
-            writer.poisoned || writer.durable == newest
-        })
-    }
-
-    /// The time of a commit made now.
-    pub(super) fn moment(&self, newest: &CommitSlot) -> Result<Moment, CommitError> {
-        let writer = self.writer.as_ref().ok_or(CommitError::ReadOnly)?.lock().expect("unpoisoned");
-        writer.moment(newest.commit.saturating_add(1), newest)
-    }
-
-    /// The same for a preview, which a reader may make too.
-    pub(super) fn moment_for_telling(&self, newest: &CommitSlot) -> Result<Moment, ReadError> {
-        if self.writer.is_none() {
-            let now_ns = time_ns(Provenance::System, 0);
-            return Ok(Moment { now_ns, stamp_ns: now_ns });
-        }
-        self.moment(newest).map_err(|e| match e {
-            CommitError::Read(e) => e,
-            other => unreachable!("only reading fails: {other}"),
-        })
     }
 
     /// All tags, by name, checked.
@@ -551,82 +442,6 @@ impl Database {
             }
         })
     }
-
-    /// Bytes of the file that are in use, and bytes that the next commits may reuse.
-    pub(crate) fn space(&self) -> Result<(u64, u64), ReadError> {
-        let known = self.writer.as_ref().filter(|_| !self.pins.is_reader()).and_then(|writer| {
-            writer.lock().expect("unpoisoned").ledger.as_ref().map(SpaceLedger::bytes)
-        });
-        self.with_newest(|slot| {
-            let (used, retired) = match known {
-                Some(bytes) => bytes,
-                None => {
-                    let (space, retired) = self.load_space(slot)?;
-                    (space.used_bytes(), retired.iter().map(|row| row.bytes).sum())
-                }
-            };
-            Ok((used - retired, slot.file_bytes.saturating_sub(used - retired)))
-        })
-    }
-
-    /// The words of the free map of a commit.
-    fn free_map(&self, slot: &CommitSlot) -> Result<Vec<u64>, ReadError> {
-        let table = self.state_table(slot, Array::FreeMap);
-        table.check_claim()?;
-        // A map of a file that was longer once is mostly zeros, which cost nothing.
-        let rows = usize::try_from(table.root.rows).unwrap_or(usize::MAX);
-        if !self.arena.has_stored(table.root.rows.saturating_mul(8))? {
-            return Err(memory::refused::<u64>(rows, "the free map"));
-        }
-        let mut words = memory::zeroed(rows, "the free map")?;
-        table.for_segments(|first, rows: &[u64]| {
-            if rows.iter().any(|&word| word != 0) {
-                words[first as usize..][..rows.len()].copy_from_slice(rows);
-            }
-            Ok(())
-        })?;
-        Ok(words)
-    }
-
-    /// The free map and the freed list of a commit.
-    pub(crate) fn load_space(
-        &self,
-        slot: &CommitSlot,
-    ) -> Result<(FreeSpace, Vec<FreedRow>), ReadError> {
-        let words = self.free_map(slot)?;
-        let space = FreeSpace::new(self.header.block_bytes, words, DATA_START);
-        let block = self.header.block_bytes as u64;
-        let mut freed = Vec::new();
-        // By address, so that a range that is met twice is seen at once: the list cannot grow
-        // beyond what is stored.
-        let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
-        self.state_table(slot, Array::Freed).for_segments(|first, rows: &[FreedRow]| {
-            memory::reserve(&mut freed, rows.len(), "the list of freed space")?;
-            for (row, i) in rows.iter().zip(first..).filter(|(row, _)| row.bytes > 0) {
-                let end = row.address.checked_add(row.bytes);
-                let fits = end.is_some_and(|end| end <= slot.file_bytes)
-                    && row.address >= DATA_START
-                    && row.address % block == 0
-                    && row.bytes % block == 0;
-                let Some(end) = end.filter(|_| fits) else {
-                    return Err(ReadError::row("freed", i, "range outside the file"));
-                };
-                let before = ends.range(..end).next_back();
-                if before.is_some_and(|(_, &before)| before > row.address)
-                    || !space.is_range_used(row.address, row.bytes)
-                {
-                    return Err(ReadError::row("freed", i, "ranges overlap, or are free already"));
-                }
-                ends.insert(row.address, end);
-                freed.push(*row);
-            }
-            Ok(())
-        })?;
-        if space.used_end() > slot.file_bytes {
-            return Err(ReadError::row("free_map", 0, "blocks in use beyond the end of the file"));
-        }
-        Ok((space, freed))
-    }
 }
 
 /// What keeps an open store from being read again.
@@ -646,77 +461,4 @@ pub(super) fn cut_back(storage: &dyn Storage, file_bytes: u64) -> Result<(), Sto
         true => storage.set_len(file_bytes),
         false => Ok(()),
     }
-}
-
-/// Space that is kept reserved behind the end of the file, in blocks: enough for what must work on
-/// a full disk, which is to make waiting versions durable, to let versions expire, and to delete
-/// points.
-const RESERVE_BLOCKS: u64 = 96;
-
-/// When a commit is made.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
-    /// What the clock says.
-    pub(super) now_ns: u64,
-    /// What the commit is stamped with: later than the one before, even if the clock is not.
-    pub(super) stamp_ns: u64,
-}
-
-impl Writer {
-    pub(super) fn moment(&self, commit: u64, last: &CommitSlot) -> Result<Moment, CommitError> {
-        let later = last.time_ns.checked_add(1).ok_or_else(|| {
-            let what = Defect::Invalid("the last commit bears the last time that there is");
-            ReadError::corrupt(Place::Slots, what)
-        })?;
-        let now_ns = time_ns(self.provenance, commit);
-        Ok(Moment { now_ns, stamp_ns: now_ns.max(later) })
-    }
-
-    /// Lineage of the next commit.
-    pub(super) fn lineage(&self, commit: u64) -> Result<[u8; 16], StorageError> {
-        lineage(self.provenance, commit)
-    }
-
-    /// Makes sure that space is reserved behind a file of `file_bytes`. Asks for twice what is
-    /// needed first, so as to ask rarely.
-    pub(super) fn keep_reserve(
-        &mut self,
-        db: &Database,
-        file_bytes: u64,
-    ) -> Result<(), StorageError> {
-        let reserve = RESERVE_BLOCKS * u64::from(db.header.block_bytes);
-        if self.reserved_end >= file_bytes + reserve {
-            return Ok(());
-        }
-        let storage = db.arena.storage();
-        let enough = match storage.reserve(file_bytes, 2 * reserve) {
-            Ok(()) => 2 * reserve,
-            Err(_) => storage.reserve(file_bytes, reserve).map(|()| reserve)?,
-        };
-        self.reserved_end = file_bytes + enough;
-        Ok(())
-    }
-}
-
-fn time_ns(provenance: Provenance, commit: u64) -> u64 {
-    let time = match provenance {
-        Provenance::System => SystemTime::now(),
-        Provenance::Fixed { start, .. } => start + Duration::from_secs(commit),
-    };
-    time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
-}
-
-fn lineage(provenance: Provenance, commit: u64) -> Result<[u8; 16], StorageError> {
-    let mut id = [0; 16];
-    match provenance {
-        Provenance::System => getrandom::fill(&mut id).map_err(|e| StorageError {
-            operation: "find random numbers for",
-            source: std::io::Error::other(e),
-        })?,
-        Provenance::Fixed { seed, .. } => {
-            id[..8].copy_from_slice(&seed.to_le_bytes());
-            id[8..].copy_from_slice(&commit.to_le_bytes());
-        }
-    }
-    Ok(id)
 }

@@ -34,6 +34,8 @@ impl Early {
     /// Nothing written yet. Until the transaction ends there must be no other commit.
     pub(crate) fn new(db: &Database) -> Result<Self, CommitError> {
         let (commit, space) = writable_space(db)?;
+        // It lies where this grows, and goes with what is cut off.
+        db.forget_reserve();
         let old_len = db.arena.storage().len()?;
         let arena = db.arena.clone();
         Ok(Early {

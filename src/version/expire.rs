@@ -12,12 +12,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::column::Column;
 use super::commit::{Draft, commit};
-use super::database::{Database, Moment, cut_back};
+use super::database::{Database, cut_back};
 use super::past::{Doomed, Past};
 use super::pins::Condemned;
 use super::sharing_graph::{SharingGraph, VersionSummary};
 use super::space_ledger::coalesce;
 use super::table::Table;
+use super::writer::Moment;
 use crate::arena::Access;
 use crate::format::DATA_START;
 use crate::format::arrays::{Array, ArrayRoot, DATA_ARRAYS};

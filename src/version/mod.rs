@@ -4,6 +4,7 @@
 //! which is the version rows, the tags, the free map and the list of space freed last. Reading goes
 //! slot, version row, table, segment; writing goes columns, [`commit`], slot.
 
+mod accounts;
 mod cells;
 pub(crate) mod column;
 pub(crate) mod commit;
@@ -24,3 +25,4 @@ pub(crate) mod space_check;
 mod space_ledger;
 mod state_plan;
 pub(crate) mod table;
+mod writer;

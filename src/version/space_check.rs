@@ -9,7 +9,8 @@
 
 use std::collections::BTreeMap;
 
-use super::database::{Accounts, Database};
+use super::accounts::Accounts;
+use super::database::Database;
 use super::sharing_graph::{SharingGraph, VersionSummary};
 use super::table::{Table, Visit};
 use crate::format::DATA_START;

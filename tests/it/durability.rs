@@ -274,3 +274,33 @@ fn a_leap_of_the_clock_lets_nothing_expire() {
     assert_eq!(store.expire(Retention::new().keep_last(2)).unwrap().expired.len(), 6);
     assert_sound(&store, "in the end");
 }
+
+/// A store is verified while another thread makes its waiting versions durable: what is compared is
+/// of one commit.
+#[test]
+fn a_verification_beside_a_sync_finds_nothing() {
+    let mut store = Store::in_memory(CreateOptions::new(2), deferred(100)).unwrap();
+    let mut random = Random(3);
+    for round in 0..600 {
+        store.insert(&random.points(20, 2)).unwrap();
+        store.insert(&random.points(20, 2)).unwrap();
+        let (shared, pause) = (&store, Duration::from_micros(random.below(1500)));
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let start = std::time::Instant::now();
+                while start.elapsed() < pause {
+                    std::hint::spin_loop();
+                }
+                shared.sync().unwrap();
+            });
+            for _ in 0..6 {
+                let report = shared.verify(VerifyOptions::all()).unwrap();
+                assert!(report.is_ok(), "round {round}: {:?}", report.problems.first());
+            }
+        });
+        // So that verifying stays cheap.
+        if round % 5 == 4 {
+            store.expire(Retention::new().keep_last(1)).unwrap();
+        }
+    }
+}
