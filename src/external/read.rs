@@ -2,7 +2,8 @@
 
 use super::{Resources, Spooled};
 use crate::external::spill::{Chains, Key, Sorter};
-use crate::insert::batch::{NextId, check_points, move_beyond};
+use crate::insert::batch::{NextId, move_beyond};
+use crate::space::check_points;
 use crate::tree::columns::Tree;
 use crate::tree::id_index;
 use crate::values::error::{InsertError, PointsError};

@@ -1,14 +1,14 @@
-//! Checking a batch: rows finite and inside the domain, ids distinct and not live. A batch is
-//! refused whole.
+//! Checking a batch: rows that the metric can take, ids distinct and not live. A batch is refused
+//! whole.
 
 use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use crate::space;
+use crate::space::check_points;
 use crate::tree::columns::Tree;
 use crate::tree::id_index;
-use crate::values::error::{InsertError, PointsError, ReadError};
+use crate::values::error::{InsertError, ReadError};
 use crate::values::ids::PointId;
 
 /// A checked batch.
@@ -21,38 +21,6 @@ pub(crate) struct Batch<'a> {
 
 /// The next automatic id; `None` after `u64::MAX` was used.
 pub(crate) type NextId = Option<PointId>;
-
-/// Values checked together.
-const PIECE: usize = 1 << 13;
-
-/// Checks that `points` are whole rows of `dim` values that the metric can take. Returns the number
-/// of rows.
-pub(crate) fn check_points(points: &[f32], dim: usize) -> Result<usize, PointsError> {
-    if !points.len().is_multiple_of(dim) {
-        return Err(PointsError::Ragged { values: points.len(), dim });
-    }
-    let limit = space::domain_limit(dim);
-    // NaN is outside, too.
-    let is_inside = |x: &f32| x.abs() <= limit;
-    // Whole pieces without a branch, so that the compiler makes it vectors.
-    let has_outside = |piece: &[f32]| !piece.iter().fold(true, |all, x| all & is_inside(x));
-    // Only the store's own pool is used: elsewhere the calling thread does it.
-    let pooled = rayon::current_thread_index().is_some();
-    let first = match pooled {
-        true => points.par_chunks(PIECE).position_first(has_outside),
-        false => points.chunks(PIECE).position(has_outside),
-    };
-    let piece_start = first.map_or(points.len(), |piece| piece * PIECE);
-    if let Some(place) = points[piece_start..].iter().position(|x| !is_inside(x)) {
-        let at = piece_start + place;
-        let (row, column, value) = (at / dim, at % dim, points[at]);
-        return Err(match value.is_finite() {
-            true => PointsError::OutOfDomain { row, column, value, limit },
-            false => PointsError::NotFinite { row, column, value },
-        });
-    }
-    Ok(points.len() / dim)
-}
 
 /// Checks a batch against a tree, and names its points: with `ids`, or automatically from `next`
 /// on. `next` moves beyond every id used.
@@ -132,26 +100,6 @@ pub(crate) fn first_duplicate(ids: &[PointId]) -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn points_are_refused_with_row_and_column() {
-        assert_eq!(check_points(&[1.0, 2.0, 3.0, 4.0], 2), Ok(2));
-        assert_eq!(check_points(&[1.0; 5], 2), Err(PointsError::Ragged { values: 5, dim: 2 }));
-        assert!(matches!(
-            check_points(&[0.0, 1.0, 2.0, f32::NAN], 2),
-            Err(PointsError::NotFinite { row: 1, column: 1, .. })
-        ));
-        assert!(matches!(
-            check_points(&[0.0, 1.0, f32::NEG_INFINITY, 0.0], 2),
-            Err(PointsError::NotFinite { row: 1, column: 0, .. })
-        ));
-        let limit = space::domain_limit(2);
-        assert_eq!(check_points(&[limit, -limit], 2), Ok(1));
-        assert!(matches!(
-            check_points(&[0.0, limit.next_up()], 2),
-            Err(PointsError::OutOfDomain { row: 0, column: 1, .. })
-        ));
-    }
 
     #[test]
     fn automatic_ids_end_at_the_largest() {

@@ -115,20 +115,21 @@ pub(crate) fn knn(
     k: usize,
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
-    if scratch.history.k != k {
-        scratch.history = Trials { k, ..Trials::default() };
+    if scratch.trials.k != k {
+        scratch.trials = Trials { k, ..Trials::default() };
     }
-    let history = &mut scratch.history;
+    let history = &mut scratch.trials;
     history.queries += 1;
     let trial = history.trials < TRIALS || history.queries.is_multiple_of(TRIAL_EVERY);
     if !trial && scan_cost(tree, VALUE_IN_SCAN, ROW_IN_SCAN) < history.descent_cost(tree) {
         return knn::scan_all(tree, query, k, scratch);
     }
-    let (visits, evaluations) = (scratch.visits, scratch.evaluations);
+    let (visits, evaluations) = (scratch.visits(), scratch.evaluations());
     knn::knn(tree, query, k, scratch)?;
-    let history = &mut scratch.history;
+    let taken = (scratch.visits(), scratch.evaluations());
+    let history = &mut scratch.trials;
     history.trials += 1;
-    history.visits += scratch.visits - visits;
-    history.evaluations += scratch.evaluations - evaluations;
+    history.visits += taken.0 - visits;
+    history.evaluations += taken.1 - evaluations;
     Ok(())
 }

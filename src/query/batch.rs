@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::auto::{self, Verdict};
 use super::knn::{self, Scratch};
-use super::{Neighbor, brute};
+use super::{Neighbor, brute, walk};
 use crate::tree::columns::Tree;
 use crate::values::error::ReadError;
 
@@ -35,9 +35,9 @@ pub(crate) fn knn_batch(
         rest = more;
         found.extend_from_slice(scratch.best.sorted(tree)?);
         tried += 1;
-        verdict = auto::judge_batch(tree, rows, tried, scratch.visits, scratch.evaluations);
+        verdict = auto::judge_batch(tree, rows, tried, scratch.visits(), scratch.evaluations());
     }
-    let evaluations = scratch.evaluations;
+    let evaluations = scratch.evaluations();
     if verdict == Verdict::Scan {
         found.extend(brute::knn_batch(tree, rest, k)?);
         let scanned = (rest.len() / tree.dim) as u64 * u64::from(tree.slots());
@@ -59,23 +59,23 @@ pub(crate) fn knn_by_tree(
     let mut order: Vec<(u32, usize, u64)> = (0..rows)
         .into_par_iter()
         .with_min_len(QUERIES_PER_TASK)
-        .map_init(Scratch::default, |scratch, row| {
-            let before = scratch.evaluations;
-            let key = knn::neighbourhood(tree, query(row), scratch)?;
-            Ok((key, row, scratch.evaluations - before))
+        .map_init(walk::Scratch::default, |scratch, row| {
+            let before = scratch.evaluations();
+            let key = walk::neighbourhood(tree, query(row), scratch)?;
+            Ok((key, row, scratch.evaluations() - before))
         })
         .collect::<Result<_, ReadError>>()?;
     order.par_sort_unstable();
     let parts: Vec<(Vec<Neighbor>, u64)> = order
         .par_chunks(QUERIES_PER_TASK)
         .map_init(Scratch::default, |scratch, part| {
-            let before = scratch.evaluations;
+            let before = scratch.evaluations();
             let mut found = Vec::new();
             for &(_, row, _) in part {
                 knn::knn(tree, query(row), k, scratch)?;
                 found.extend_from_slice(scratch.best.sorted(tree)?);
             }
-            Ok((found, scratch.evaluations - before))
+            Ok((found, scratch.evaluations() - before))
         })
         .collect::<Result<_, ReadError>>()?;
     let evaluations = parts.iter().map(|part| part.1).sum::<u64>();

@@ -8,10 +8,12 @@ use rayon::prelude::*;
 
 use super::Neighbor;
 use super::ahead::Ahead;
-use super::heap::KBest;
+use super::ball::List;
+use super::k_best::KBest;
 use super::refine;
 use super::scan::scan;
-use crate::space;
+use super::sink::Sink;
+use crate::space::Near;
 use crate::tree::columns::{Range, Tree};
 use crate::values::error::ReadError;
 
@@ -21,9 +23,6 @@ pub(super) const QUERIES_PER_PASS: usize = 512;
 /// Fewer queries, or rows, than this do not repay laying a grid and putting the rows on it.
 const FEW_QUERIES: usize = 4;
 const FEW_ROWS: u32 = 256;
-
-/// Bytes of a tile: what the second-level cache holds well.
-const TILE_BYTES: usize = 64 * 1024;
 
 /// Rows scanned for one query at a time.
 const ROWS_TOGETHER: u32 = 256;
@@ -78,14 +77,25 @@ fn in_parallel(
 
 fn row_by_row(tree: &Tree, queries: &[f32], best: &mut [KBest]) -> Result<(), ReadError> {
     let mut found = Vec::new();
-    let slots = tree.slots();
     for (query, best) in queries.chunks_exact(tree.dim).zip(best) {
-        let mut ahead = Ahead::new(tree);
-        for start in (0..slots).step_by(ROWS_TOGETHER as usize) {
-            ahead.reach(tree, start.into());
-            let rows = Range { start, count: ROWS_TOGETHER.min(slots - start) };
-            scan(tree, query, rows, best, &mut found)?;
-        }
+        scan_all(tree, query, best, &mut found)?;
+    }
+    Ok(())
+}
+
+/// Offers every row.
+fn scan_all(
+    tree: &Tree,
+    query: &[f32],
+    sink: &mut impl Sink,
+    found: &mut Vec<Near>,
+) -> Result<(), ReadError> {
+    let slots = tree.slots();
+    let mut ahead = Ahead::new(tree);
+    for start in (0..slots).step_by(ROWS_TOGETHER as usize) {
+        ahead.reach(tree, start.into());
+        let rows = Range { start, count: ROWS_TOGETHER.min(slots - start) };
+        scan(tree, query, rows, sink, found)?;
     }
     Ok(())
 }
@@ -93,38 +103,7 @@ fn row_by_row(tree: &Tree, queries: &[f32], best: &mut [KBest]) -> Result<(), Re
 /// All live points with canonical distance at most `radius`, in the order (distance, id).
 pub(crate) fn within(tree: &Tree, query: &[f32], radius: f32) -> Result<Vec<Neighbor>, ReadError> {
     let mut found = Vec::new();
-    for_tiles(tree, query, |first, sums| {
-        for (slot, &sum) in (first..).zip(sums) {
-            let distance = space::distance(sum);
-            if distance <= radius && tree.is_live(slot)? {
-                found.push(Neighbor { id: tree.ids.get(slot as u64)?, distance });
-            }
-        }
-        Ok(())
-    })?;
+    scan_all(tree, query, &mut List::new(tree, radius, &mut found)?, &mut Vec::new())?;
     found.sort_unstable_by(Neighbor::order);
     Ok(found)
-}
-
-/// Calls `f` with (first slot, sums from there on) for every tile of rows.
-fn for_tiles(
-    tree: &Tree,
-    query: &[f32],
-    mut f: impl FnMut(u32, &[f32]) -> Result<(), ReadError>,
-) -> Result<(), ReadError> {
-    let rows_per_tile = (TILE_BYTES / (4 * tree.dim)).clamp(4, 1024) as u64;
-    let slots = tree.slots() as u64;
-    let mut sums = Vec::new();
-    let mut ahead = Ahead::new(tree);
-    let mut first = 0;
-    while first < slots {
-        ahead.reach(tree, first);
-        let rows = tree.coordinates.chunk(first, rows_per_tile.min(slots - first))?;
-        sums.clear();
-        sums.resize(rows.len() / tree.dim, 0.0);
-        tree.kernel.sums(query, rows, &mut sums);
-        f(first as u32, &sums)?;
-        first += sums.len() as u64;
-    }
-    Ok(())
 }

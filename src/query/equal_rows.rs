@@ -5,7 +5,7 @@
 //! Rows count as equal if their bits are, so -0.0 and 0.0 are two values here. That two equal rows
 //! are not found to be costs time only.
 
-use super::heap::KBest;
+use super::k_best::KBest;
 use crate::space::Near;
 use crate::tree::columns::Tree;
 use crate::values::error::ReadError;
@@ -136,7 +136,7 @@ impl EqualRows {
         let start = if group == 0 { 0 } else { self.ends[group - 1] };
         match &self.slots[start as usize..self.ends[group] as usize] {
             &[slot] => best.offer(tree, Near::new(distance, slot)),
-            slots => best.offer_twins(tree, distance, slots.iter().copied()),
+            slots => best.offer_equals(tree, distance, slots.iter().copied()),
         }
     }
 }

@@ -5,18 +5,17 @@
 
 mod ahead;
 pub(crate) mod auto;
+pub(crate) mod ball;
 pub(crate) mod batch;
-mod best_first;
 pub(crate) mod brute;
-mod depth_first;
 mod equal_rows;
-mod frontier;
-pub(crate) mod heap;
+mod k_best;
 pub(crate) mod knn;
-pub(crate) mod range;
 mod refine;
-pub(crate) mod scan;
+mod scan;
+mod sink;
 mod sorted_list;
+pub(crate) mod walk;
 
 use crate::values::ids::PointId;
 

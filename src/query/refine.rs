@@ -4,7 +4,8 @@
 
 use super::ahead::Ahead;
 use super::equal_rows::EqualRows;
-use super::heap::KBest;
+use super::k_best::KBest;
+use super::sink::Sink;
 use crate::space::{self, Filter, Grid, Near, OCTET, Pair, ValueFilter};
 use crate::tree::columns::Tree;
 use crate::values::error::ReadError;
@@ -249,7 +250,7 @@ impl<'a> Pass<'a> {
             match sieve {
                 FirstPass::Bytes { filter, octets } => {
                     filter.load(rows, *octets);
-                    filter.near(best.iter().map(KBest::radius), found);
+                    filter.near(best.iter().map(KBest::reach), found);
                 }
                 FirstPass::Values(filter) => {
                     filter.load(rows);

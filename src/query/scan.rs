@@ -1,6 +1,6 @@
 //! From ranges of slots to candidates: what every search ends in.
 
-use super::heap::KBest;
+use super::sink::Sink;
 use crate::space::Near;
 use crate::tree::columns::{Range, Tree};
 use crate::values::error::ReadError;
@@ -14,7 +14,7 @@ pub(crate) fn scan(
     tree: &Tree,
     query: &[f32],
     range: Range,
-    best: &mut KBest,
+    sink: &mut impl Sink,
     found: &mut Vec<Near>,
 ) -> Result<(), ReadError> {
     let end = range.start as u64 + range.count as u64;
@@ -22,8 +22,8 @@ pub(crate) fn scan(
     while first < end {
         let rows = tree.coordinates.chunk(first, (end - first).min(STEP as u64))?;
         found.clear();
-        tree.kernel.near(query, rows, best.sum_limit(), first as u32, found);
-        best.offer_all(tree, found)?;
+        tree.kernel.near(query, rows, sink.sum_limit(), first as u32, found);
+        sink.offer_all(tree, found)?;
         first += (rows.len() / tree.dim) as u64;
     }
     Ok(())

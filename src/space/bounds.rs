@@ -23,8 +23,8 @@
 //!   sqrt(n) 2^-14: if |b_q - b_x| > g (t(1+K) + b) + E(r_q) + E(r_x), then d^(q,x) > t.
 //!
 //! with K = (ceil(n/16) + 10) 2^-24 and b = sqrt(n) 2^-73, for n <= [`MAX_DIM`] and rows in the
-//! domain ([`domain_limit`]), where nothing overflows: a difference is at most 2^63 / sqrt(n), so s
-//! <= 2^126 (1 + tiny).
+//! domain (`domain.rs`), where nothing overflows: a difference is at most 2^63 / sqrt(n), so s <=
+//! 2^126 (1 + tiny).
 //!
 //! # Error of one computed distance
 //!
@@ -198,23 +198,10 @@ impl Slack {
     }
 }
 
-/// The largest f32 that is at most 2^62 / sqrt(dim): the largest magnitude of a component that the
-/// metric accepts.
-///
-/// # Panics
-///
-/// If `dim` is 0 or above [`MAX_DIM`].
-pub(crate) fn domain_limit(dim: usize) -> f32 {
-    assert!((1..=MAX_DIM).contains(&dim), "1 to {MAX_DIM} dimensions");
-    // x <= 2^62 / sqrt(dim) iff x^2 dim <= 2^124, in whole numbers: an f32 this large is one.
-    let fits = |x: f32| (x as u128).pow(2) * dim as u128 <= 1 << 124;
-    let near = (2.0_f64.powi(62) / (dim as f64).sqrt()) as f32;
-    [near.next_up(), near].into_iter().find(|&x| fits(x)).unwrap_or_else(|| near.next_down())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::space::domain_limit;
     use crate::space::scalar;
     use crate::space::tests::Random;
 
@@ -316,18 +303,6 @@ mod tests {
         assert!(slack.excludes(10.0, 2.0, 7.9) && !slack.excludes(10.0, 2.0, 8.0));
         assert!(slack.includes(1.0, 2.0, 3.1) && !slack.includes(1.0, 2.0, 3.0));
         assert!(!slack.excludes(0.0, 0.0, 0.0));
-    }
-
-    #[test]
-    fn domain_limit_is_the_largest() {
-        assert_eq!(domain_limit(1), 2.0_f32.powi(62));
-        assert_eq!(domain_limit(4), 2.0_f32.powi(61));
-        assert_eq!(domain_limit(MAX_DIM), 2.0_f32.powi(54));
-        for dim in (1..=MAX_DIM).step_by(37) {
-            let limit = domain_limit(dim);
-            let fits = |x: f32| (x as u128).pow(2) * dim as u128 <= 1 << 124;
-            assert!(fits(limit) && !fits(limit.next_up()), "dimension {dim}");
-        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! is sound, B1 to B4 (`bounds.rs`) why pruning is exact, V1 and V2 (`level.rs`) what a level is.
 
 mod bounds;
+mod domain;
 mod filter;
 mod grid;
 #[cfg(target_arch = "x86_64")]
@@ -33,7 +34,8 @@ mod values;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub(crate) use bounds::{Slack, domain_limit};
+pub(crate) use bounds::Slack;
+pub(crate) use domain::{check_points, domain_limit};
 pub(crate) use filter::{Filter, Pair};
 pub(crate) use grid::{Grid, OCTET};
 pub(crate) use level::Level;

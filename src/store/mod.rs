@@ -12,6 +12,7 @@ pub(crate) mod pool;
 pub(crate) mod query;
 pub(crate) mod recover;
 pub(crate) mod scrub;
+pub(crate) mod searcher;
 pub(crate) mod snapshot;
 pub(crate) mod transaction;
 pub(crate) mod vacuum;

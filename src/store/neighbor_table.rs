@@ -92,6 +92,11 @@ impl NeighborTable {
         &self.neighbors
     }
 
+    /// The rows, one after the other.
+    pub(super) fn into_neighbors(self) -> Vec<Neighbor> {
+        self.neighbors
+    }
+
     /// Canonical distances computed for the whole table.
     pub fn distance_evaluations(&self) -> u64 {
         self.evaluations

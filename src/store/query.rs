@@ -6,8 +6,8 @@
 use rayon::prelude::*;
 
 use super::neighbor_table::NeighborTable;
-use super::snapshot::{Snapshot, check_radius};
-use crate::query::{Neighbor, batch, brute, range};
+use super::snapshot::Snapshot;
+use crate::query::{Neighbor, ball, batch, brute, walk};
 use crate::values::error::{QueryError, ReadError};
 
 /// Queries of a search by radius that one task answers in turn.
@@ -128,12 +128,12 @@ impl Query<'_> {
         let radius = self.within.unwrap_or(f32::INFINITY);
         check_radius(radius)?;
         let tree = self.snapshot.tree();
-        let count = |scratch: &mut range::Scratch, query: &[f32]| {
-            range::count_within(tree, query, radius, scratch)
+        let count = |scratch: &mut walk::Scratch, query: &[f32]| {
+            ball::count_within(tree, query, radius, scratch)
         };
         let answer = self.snapshot.install(|| {
             let rows = self.rows.par_chunks_exact(tree.dim).with_min_len(QUERIES_PER_TASK);
-            rows.map_init(range::Scratch::default, count).collect()
+            rows.map_init(walk::Scratch::default, count).collect()
         });
         Ok(self.snapshot.confirm(answer)?)
     }
@@ -150,29 +150,34 @@ impl Query<'_> {
             }
         });
         let (neighbors, evaluations) = self.snapshot.confirm(answer)?;
-        self.snapshot.neighbor_table(count, k, neighbors, evaluations)
+        let per_query = usize::try_from(self.snapshot.len()).unwrap_or(usize::MAX).min(k);
+        if neighbors.len() != count * per_query {
+            let what = "the tree holds fewer points than it counts";
+            return Err(ReadError::row("counts", 0, what).into());
+        }
+        Ok(NeighborTable::of_equal_rows(count, per_query, neighbors, evaluations))
     }
 
     /// All within a radius of each query.
     fn ball(&self, count: usize, radius: f32) -> Result<NeighborTable, QueryError> {
         let tree = self.snapshot.tree();
         let part = |queries: &[f32]| -> Result<Part, ReadError> {
-            let mut scratch = range::Scratch::default();
+            let mut scratch = walk::Scratch::default();
             let (mut all, mut lengths, mut found) = (Vec::new(), Vec::new(), Vec::new());
             for query in queries.chunks_exact(tree.dim) {
                 match self.method {
                     Method::Scan => found = brute::within(tree, query, radius)?,
                     _ if self.unsorted => {
-                        range::within_unsorted(tree, query, radius, &mut scratch, &mut found)?;
+                        ball::within_unsorted(tree, query, radius, &mut scratch, &mut found)?;
                     }
-                    _ => range::within(tree, query, radius, &mut scratch, &mut found)?,
+                    _ => ball::within(tree, query, radius, &mut scratch, &mut found)?,
                 }
                 lengths.push(found.len());
                 all.append(&mut found);
             }
             let scanned = match self.method {
                 Method::Scan => lengths.len() as u64 * u64::from(tree.slots()),
-                _ => scratch.evaluations,
+                _ => scratch.evaluations(),
             };
             Ok((all, lengths, scanned))
         };
@@ -185,5 +190,12 @@ impl Query<'_> {
             table.extend(neighbors, &lengths, evaluations);
         }
         Ok(table)
+    }
+}
+
+pub(super) fn check_radius(radius: f32) -> Result<(), QueryError> {
+    match radius >= 0.0 {
+        true => Ok(()),
+        false => Err(QueryError::Radius(radius)),
     }
 }

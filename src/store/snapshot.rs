@@ -3,10 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use super::neighbor_table::NeighborTable;
+use super::query::Method;
+use super::searcher::Buffers;
 use crate::format::version_row::VersionRow;
-use crate::insert::batch::check_points;
 use crate::maintain::verify;
-use crate::query::{Neighbor, auto, batch, brute, knn, range};
+use crate::query::Neighbor;
+use crate::space::check_points;
 use crate::store::core::Core;
 use crate::store::version_info::VersionInfo;
 use crate::tree::columns::Tree;
@@ -40,7 +42,7 @@ use crate::version::pins::Pin;
 /// ```
 #[derive(Clone)]
 pub struct Snapshot {
-    inner: Arc<Opened>,
+    pub(super) inner: Arc<Opened>,
     /// Keeps the version from expiring. Dropped after what is mapped, whose bytes may change from
     /// then on.
     _pin: Arc<Pin>,
@@ -48,19 +50,12 @@ pub struct Snapshot {
 
 /// A version that has been opened. By itself it does not keep the version from expiring.
 pub(crate) struct Opened {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     row: VersionRow,
     info: Option<VersionInfo>,
     tree: Tree,
     /// Searchers not in use, so that single queries reuse scratch.
-    idle: Mutex<Vec<Buffers>>,
-}
-
-#[derive(Default)]
-struct Buffers {
-    knn: knn::Scratch,
-    range: range::Scratch,
-    found: Vec<Neighbor>,
+    pub(super) idle: Mutex<Vec<Buffers>>,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -146,7 +141,7 @@ impl Snapshot {
     /// An error if the file has been cut meanwhile: touching what is gone would end the process. It
     /// still does if the file is cut while a query runs, unless faults are caught; then
     /// [`Snapshot::confirm`] tells.
-    fn check_whole(&self) -> Result<(), ReadError> {
+    pub(super) fn check_whole(&self) -> Result<(), ReadError> {
         self.inner.core.db.check_whole()
     }
 
@@ -161,7 +156,7 @@ impl Snapshot {
         self.inner.core.pool.install(work)
     }
 
-    fn check_one(&self, query: &[f32]) -> Result<(), QueryError> {
+    pub(super) fn check_one(&self, query: &[f32]) -> Result<(), QueryError> {
         if query.len() != self.dim() {
             let (expected, found) = (self.dim(), query.len());
             return Err(PointsError::Dimension { expected, found }.into());
@@ -242,12 +237,7 @@ impl Snapshot {
     /// # }
     /// ```
     pub fn count_within(&self, query: &[f32], radius: f32) -> Result<u64, QueryError> {
-        self.check_one(query)?;
-        check_radius(radius)?;
-        let mut searcher = self.searcher();
-        searcher.check_whole()?;
-        let scratch = &mut searcher.buffers.range;
-        Ok(self.confirm(range::count_within(self.tree(), query, radius, scratch))?)
+        self.searcher().count_within(query, radius)
     }
 
     /// [`Snapshot::knn`] for many queries, on all threads of the store's pool.
@@ -272,10 +262,7 @@ impl Snapshot {
     /// # }
     /// ```
     pub fn knn_batch(&self, queries: &[f32], k: usize) -> Result<NeighborTable, QueryError> {
-        let count = self.check(queries)?;
-        let answer = self.inner.core.pool.install(|| batch::knn_batch(self.tree(), queries, k));
-        let (neighbors, evaluations) = self.confirm(answer)?;
-        self.neighbor_table(count, k, neighbors, evaluations)
+        self.query(queries).k(k).run()
     }
 
     /// [`Snapshot::knn`] by a scan of all rows, without the tree: the same bits, and the same cost
@@ -299,9 +286,7 @@ impl Snapshot {
     /// ```
     pub fn brute_knn(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
         self.check_one(query)?;
-        self.check_whole()?;
-        let answer = self.inner.core.pool.install(|| brute::knn_batch(self.tree(), query, k));
-        Ok(self.confirm(answer)?)
+        Ok(self.query(query).k(k).method(Method::Scan).run()?.into_neighbors())
     }
 
     /// [`Snapshot::knn_batch`] by scans of all rows, several queries to a scan.
@@ -325,26 +310,7 @@ impl Snapshot {
     /// # }
     /// ```
     pub fn brute_knn_batch(&self, queries: &[f32], k: usize) -> Result<NeighborTable, QueryError> {
-        let count = self.check(queries)?;
-        let answer = self.inner.core.pool.install(|| brute::knn_batch(self.tree(), queries, k));
-        let neighbors = self.confirm(answer)?;
-        let evaluations = count as u64 * self.tree().slots() as u64;
-        self.neighbor_table(count, k, neighbors, evaluations)
-    }
-
-    pub(super) fn neighbor_table(
-        &self,
-        queries: usize,
-        k: usize,
-        neighbors: Vec<Neighbor>,
-        evaluations: u64,
-    ) -> Result<NeighborTable, QueryError> {
-        let per_query = usize::try_from(self.len()).unwrap_or(usize::MAX).min(k);
-        if neighbors.len() != queries * per_query {
-            let what = "the tree holds fewer points than it counts";
-            return Err(ReadError::row("counts", 0, what).into());
-        }
-        Ok(NeighborTable::of_equal_rows(queries, per_query, neighbors, evaluations))
+        self.query(queries).k(k).method(Method::Scan).run()
     }
 
     /// [`Snapshot::within`] by a scan of all rows, without the tree.
@@ -367,36 +333,7 @@ impl Snapshot {
     /// ```
     pub fn brute_within(&self, query: &[f32], radius: f32) -> Result<Vec<Neighbor>, QueryError> {
         self.check_one(query)?;
-        self.check_whole()?;
-        check_radius(radius)?;
-        Ok(self.confirm(brute::within(self.tree(), query, radius))?)
-    }
-
-    /// A searcher with scratch of its own, for many queries from one thread.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # use treering::{CreateOptions, OpenOptions, Store, VersionId};
-    /// # let mut store = Store::in_memory(CreateOptions::new(2), OpenOptions::new())?;
-    /// store.insert(&[0.0, 0.0, 3.0, 4.0])?;
-    /// let snapshot = store.latest()?;
-    /// let mut searcher = snapshot.searcher();
-    /// for query in [[0.0, 1.0], [3.0, 3.0]] {
-    ///     println!("{:?}", searcher.knn(&query, 1)?);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn searcher(&self) -> Searcher {
-        let buffers = match self.inner.core.db.arena.owner().seems_elsewhere() {
-            // It will answer nothing, and must not wait for a thread that is not here.
-            true => Buffers::default(),
-            false => self.inner.idle.lock().expect("no holder panics").pop().unwrap_or_default(),
-        };
-        let before = buffers.knn.evaluations + buffers.range.evaluations;
-        Searcher { snapshot: self.clone(), buffers, before, asked: 0 }
+        Ok(self.query(query).within(radius).method(Method::Scan).run()?.into_neighbors())
     }
 
     /// The coordinates of the live point with this id; `None` if there is none. O(log n).
@@ -487,107 +424,5 @@ impl Snapshot {
             false => Err(ReadError::row("index_runs", 0, "the index does not have every point")),
         });
         self.confirm(answer)
-    }
-}
-
-pub(super) fn check_radius(radius: f32) -> Result<(), QueryError> {
-    match radius >= 0.0 {
-        true => Ok(()),
-        false => Err(QueryError::Radius(radius)),
-    }
-}
-
-/// Queries on one snapshot with reused buffers: after the first few, a query allocates nothing.
-///
-/// # Examples
-///
-/// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let dir = tempfile::tempdir()?;
-/// # let mut store = treering::Store::create(dir.path().join("s.tre"), treering::CreateOptions::new(1))?;
-/// store.insert(&[1.0, 2.0, 4.0])?;
-/// let mut searcher = store.latest()?.searcher();
-/// for query in [[0.0], [5.0]] {
-///     println!("{:?}", searcher.knn(&query, 2)?);
-/// }
-/// # Ok(())
-/// # }
-/// ```
-pub struct Searcher {
-    snapshot: Snapshot,
-    buffers: Buffers,
-    /// Evaluations that the buffers had counted before.
-    before: u64,
-    /// Queries so far.
-    asked: u32,
-}
-
-/// A searcher makes sure of the file's length once in so many queries.
-const QUERIES_PER_CHECK: u32 = 32;
-
-impl std::fmt::Debug for Searcher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Searcher").field("snapshot", &self.snapshot).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Searcher {
-    fn drop(&mut self) {
-        let inner = &self.snapshot.inner;
-        if inner.core.db.arena.owner().seems_elsewhere() {
-            // The lock may be held by a thread that is not here.
-            return;
-        }
-        let buffers = std::mem::take(&mut self.buffers);
-        if let Ok(mut idle) = inner.idle.lock() {
-            idle.push(buffers);
-        }
-    }
-}
-
-impl Searcher {
-    /// As [`Snapshot::knn`], into a buffer of the searcher.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Snapshot::knn`].
-    pub fn knn(&mut self, query: &[f32], k: usize) -> Result<&[Neighbor], QueryError> {
-        self.snapshot.check_one(query)?;
-        self.check_whole()?;
-        let Searcher { snapshot, buffers: Buffers { knn: scratch, .. }, .. } = self;
-        let tree = snapshot.tree();
-        let answer = match auto::knn(tree, query, k, scratch) {
-            Ok(()) => scratch.best.sorted(tree),
-            Err(e) => Err(e),
-        };
-        Ok(snapshot.confirm(answer)?)
-    }
-
-    /// As [`Snapshot::within`], into a buffer of the searcher.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Snapshot::within`].
-    pub fn within(&mut self, query: &[f32], radius: f32) -> Result<&[Neighbor], QueryError> {
-        self.snapshot.check_one(query)?;
-        check_radius(radius)?;
-        self.check_whole()?;
-        let Buffers { range: scratch, found, .. } = &mut self.buffers;
-        let answer = range::within(self.snapshot.tree(), query, radius, scratch, found);
-        self.snapshot.confirm(answer)?;
-        Ok(found)
-    }
-
-    fn check_whole(&mut self) -> Result<(), ReadError> {
-        self.asked = self.asked.wrapping_add(1);
-        match self.asked % QUERIES_PER_CHECK == 1 {
-            true => self.snapshot.check_whole(),
-            false => Ok(()),
-        }
-    }
-
-    /// Canonical distances computed since the searcher was made.
-    pub fn distance_evaluations(&self) -> u64 {
-        self.buffers.knn.evaluations + self.buffers.range.evaluations - self.before
     }
 }

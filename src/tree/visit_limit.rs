@@ -70,7 +70,7 @@ impl VisitLimit {
 mod tests {
     use super::*;
     use crate::format::rows::{self, CountRow, LinkRow, RunRow};
-    use crate::query::{knn, range};
+    use crate::query::{ball, knn, walk};
     use crate::store::Store;
     use crate::values::options::{CreateOptions, OpenOptions};
 
@@ -97,10 +97,10 @@ mod tests {
         for query in points.chunks_exact(dim).take(10) {
             let mut scratch = knn::Scratch::default();
             assert!(knn::knn(&tree, query, 5, &mut scratch).is_err());
-            assert!(scratch.evaluations <= most, "{} of {most}", scratch.evaluations);
-            let mut scratch = range::Scratch::default();
-            assert!(range::within(&tree, query, 1e30, &mut scratch, &mut Vec::new()).is_err());
-            assert!(scratch.evaluations <= most, "{} of {most}", scratch.evaluations);
+            assert!(scratch.evaluations() <= most, "{} of {most}", scratch.evaluations());
+            let mut scratch = walk::Scratch::default();
+            assert!(ball::within(&tree, query, 1e30, &mut scratch, &mut Vec::new()).is_err());
+            assert!(scratch.evaluations() <= most, "{} of {most}", scratch.evaluations());
         }
     }
 

@@ -2,26 +2,23 @@
 //! beyond it a binary heap of integers, distance first and then id.
 
 use super::Neighbor;
+use super::sink::{Admission, Reach, Sink};
 use super::sorted_list::SortedList;
-use super::sum_limit;
 use crate::space::{MAX_SORTED, Near};
-use crate::tree::columns::Tree;
+use crate::tree::columns::{Range, Tree};
 use crate::values::error::ReadError;
 
 /// Keeps the first k of all candidates offered, in the order (distance, id).
 #[derive(Default)]
 pub(crate) struct KBest {
     k: usize,
-    /// Every slot of the tree is live, so that none need be looked up.
-    all_live: bool,
+    admission: Admission,
     /// For small k, above 0.
     list: SortedList,
     /// For large k: a binary heap with the greatest first.
     heap: Vec<u128>,
-    /// No candidate farther than this can enter.
-    radius: f32,
-    /// No sum of squares above this can enter.
-    sum_limit: f32,
+    /// What a candidate must not exceed.
+    reach: Reach,
     found: Vec<Neighbor>,
 }
 
@@ -31,25 +28,11 @@ fn key_of(tree: &Tree, candidate: Near) -> Result<u128, ReadError> {
     Ok(u128::from(candidate.value().to_bits()) << 64 | u128::from(id))
 }
 
-#[cold]
-#[inline(never)]
-fn keep_live(tree: &Tree, found: &mut Vec<Near>) -> Result<(), ReadError> {
-    let mut kept = 0;
-    for i in 0..found.len() {
-        if tree.is_live(found[i].number())? {
-            found[kept] = found[i];
-            kept += 1;
-        }
-    }
-    found.truncate(kept);
-    Ok(())
-}
-
 impl KBest {
     /// Empties the buffer and makes it one for the `k` best of a tree with so many `live` points.
     pub(crate) fn reset(&mut self, tree: &Tree, k: usize, live: u64) {
         self.k = usize::try_from(live).unwrap_or(usize::MAX).min(k);
-        self.all_live = live == u64::from(tree.slots());
+        self.admission = Admission::new(tree, live);
         self.heap.clear();
         match self.k {
             0 => {}
@@ -58,55 +41,15 @@ impl KBest {
         }
         self.found.clear();
         self.found.reserve(self.k);
-        self.radius = if self.k == 0 { f32::NEG_INFINITY } else { f32::INFINITY };
-        self.sum_limit = self.radius;
-    }
-
-    /// The distance that a candidate must not exceed.
-    #[inline]
-    pub(crate) fn radius(&self) -> f32 {
-        self.radius
-    }
-
-    /// The sum of squares that a candidate must not exceed. It may pass a few that [`KBest::offer`]
-    /// will refuse.
-    #[inline]
-    pub(crate) fn sum_limit(&self) -> f32 {
-        self.sum_limit
-    }
-
-    /// Takes those of some slots, at their distances, that are live and among the k best so far.
-    /// Those found dead are struck out.
-    #[inline]
-    pub(crate) fn offer_all(
-        &mut self,
-        tree: &Tree,
-        found: &mut Vec<Near>,
-    ) -> Result<(), ReadError> {
-        if self.k == 0 || found.is_empty() {
-            return Ok(());
-        }
-        if !self.all_live {
-            keep_live(tree, found)?;
-        }
-        if self.k <= MAX_SORTED {
-            self.list.offer(tree, found)?;
-            self.set_radius(self.list.worst());
-        } else {
-            for &candidate in &*found {
-                if candidate.value() <= self.radius {
-                    self.offer_to_heap(tree, candidate)?;
-                }
-            }
-        }
-        Ok(())
+        let distance = if self.k == 0 { f32::NEG_INFINITY } else { f32::INFINITY };
+        self.reach = Reach { distance, sum_limit: distance };
     }
 
     /// Takes a slot, at its distance, if it is live and among the k best so far.
     #[inline]
     pub(crate) fn offer(&mut self, tree: &Tree, candidate: Near) -> Result<(), ReadError> {
-        let may_enter = self.k > 0 && candidate.value() <= self.radius;
-        match may_enter && (self.all_live || tree.is_live(candidate.number())?) {
+        let may_enter = self.k > 0 && candidate.value() <= self.reach.distance;
+        match may_enter && self.admission.admits(tree, candidate.number())? {
             true => self.take(tree, candidate),
             false => Ok(()),
         }
@@ -114,17 +57,17 @@ impl KBest {
 
     /// Takes those of some slots, all at one distance and by ascending id, that are live and among
     /// the k best so far.
-    pub(crate) fn offer_twins(
+    pub(super) fn offer_equals(
         &mut self,
         tree: &Tree,
         distance: f32,
         slots: impl IntoIterator<Item = u32>,
     ) -> Result<(), ReadError> {
         for slot in slots {
-            if self.k == 0 || distance > self.radius {
+            if self.k == 0 || distance > self.reach.distance {
                 break;
             }
-            if self.all_live || tree.is_live(slot)? {
+            if self.admission.admits(tree, slot)? {
                 let twin = Near::new(distance, slot);
                 self.take(tree, twin)?;
                 // Those behind it have greater ids.
@@ -143,7 +86,7 @@ impl KBest {
             return self.offer_to_heap(tree, candidate);
         }
         self.list.offer(tree, &[candidate])?;
-        self.set_radius(self.list.worst());
+        self.reach = Reach::new(self.list.worst());
         Ok(())
     }
 
@@ -155,12 +98,6 @@ impl KBest {
         }
     }
 
-    #[inline]
-    fn set_radius(&mut self, radius: f32) {
-        self.radius = radius;
-        self.sum_limit = sum_limit(radius);
-    }
-
     fn offer_to_heap(&mut self, tree: &Tree, candidate: Near) -> Result<(), ReadError> {
         let key = key_of(tree, candidate)?;
         let full = self.heap.len() == self.k;
@@ -170,7 +107,7 @@ impl KBest {
             false => self.sift_up(key),
         }
         if self.heap.len() == self.k {
-            self.set_radius(f32::from_bits((self.heap[0] >> 64) as u32));
+            self.reach = Reach::new(f32::from_bits((self.heap[0] >> 64) as u32));
         }
         Ok(())
     }
@@ -204,13 +141,6 @@ impl KBest {
         self.heap[at] = key;
     }
 
-    /// Asks for the ids of the candidates so far.
-    pub(crate) fn prefetch_ids(&self, tree: &Tree) {
-        if (1..=MAX_SORTED).contains(&self.k) {
-            self.list.prefetch_ids(tree);
-        }
-    }
-
     /// The neighbours in order. Ends the search: nothing may be offered until the next reset.
     pub(crate) fn sorted(&mut self, tree: &Tree) -> Result<&[Neighbor], ReadError> {
         self.found.clear();
@@ -231,6 +161,47 @@ impl KBest {
             }
         }
         Ok(&self.found)
+    }
+}
+
+impl Sink for KBest {
+    #[inline]
+    fn reach(&self) -> f32 {
+        self.reach.distance
+    }
+
+    #[inline]
+    fn sum_limit(&self) -> f32 {
+        self.reach.sum_limit
+    }
+
+    #[inline]
+    fn offer_all(&mut self, tree: &Tree, found: &mut Vec<Near>) -> Result<(), ReadError> {
+        if self.k == 0 || found.is_empty() {
+            return Ok(());
+        }
+        self.admission.retain(tree, found)?;
+        if self.k <= MAX_SORTED {
+            self.list.offer(tree, found)?;
+            self.reach = Reach::new(self.list.worst());
+        } else {
+            for &candidate in &*found {
+                if candidate.value() <= self.reach.distance {
+                    self.offer_to_heap(tree, candidate)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn offer_twins(&mut self, tree: &Tree, distance: f32, twins: Range) -> Result<(), ReadError> {
+        self.offer_equals(tree, distance, twins.start..twins.start + twins.count)
+    }
+
+    fn prefetch(&self, tree: &Tree) {
+        if (1..=MAX_SORTED).contains(&self.k) {
+            self.list.prefetch_ids(tree);
+        }
     }
 }
 
@@ -267,11 +238,11 @@ mod tests {
                     let enters = all.iter().take(k).any(|n| n.id == id);
                     let candidate = Near::new(distance, slot);
                     best.offer(tree, candidate).unwrap();
-                    if enters || best.radius() >= distance {
+                    if enters || best.reach() >= distance {
                         assert_eq!(k > 0 && best.holds(tree, candidate).unwrap(), enters);
                     }
                     if all.len() >= k && k > 0 {
-                        assert_eq!(best.radius(), all[k - 1].distance);
+                        assert_eq!(best.reach(), all[k - 1].distance);
                     }
                 }
                 all.truncate(k);
