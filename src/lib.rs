@@ -65,8 +65,8 @@ pub use store::vacuum::VacuumReport;
 pub use store::version_info::{VersionInfo, VersionKind};
 pub use values::error::{
     AtError, BackupError, CommitError, Corruption, CreateError, Defect, DeleteError, InsertError,
-    OpenError, OptionsError, Place, PointsError, QueryError, ReadError, ReceiveError, RecoverError,
-    RestoreError, SourceError, StorageError, TagError, TemporaryError, VacuumError,
+    Invariant, OpenError, OptionsError, Place, PointsError, QueryError, ReadError, ReceiveError,
+    RecoverError, RestoreError, SourceError, StorageError, TagError, TemporaryError, VacuumError,
 };
 pub use values::ids::{PointId, VersionId};
 pub use values::options::{

@@ -92,6 +92,12 @@ impl FreeSpace {
         (first..first + bytes / self.block_bytes).all(|block| self.is_used(block))
     }
 
+    /// True if no block of a range is used.
+    pub(crate) fn is_range_free(&self, address: u64, bytes: u64) -> bool {
+        let first = address / self.block_bytes;
+        !(first..first + bytes.div_ceil(self.block_bytes)).any(|block| self.is_used(block))
+    }
+
     /// Bytes from the start of the file to the end of the last used block.
     pub(crate) fn used_end(&self) -> u64 {
         let last = self.words.iter().rposition(|&word| word != 0);

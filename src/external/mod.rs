@@ -27,7 +27,7 @@ use crate::external::spill::{ChainId, Chains, Sorter};
 use crate::format::arrays::{ArrayRoot, DATA_ARRAYS};
 use crate::insert::batch::{Batch, NextId};
 use crate::insert::report::Work;
-use crate::insert::{self, Context};
+use crate::insert::{self, Context, Failed};
 use crate::tree::columns::Tree;
 use crate::tree::id_index;
 use crate::values::budget::Budget;
@@ -99,8 +99,14 @@ pub(crate) fn relieve(
     Ok(())
 }
 
-/// Inserts points into a tree. Returns how many there were, and whether the tree has been built
-/// anew. After an error the tree is of no use if the first of the two says so.
+/// What an insertion did.
+pub(crate) struct Inserted {
+    pub(crate) points: u64,
+    /// The tree has been built anew.
+    pub(crate) rebuilt: bool,
+}
+
+/// Inserts points into a tree.
 pub(crate) fn insert(
     tree: &mut Tree,
     means: &Resources<'_>,
@@ -108,11 +114,11 @@ pub(crate) fn insert(
     source: &mut dyn PointSource,
     next: &mut NextId,
     work: &mut Work,
-) -> Result<(u64, bool), (bool, InsertError)> {
-    let spooled = read::read(tree, means, source, next).map_err(|e| (false, e))?;
+) -> Result<Inserted, Failed> {
+    let spooled = read::read(tree, means, source, next).map_err(Failed::Refused)?;
     let points = spooled.points;
-    let rebuilt = place(tree, means, early, spooled, work).map_err(|e| (true, e))?;
-    Ok((points, rebuilt))
+    let rebuilt = place(tree, means, early, spooled, work).map_err(Failed::Halfway)?;
+    Ok(Inserted { points, rebuilt })
 }
 
 fn place(

@@ -34,7 +34,7 @@ pub(crate) mod split;
 
 use std::time::Instant;
 
-use crate::tree::columns::Tree;
+use crate::tree::columns::{ROOT, Tree};
 use crate::values::error::{InsertError, ReadError};
 use crate::values::options::OpenOptions;
 use batch::Batch;
@@ -92,7 +92,7 @@ pub(crate) fn insert(
     if batch.ids.is_empty() {
         return Ok(());
     }
-    let start = Instant::now();
+    let (before, start) = (tree.live()?, Instant::now());
     let placements = locate::locate(tree, context, batch, work)?;
     work.times.locate += start.elapsed();
     let changes = plan::plan(tree, context, batch, &placements, work)?;
@@ -101,5 +101,21 @@ pub(crate) fn insert(
     apply::apply(tree, batch, &placements, changes, work)?;
     work.times.splice += start.elapsed();
     context.scratch.settle(&mut work.counters);
+    if tree.live()? != before + batch.ids.len() as u64 {
+        return Err(miscounted().into());
+    }
     Ok(())
+}
+
+/// An insertion that did not succeed.
+pub(crate) enum Failed {
+    /// The tree is as it was.
+    Refused(InsertError),
+    /// The tree may be half changed, and is of no use.
+    Halfway(InsertError),
+}
+
+/// T7 at the root does not hold: what is above some node that changed has not counted it.
+fn miscounted() -> ReadError {
+    ReadError::row("counts", ROOT.into(), "the root does not count what was added or deleted")
 }

@@ -24,11 +24,15 @@ pub(crate) fn remove(tree: &mut Tree, ids: &[PointId], work: &mut Work) -> Resul
     if let Some(index) = slots.iter().position(Option::is_none) {
         return Err(DeleteError::UnknownId { index, id: ids[index] });
     }
+    let before = tree.live()?;
     let mut journal = Journal::default();
     for slot in slots.into_iter().flatten() {
         journal.bury(slot);
         journal.add_live(tree, tree.owner(slot)?, -1)?;
     }
     journal.apply(tree, work)?;
+    if tree.live()? + ids.len() as u64 != before {
+        return Err(super::miscounted().into());
+    }
     Ok(())
 }

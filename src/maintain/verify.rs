@@ -14,7 +14,7 @@ use crate::format::version_row::VersionRow;
 use crate::query::{brute, knn};
 use crate::tree::check::{self, Checked, Sound};
 use crate::tree::columns::Tree;
-use crate::values::error::{AtError, Corruption, Defect, Place, ReadError};
+use crate::values::error::{AtError, Corruption, Defect, Invariant, Place, ReadError};
 use crate::values::ids::VersionId;
 use crate::values::options::OpenOptions;
 use crate::version::database::Database;
@@ -394,15 +394,19 @@ fn deep_check(
         check::check_after(before, Tree::open(db, &row.roots)?)?;
     let tree = Tree::open(db, &row.roots)?;
     let queries = if whole { SAMPLE_QUERIES } else { SAMPLE_QUERIES_SHARED };
-    let mut expect = |holds: bool, what: &str| {
+    let mut expect = |holds: bool, invariant: Invariant, what: &str| {
         if !holds {
             violations.push(Corruption {
                 at: Place::Version(VersionId(row.version)),
-                what: Defect::Invariant(what.to_string()),
+                what: Defect::Invariant { invariant, what: what.to_string() },
             });
         }
     };
-    expect(tree.live()? == row.points, "live count of the row differs from the tree's");
+    expect(
+        tree.live()? == row.points,
+        Invariant::Count,
+        "live count of the row differs from the tree's",
+    );
     let slots = tree.slots() as u64;
     let mut scratch = knn::Scratch::default();
     for i in 0..queries.min(slots) {
@@ -413,6 +417,7 @@ fn deep_check(
         let answer = scratch.best.sorted(&tree)?;
         expect(
             answer == brute::knn_batch(&tree, query, SAMPLE_K)?,
+            Invariant::Other,
             "an answer differs from that of a full scan",
         );
     }

@@ -8,7 +8,7 @@ use crate::format::arrays::{ArrayRoot, DATA_ARRAYS};
 use crate::insert::batch::Batch;
 use crate::insert::report::Work;
 use crate::insert::scratch::ScratchPool;
-use crate::insert::{self, Context};
+use crate::insert::{self, Context, Failed};
 use crate::store::pool::Pool;
 use crate::tree::columns::Tree;
 use crate::values::budget::Budget;
@@ -45,8 +45,8 @@ impl Core {
     pub(crate) fn with_resources<R>(
         &self,
         dim: usize,
-        work: impl FnOnce(&Resources<'_>) -> Result<R, (bool, InsertError)>,
-    ) -> Result<R, (bool, InsertError)> {
+        work: impl FnOnce(&Resources<'_>) -> Result<R, Failed>,
+    ) -> Result<R, Failed> {
         let limit = self.options.memory_limit.unwrap_or(u64::MAX);
         let threads = self.pool.current_num_threads();
         let folder = self.options.temporary_folder.as_deref().unwrap_or(&self.folder);

@@ -14,6 +14,7 @@ use crate::values::retention::{ExpireReport, Retention};
 use crate::values::tag_name::check_name;
 use crate::values::when::{Tag, When};
 use crate::version::commit::{Draft, commit};
+use crate::version::database::VersionAt;
 use crate::version::expire;
 
 impl Store {
@@ -101,10 +102,14 @@ impl Store {
             When::Time(time) => {
                 let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 let time_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-                self.core.db.version_at(time_ns)?.map(VersionId).map_err(|first| {
-                    let first = first.map(|ns| UNIX_EPOCH + Duration::from_nanos(ns));
-                    AtError::BeforeFirst { time: *time, first }
-                })
+                let before = |first| AtError::BeforeFirst { time: *time, first };
+                match self.core.db.version_at(time_ns)? {
+                    VersionAt::Version(version) => Ok(VersionId(version)),
+                    VersionAt::BeforeFirst(first) => {
+                        Err(before(Some(UNIX_EPOCH + Duration::from_nanos(first))))
+                    }
+                    VersionAt::NoVersions => Err(before(None)),
+                }
             }
         }
     }

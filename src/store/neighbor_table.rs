@@ -43,7 +43,10 @@ impl NeighborTable {
             end += length;
             end
         }));
-        self.neighbors.append(&mut neighbors);
+        match self.neighbors.is_empty() {
+            true => self.neighbors = neighbors,
+            false => self.neighbors.append(&mut neighbors),
+        }
         assert_eq!(self.neighbors.len(), end, "rows are whole");
         self.evaluations += evaluations;
     }

@@ -173,7 +173,10 @@ impl Query<'_> {
                     _ => ball::within(tree, query, radius, &mut scratch, &mut found)?,
                 }
                 lengths.push(found.len());
-                all.append(&mut found);
+                match all.is_empty() {
+                    true => std::mem::swap(&mut all, &mut found),
+                    false => all.append(&mut found),
+                }
             }
             let scanned = match self.method {
                 Method::Scan => lengths.len() as u64 * u64::from(tree.slots()),

@@ -10,8 +10,9 @@ use crate::format::version_row::{
 };
 use crate::insert::batch::{self, NextId};
 use crate::insert::report::{Counters, Report, Work};
-use crate::insert::{self, remove};
+use crate::insert::{self, Failed, remove};
 use crate::store::Store;
+use crate::tree::check;
 use crate::tree::columns::Tree;
 use crate::tree::id_index;
 use crate::values::error::{
@@ -19,6 +20,7 @@ use crate::values::error::{
 };
 use crate::values::ids::{PointId, VersionId};
 use crate::values::options::Durability;
+use crate::values::seeded_bug::SeededBug;
 use crate::values::source::{PointSource, Slice};
 use crate::version::commit::{Draft, NewVersion, commit};
 use crate::version::database::Database;
@@ -53,6 +55,20 @@ impl State {
             work: Work::default(),
             early: None,
         })
+    }
+}
+
+/// A small tree that was sound has stayed so. For debug builds: it walks all of it.
+fn assert_stays_sound(db: &Database, state: &State) {
+    const SMALL: u32 = 128;
+    let is_small = state.tree.slots() <= SMALL && state.base.points <= SMALL.into();
+    if !is_small || SeededBug::is_any_planted() {
+        return;
+    }
+    let is_sound = |tree: Tree| check::check(&tree).is_ok_and(|found| found.is_empty());
+    if Tree::open(db, &state.base.roots).is_ok_and(is_sound) {
+        let found = check::check(&state.tree).unwrap_or_default();
+        assert!(found.is_empty(), "after a change: {}", found[0]);
     }
 }
 
@@ -154,11 +170,10 @@ impl<'a> Transaction<'a> {
             core.with_resources(state.tree.dim, |means| {
                 let mut next_id = state.next_id;
                 let State { tree, early, work, .. } = state;
-                let (points, rebuilt) =
-                    external::insert(tree, means, early, source, &mut next_id, work)?;
+                let done = external::insert(tree, means, early, source, &mut next_id, work)?;
                 state.next_id = next_id;
-                state.added += points;
-                state.compacted |= rebuilt;
+                state.added += done.points;
+                state.compacted |= done.rebuilt;
                 Ok(())
             })
         });
@@ -181,12 +196,12 @@ impl<'a> Transaction<'a> {
             return self.insert_limited(&mut Slice { dim, points, ids });
         }
         let state = self.state()?;
-        let result: Result<(), (bool, InsertError)> = core.pool.install(|| {
+        let result: Result<(), Failed> = core.pool.install(|| {
             let mut next_id = state.next_id;
             let batch =
-                batch::check(&state.tree, points, ids, &mut next_id).map_err(|e| (false, e))?;
+                batch::check(&state.tree, points, ids, &mut next_id).map_err(Failed::Refused)?;
             insert::insert(&mut state.tree, &core.context(), &batch, &mut state.work)
-                .map_err(|e| (true, e))?;
+                .map_err(Failed::Halfway)?;
             state.next_id = next_id;
             state.added += batch.ids.len() as u64;
             Ok(())
@@ -194,12 +209,13 @@ impl<'a> Transaction<'a> {
         self.done(result)
     }
 
-    /// After an insertion, which may have left the tree half changed.
-    fn done(&mut self, result: Result<(), (bool, InsertError)>) -> Result<&mut Self, InsertError> {
+    /// After an insertion.
+    fn done(&mut self, result: Result<(), Failed>) -> Result<&mut Self, InsertError> {
         match result {
             Ok(()) => Ok(self),
-            Err((half_done, e)) => {
-                self.broken |= half_done;
+            Err(Failed::Refused(e)) => self.store.core.db.confirm(Err(e)),
+            Err(Failed::Halfway(e)) => {
+                self.broken = true;
                 self.store.core.db.confirm(Err(e))
             }
         }
@@ -251,9 +267,9 @@ impl<'a> Transaction<'a> {
             let State { tree, early, work, .. } = &mut *state;
             let packed = match core.options.memory_limit {
                 Some(_) => core.with_resources(tree.dim, |means| {
-                    external::compact(tree, means, early, work).map_err(|e| (true, e))
+                    external::compact(tree, means, early, work).map_err(Failed::Halfway)
                 }),
-                None => core.pack(tree, work).map_err(|e| (false, e)),
+                None => core.pack(tree, work).map_err(Failed::Refused),
             }?;
             state.tree = packed;
             state.compacted = true;
@@ -352,6 +368,9 @@ impl<'a> Transaction<'a> {
         }
         (work.counters.cow_segments, work.counters.cow_bytes_copied) = tree.copied();
         let row = version_row(state, &self.message);
+        if cfg!(debug_assertions) {
+            assert_stays_sound(&core.db, state);
+        }
         let State { base, tree, work, early, .. } = state;
         core.options.report("write", 0, 1);
         let done = core.pool.install(|| {

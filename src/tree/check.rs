@@ -13,7 +13,7 @@ use super::sharing::{self, Shared};
 use super::visit_limit::VisitLimit;
 use crate::format::rows::{COUNT_UNEQUAL_TWINS, CountRow, NodeRow};
 use crate::space::{self, Level};
-use crate::values::error::{Corruption, Defect, Place, ReadError};
+use crate::values::error::{Corruption, Defect, Invariant, Place, ReadError};
 use crate::values::memory;
 
 /// More violations than this are not listed.
@@ -36,7 +36,6 @@ pub(crate) struct Checked {
 }
 
 /// Checks a tree. An error means that it could not be read; violations are listed.
-#[cfg(test)]
 pub(crate) fn check(tree: &Tree) -> Result<Vec<Corruption>, ReadError> {
     Ok(whole(tree)?.violations)
 }
@@ -256,11 +255,17 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn expect(&mut self, holds: bool, node: u32, what: impl FnOnce() -> String) {
+    fn expect(
+        &mut self,
+        holds: bool,
+        node: u32,
+        invariant: Invariant,
+        what: impl FnOnce() -> String,
+    ) {
         if !holds && self.violations.len() < LISTED {
             self.violations.push(Corruption {
                 at: Place::Row { array: "links", row: node as u64 },
-                what: Defect::Invariant(what()),
+                what: Defect::Invariant { invariant, what: what() },
             });
         }
     }
@@ -273,7 +278,9 @@ impl<'a> Checker<'a> {
             && level_row(row.level).is_some()
             && radius >= 0.0
             && link.row.own_radius >= 0.0;
-        self.expect(plain, node, || format!("node {node} has a field that no writer writes"));
+        self.expect(plain, node, Invariant::Other, || {
+            format!("node {node} has a field that no writer writes")
+        });
         Ok(())
     }
 
@@ -331,12 +338,14 @@ impl<'a> Checker<'a> {
         let is_empty = ranges.iter().all(|range| range.count == 0);
         let range = one_range(ranges);
         let CountRow { live: counted, span, .. } = self.tree.counts.get(node as u64)?;
-        self.expect(counted as u64 == live, node, || {
-            format!("T7: node {node} counts {counted} live points, {live} are there")
+        self.expect(counted as u64 == live, node, Invariant::Count, || {
+            format!("node {node} counts {counted} live points, {live} are there")
         });
         let spans =
             span == 0 || range.is_some_and(|range| range.count == span && range.start == start);
-        self.expect(spans, node, || format!("node {node} claims a range of {span} slots"));
+        self.expect(spans, node, Invariant::Count, || {
+            format!("node {node} claims a range of {span} slots")
+        });
         // Where there are no slots, they are one range.
         let nothing = is_empty.then_some(Range { start: 0, count: 0 });
         Ok(Subtree { live, range: if span > 0 { range } else { nothing } })
@@ -377,8 +386,8 @@ impl<'a> Checker<'a> {
         }
         let rows: u64 = bucket.iter().map(|range| range.count as u64).sum();
         let capacity = (tree.leaf_capacity as u64 - 1).max(flat_capacity as u64);
-        self.expect(rows <= capacity, node, || {
-            format!("T6: {rows} rows in a bucket of node {node}, which may hold {capacity}")
+        self.expect(rows <= capacity, node, Invariant::Capacity, || {
+            format!("{rows} rows in a bucket of node {node}, which may hold {capacity}")
         });
         self.children(node, level, &center, &children)?;
 
@@ -432,7 +441,7 @@ impl<'a> Checker<'a> {
         for &child in children {
             rows.extend_from_slice(tree.centers.row(child as u64)?);
             let row = tree.nodes.get(child as u64)?;
-            self.expect(row.parent == node, child, || {
+            self.expect(row.parent == node, child, Invariant::Reference, || {
                 format!("node {child} is a child of {node} and names parent {}", row.parent)
             });
             levels.push(row.level);
@@ -442,11 +451,11 @@ impl<'a> Checker<'a> {
         for ((&child, &child_level), &sum) in children.iter().zip(&levels).zip(&sums) {
             let l = Level::new(child_level);
             let falls = child_level < level && level_row(child_level).is_some();
-            self.expect(falls && l.covers_child(sum), child, || {
-                format!("T2: node {child} of level {child_level} is not covered by its parent")
+            self.expect(falls && l.covers_child(sum), child, Invariant::Cover, || {
+                format!("node {child} of level {child_level} is not covered by its parent")
             });
-            self.expect(!l.covers(sum), child, || {
-                format!("T3: node {child} is not separated from its parent")
+            self.expect(!l.covers(sum), child, Invariant::Separation, || {
+                format!("node {child} is not separated from its parent")
             });
         }
         for i in 1..children.len() {
@@ -455,8 +464,8 @@ impl<'a> Checker<'a> {
             for j in 0..i {
                 let l = Level::new(levels[i].min(levels[j]));
                 let (a, b) = (children[i], children[j]);
-                self.expect(!l.covers(sums[j]), a, || {
-                    format!("T3: siblings {a} and {b} are not separated")
+                self.expect(!l.covers(sums[j]), a, Invariant::Separation, || {
+                    format!("siblings {a} and {b} are not separated")
                 });
             }
         }
@@ -476,12 +485,14 @@ impl<'a> Checker<'a> {
         for slot in range.start..range.start + range.count {
             let row = tree.coordinates.row(slot as u64)?;
             let zero = tree.kernel.sum(row, center) == 0.0;
-            self.expect(zero, node, || format!("T6: slot {slot} is no twin of node {node}"));
-            self.expect(!equal || row == center, node, || {
+            self.expect(zero, node, Invariant::Capacity, || {
+                format!("slot {slot} is no twin of node {node}")
+            });
+            self.expect(!equal || row == center, node, Invariant::Capacity, || {
                 format!("slot {slot} differs from the center of node {node}")
             });
             let id = tree.ids.get(slot as u64)?;
-            self.expect(before < Some(id), node, || {
+            self.expect(before < Some(id), node, Invariant::Capacity, || {
                 format!("twins of node {node} are not sorted by id at slot {slot}")
             });
             before = Some(id);
@@ -503,14 +514,14 @@ impl<'a> Checker<'a> {
         tree.sums(&tree.coordinates, range, center, &mut sums)?;
         for (slot, &sum) in (range.start..).zip(&sums) {
             if tree.is_live(slot)? {
-                self.expect(sum > 0.0, node, || {
-                    format!("T6: slot {slot} is a twin in the bucket of node {node}")
+                self.expect(sum > 0.0, node, Invariant::Capacity, || {
+                    format!("slot {slot} is a twin in the bucket of node {node}")
                 });
-                self.expect(level.covers(sum), node, || {
-                    format!("T2: slot {slot} is not covered by its node {node}")
+                self.expect(level.covers(sum), node, Invariant::Cover, || {
+                    format!("slot {slot} is not covered by its node {node}")
                 });
-                self.expect(space::distance(sum) <= own_radius, node, || {
-                    format!("T5: slot {slot} is outside the own radius of node {node}")
+                self.expect(space::distance(sum) <= own_radius, node, Invariant::Bound, || {
+                    format!("slot {slot} is outside the own radius of node {node}")
                 });
             }
         }
@@ -537,8 +548,8 @@ impl<'a> Checker<'a> {
             for (i, (&sum, &own)) in sums.iter().zip(&own).enumerate() {
                 let slot = range.start + i as u32;
                 if level.covers(sum) && sum < own && tree.is_live(slot)? {
-                    self.expect(false, node, || {
-                        format!("T4: slot {slot} of node {node} is nearer to child {child}")
+                    self.expect(false, node, Invariant::Nearest, || {
+                        format!("slot {slot} of node {node} is nearer to child {child}")
                     });
                 }
             }
@@ -560,19 +571,19 @@ impl<'a> Checker<'a> {
                     && tree.is_live(slot)?
                 {
                     let node = above.node;
-                    self.expect(false, node, || {
-                        format!("T8: slot {slot} is outside the box of node {node}")
+                    self.expect(false, node, Invariant::Box, || {
+                        format!("slot {slot} is outside the box of node {node}")
                     });
                 }
                 let near = space::distance(sum) <= above.radius;
                 let covered = above.node != ROOT || root_level.covers(sum);
                 if !(near && covered) && tree.is_live(slot)? {
                     let node = above.node;
-                    self.expect(near, node, || {
-                        format!("T5: slot {slot} is outside the radius of node {node}")
+                    self.expect(near, node, Invariant::Bound, || {
+                        format!("slot {slot} is outside the radius of node {node}")
                     });
-                    self.expect(covered, node, || {
-                        format!("T1: slot {slot} is not covered by the root")
+                    self.expect(covered, node, Invariant::Root, || {
+                        format!("slot {slot} is not covered by the root")
                     });
                 }
             }
@@ -585,10 +596,10 @@ impl<'a> Checker<'a> {
     fn visit(&mut self, node: u32, range: Range) -> Result<u64, ReadError> {
         for slot in range.start..range.start + range.count {
             let again = std::mem::replace(&mut self.seen[slot as usize], true);
-            self.expect(!again, node, || format!("T7: slot {slot} is in two places"));
+            self.expect(!again, node, Invariant::Count, || format!("slot {slot} is in two places"));
             if self.tree.is_live(slot)? {
                 let owner = self.tree.owner(slot)?;
-                self.expect(owner == node, node, || {
+                self.expect(owner == node, node, Invariant::Reference, || {
                     format!("slot {slot} lies in node {node} and names owner {owner}")
                 });
             }
@@ -600,10 +611,10 @@ impl<'a> Checker<'a> {
     fn slot(&mut self, slot: u32) -> Result<(), ReadError> {
         if self.tree.is_live(slot)? {
             let seen = self.seen[slot as usize];
-            self.expect(seen, ROOT, || format!("T7: live slot {slot} is in no node"));
+            self.expect(seen, ROOT, Invariant::Count, || format!("live slot {slot} is in no node"));
             let id = self.tree.ids.get(slot as u64)?;
             let found = id_index::find_live(self.tree, id)?;
-            self.expect(found == Some(slot), ROOT, || {
+            self.expect(found == Some(slot), ROOT, Invariant::Reference, || {
                 format!("the id index has id {id} at {found:?}, it is at slot {slot}")
             });
         }
@@ -615,7 +626,7 @@ impl<'a> Checker<'a> {
         let mut before = None;
         for row in first..self.tree.owners.len() {
             let start = self.tree.owners.get(row)?.start;
-            self.expect(before < Some(start), ROOT, || {
+            self.expect(before < Some(start), ROOT, Invariant::Reference, || {
                 format!("row {row} of owners does not begin behind the one before")
             });
             before = Some(start);
@@ -628,7 +639,7 @@ impl<'a> Checker<'a> {
             let counted = self.tree.level_counts.get(row)?;
             let found = self.levels.iter().find(|(level, _)| level_row(**level) == Some(row));
             let there = found.map_or(0, |(_, &count)| count);
-            self.expect(counted == there, ROOT, || {
+            self.expect(counted == there, ROOT, Invariant::Reference, || {
                 format!("level row {row} counts {counted} nodes, {there} are there")
             });
         }

@@ -4,134 +4,18 @@
 //! store is unchanged: a refused batch writes nothing, and a failed commit leaves the last version
 //! in place.
 
+mod damage;
 mod history;
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::values::ids::{PointId, VersionId};
+use crate::values::ids::PointId;
 
+pub use damage::{Corruption, Defect, Invariant, Place};
 pub use history::{
     AtError, BackupError, ReceiveError, RecoverError, RestoreError, TagError, VacuumError,
 };
-
-/// A place in the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Place {
-    /// A copy of the static header (0 or 1).
-    Header {
-        /// Which of the two copies.
-        copy: u8,
-    },
-    /// The commit slots as a whole.
-    Slots,
-    /// The hint, without which the next writer does a little more, and which is written anew by
-    /// every commit.
-    Hint,
-    /// A segment of a logical array.
-    Segment {
-        /// The array's name in `format-spec.md`.
-        array: &'static str,
-        /// Index of the segment in the array.
-        segment: u64,
-        /// Byte offset in the file.
-        address: u64,
-    },
-    /// A node of an array's segment table.
-    TableNode {
-        /// The array's name in `format-spec.md`.
-        array: &'static str,
-        /// Byte offset in the file.
-        address: u64,
-    },
-    /// A row of a logical array, whose bytes are as they were written but whose content makes no
-    /// sense.
-    Row {
-        /// The array's name in `format-spec.md`.
-        array: &'static str,
-        /// Index of the row.
-        row: u64,
-    },
-    /// The row that describes a version.
-    Version(VersionId),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place::Header { copy } => write!(f, "header copy {copy}"),
-            Place::Slots => write!(f, "commit slots"),
-            Place::Hint => write!(f, "hint"),
-            Place::Segment { array, segment, address } => {
-                write!(f, "segment {segment} of array `{array}` at byte {address}")
-            }
-            Place::TableNode { array, address } => {
-                write!(f, "table node of array `{array}` at byte {address}")
-            }
-            Place::Row { array, row } => write!(f, "row {row} of array `{array}`"),
-            Place::Version(version) => write!(f, "the row of version {version}"),
-        }
-    }
-}
-
-/// What is wrong at a [`Place`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Defect {
-    /// The bytes are not those that were written.
-    Checksum {
-        /// CRC-32 recorded in the parent.
-        expected: u32,
-        /// CRC-32 of the bytes found.
-        found: u32,
-    },
-    /// A field points, or a length reaches, outside what exists.
-    OutOfBounds {
-        /// The value found.
-        value: u64,
-        /// The first value that is too large.
-        limit: u64,
-    },
-    /// A field has a value that no writer writes.
-    Invalid(&'static str),
-    /// An invariant of the tree does not hold.
-    Invariant(String),
-    /// The device does not give the bytes, asked twice.
-    Unreadable {
-        /// What the system said.
-        why: String,
-    },
-}
-
-impl fmt::Display for Defect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Defect::Checksum { expected, found } => {
-                write!(f, "checksum is {found:08x}, should be {expected:08x}")
-            }
-            Defect::OutOfBounds { value, limit } => {
-                write!(f, "value {value} is out of bounds (limit {limit})")
-            }
-            Defect::Invalid(what) => f.write_str(what),
-            Defect::Invariant(what) => f.write_str(what),
-            Defect::Unreadable { why } => write!(f, "the device cannot read it: {why}"),
-        }
-    }
-}
-
-/// Damage found in the file: where, and what.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the store is damaged: {at}: {what}; run `treering verify --all` to see which versions it hits"
-)]
-pub struct Corruption {
-    /// Where.
-    pub at: Place,
-    /// What.
-    pub what: Defect,
-}
 
 /// The operating system refused to read, write, map or lock the file.
 #[derive(Debug, thiserror::Error)]

@@ -119,6 +119,14 @@ impl SeededBug {
         false
     }
 
+    /// True if some bug was planted.
+    pub(crate) fn is_any_planted() -> bool {
+        #[cfg(feature = "simulation")]
+        return switch::PLANTED.load(std::sync::atomic::Ordering::Relaxed) != 0;
+        #[cfg(not(feature = "simulation"))]
+        false
+    }
+
     /// Takes a step, unless this bug leaves it out.
     #[inline(always)]
     pub(crate) fn skips<E>(self, step: impl FnOnce() -> Result<(), E>) -> Result<(), E> {

@@ -319,6 +319,7 @@ fn take_back(
 /// Makes a written commit what this handle goes on from.
 fn publish(db: &Database, writer: &mut Writer, plan: CommitPlan<'_>) -> Committed {
     let CommitPlan { slot, waits, state, row, before, expiry, map, clock_behind_ns, .. } = plan;
+    assert!(slot.commit > writer.durable && slot.first_commit > writer.durable, "commits grow");
     let ledger = writer.ledger.as_mut().expect("loaded when the commit was planned");
     ledger.follow(map, state.retired(), writer.durable);
     if let Some(past) = &mut writer.past {

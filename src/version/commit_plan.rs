@@ -101,6 +101,12 @@ impl<'a> CommitPlan<'a> {
             let bytes = plan.bytes + state.planned_bytes() + 3 * PAGE_BYTES as u64;
             finished(row, &slot, draft.is_received(), bytes)
         });
+        let ledger = writer.ledger.as_ref().expect("loaded when it was prepared");
+        let data = plan.data.iter().flat_map(Placement::places);
+        assert!(
+            data.chain(state.places()).all(|(at, bytes)| ledger.may_be_written(at, bytes)),
+            "C3: nothing is written over what the commit before left in use"
+        );
         slot.file_bytes = plan.map.used_end();
         slot.first_commit = writer.durable + 1;
         let Placed { data, map, old_len, needed, .. } = plan;

@@ -21,7 +21,7 @@ use crate::format::tag_row::TagRow;
 use crate::format::version_row::VersionRow;
 use crate::format::{COPY_DISTANCE, DATA_START, HINT_OFFSET, PAGE_BYTES, SLOT_RING, slot_offset};
 use crate::values::error::{
-    AtError, CommitError, Corruption, Defect, OpenError, Place, ReadError, StorageError,
+    AtError, CommitError, Corruption, Defect, Invariant, OpenError, Place, ReadError, StorageError,
 };
 use crate::values::ids::VersionId;
 use crate::values::memory;
@@ -418,9 +418,8 @@ impl Database {
         Ok(tags)
     }
 
-    /// The newest version whose time is not after `time_ns`, and if there is none, the time of the
-    /// first.
-    pub(crate) fn version_at(&self, time_ns: u64) -> Result<Result<u64, Option<u64>>, ReadError> {
+    /// The newest version whose time is not after `time_ns`.
+    pub(crate) fn version_at(&self, time_ns: u64) -> Result<VersionAt, ReadError> {
         self.with_newest(|slot| {
             let time_of = |version| -> Result<u64, ReadError> {
                 Ok(self.read_versions(slot, version, version)?[0].time_ns)
@@ -436,12 +435,20 @@ impl Database {
                 }
             }
             match (low, slot.newest_version) {
-                (0, 0) => Ok(Err(None)),
-                (0, _) => Ok(Err(Some(time_of(1)?))),
-                _ => Ok(Ok(low)),
+                (0, 0) => Ok(VersionAt::NoVersions),
+                (0, _) => Ok(VersionAt::BeforeFirst(time_of(1)?)),
+                _ => Ok(VersionAt::Version(low)),
             }
         })
     }
+}
+
+/// The newest version that is not after some time.
+pub(crate) enum VersionAt {
+    Version(u64),
+    /// The first one is of this time.
+    BeforeFirst(u64),
+    NoVersions,
 }
 
 /// What keeps an open store from being read again.
@@ -449,7 +456,10 @@ fn not_open(e: OpenError) -> ReadError {
     match e {
         OpenError::Read(e) => e,
         OpenError::Truncated { found, needed } => ReadError::Truncated { found, needed },
-        other => ReadError::corrupt(Place::Slots, Defect::Invariant(other.to_string())),
+        other => {
+            let (invariant, what) = (Invariant::Other, other.to_string());
+            ReadError::corrupt(Place::Slots, Defect::Invariant { invariant, what })
+        }
     }
 }
 

@@ -62,6 +62,13 @@ impl<C: WrittenColumn> Placement<C> {
         Ok(Placement { column, segments, update })
     }
 
+    /// Where the changed segments will lie: address and length.
+    pub(super) fn places(&self) -> impl Iterator<Item = (u64, u64)> {
+        let (spec, rows) = (self.column.table().spec, self.column.rows());
+        let bytes = move |segment| spec.stored_bytes(spec.rows_in(segment, rows)) as u64;
+        self.segments.iter().map(move |(&segment, &address)| (address, bytes(segment)))
+    }
+
     /// Bytes that [`Placement::write`] will write.
     pub(super) fn planned_bytes(&self) -> u64 {
         let spec = self.column.table().spec;

@@ -16,7 +16,7 @@ use super::table::{Table, Visit};
 use crate::format::DATA_START;
 use crate::format::arrays::{Array, DATA_ARRAYS, Entry};
 use crate::format::checksum::Origin;
-use crate::values::error::{Corruption, Defect, Place, ReadError};
+use crate::values::error::{Corruption, Defect, Invariant, Place, ReadError};
 
 /// More problems than this are one problem.
 const MOST_PROBLEMS: usize = 20;
@@ -105,7 +105,7 @@ pub(crate) fn check_space(db: &Database) -> Result<Vec<Corruption>, ReadError> {
         problems = differences(&owned, &used);
     }
     if problems.is_empty() && map.used_end() > slot.file_bytes {
-        let what = Defect::Invariant("blocks in use lie beyond the end of the file".to_string());
+        let what = broken("blocks in use lie beyond the end of the file".to_string());
         problems.push(Corruption { at: Place::Slots, what });
     }
     problems.truncate(MOST_PROBLEMS);
@@ -117,6 +117,10 @@ fn piece(origin: Origin, entry: &Entry, version: u64) -> Owned {
     Owned { address: entry.address, bytes: entry.bytes.into(), owner }
 }
 
+fn broken(what: String) -> Defect {
+    Defect::Invariant { invariant: Invariant::Space, what }
+}
+
 /// Pairs that have bytes in common.
 fn overlaps(owned: &[Owned]) -> Vec<Corruption> {
     let mut found = Vec::new();
@@ -124,7 +128,7 @@ fn overlaps(owned: &[Owned]) -> Vec<Corruption> {
     for next in &owned[1..] {
         if next.address < last.address + last.bytes && found.len() < MOST_PROBLEMS {
             let (a, b) = (next.owner.name(), last.owner.name());
-            let what = Defect::Invariant(format!(
+            let what = broken(format!(
                 "bytes {} to {} belong to two: {a}, and {b}",
                 next.address,
                 next.address + next.bytes
@@ -143,7 +147,7 @@ fn overlaps(owned: &[Owned]) -> Vec<Corruption> {
 fn differences(owned: &[Owned], used: &BTreeMap<u64, u64>) -> Vec<Corruption> {
     let mut found = Vec::new();
     let mut tell = |at: Place, what: String| {
-        found.push(Corruption { at, what: Defect::Invariant(what) });
+        found.push(Corruption { at, what: broken(what) });
     };
     for part in owned {
         let range = used.range(..=part.address).next_back();

@@ -79,6 +79,11 @@ impl SpaceLedger {
         (self.map.used_bytes(), listed.sum::<u64>() + self.held.values().sum::<u64>())
     }
 
+    /// Whether a commit may write to a range (C3).
+    pub(super) fn may_be_written(&self, address: u64, bytes: u64) -> bool {
+        SeededBug::ReuseAtOnce.is_planted() || self.map.is_range_free(address, bytes)
+    }
+
     /// What is retired.
     pub(super) fn retired(&self) -> Vec<FreedRow> {
         let mut all = self.listed.clone();
@@ -104,6 +109,8 @@ impl SpaceLedger {
     pub(super) fn follow(&mut self, map: FreeSpace, retired: Retired<'_>, durable: u64) {
         let pieces = match retired {
             Retired::Listed(rows) => {
+                let apart = |pair: &[FreedRow]| pair[0].address + pair[0].bytes <= pair[1].address;
+                assert!(rows.windows(2).all(apart), "C2: a block is retired once");
                 *self = SpaceLedger::new(map, rows);
                 return;
             }

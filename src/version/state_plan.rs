@@ -165,6 +165,14 @@ impl StatePlan {
         let versions = Placement::new(column, changed, space, |entry| replaced.push(entry))?;
         let tags = plan_tags(db, old, space, change.tags, tail, &mut replaced)?;
         let accounts = if change.waits {
+            let is_used = |entry: &Entry| space.is_range_used(entry.address, entry.bytes.into());
+            if !replaced.iter().all(is_used) {
+                return Err(ReadError::row(
+                    "free_map",
+                    0,
+                    "the store state refers to a free block",
+                ));
+            }
             change.released.iter().for_each(|row| space.free(row.address, row.bytes));
             None
         } else {
@@ -174,6 +182,14 @@ impl StatePlan {
             Some(Accounts::new(db, old, space, retired, &change.released)?)
         };
         Ok(StatePlan { versions, tags, accounts, replaced })
+    }
+
+    /// Where its segments will lie.
+    pub(super) fn places(&self) -> impl Iterator<Item = (u64, u64)> {
+        let accounts = self.accounts.iter();
+        let accounts = accounts.flat_map(|a| a.map.places().chain(a.freed.places()));
+        let tags = self.tags.iter().flat_map(Placement::places);
+        self.versions.places().chain(accounts).chain(tags)
     }
 
     /// Bytes that writing the state will write.
