@@ -28,6 +28,25 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Where to begin
+//!
+//! - **Put points in**: [`Store::create`] or [`Store::build_from`], then [`Store::insert`] and
+//!   [`Store::delete`]; several of them as one version with [`Store::begin`]. What is larger than
+//!   memory comes from a [`PointSource`], under [`OpenOptions::memory_limit`].
+//! - **Ask**: [`Snapshot::knn`] and [`Snapshot::within`]; many queries at once with
+//!   [`Snapshot::knn_batch`], one after the other with a [`Searcher`], anything else with
+//!   [`Snapshot::query`].
+//! - **Go back**: [`Store::at`] a number, [`Store::as_of`] a time, [`Store::at_tag`] a name;
+//!   [`Store::versions`] lists them, [`Store::diff`] compares two, [`Store::restore`] makes an old
+//!   one the newest.
+//! - **Keep it small**: [`Store::expire`] once, [`Store::set_retention`] for every commit;
+//!   [`Store::compact`] packs the newest version, [`Store::vacuum`] the file.
+//! - **Trust and copy it**: [`Store::verify`] and [`Store::scrub`] look for damage,
+//!   [`Store::recover`] saves what is left; [`Store::backup`] and [`Store::receive`] move versions
+//!   to another machine.
+//!
+//! Every method says what it costs and how it fails; all errors say what, where and what to do.
 
 mod arena;
 mod external;

@@ -20,7 +20,7 @@ use crate::version::pins::Pin;
 
 /// One version of a store, read-only. Cheap to clone, usable from any thread; it neither blocks the
 /// writer nor sees anything that is committed later. The version does not expire as long as a
-/// snapshot or [`Searcher`] of it exists in any process; when the last is dropped, it may. A
+/// snapshot or [`crate::Searcher`] of it exists in any process; when the last is dropped, it may. A
 /// snapshot may outlive its [`crate::Store`], and keeps no writer out.
 ///
 /// A forked child cannot use the snapshots that it inherits, because its parent may let their
