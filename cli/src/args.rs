@@ -104,7 +104,7 @@ pub(super) struct Build {
     /// The distance, fixed for the life of the store
     #[arg(long, value_enum, default_value_t = MetricName::Euclidean)]
     pub(super) metric: MetricName,
-    /// Points per bucket: 1 is the textbook tree, 32 is fast
+    /// Points per bucket, at most: 1 is the textbook tree; more builds faster and takes less space
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(super) leaf_capacity: Option<u32>,
     #[command(flatten)]

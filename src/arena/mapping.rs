@@ -5,14 +5,16 @@
 //! refers to it. It may reach beyond the end of the file: the file grows under it, and nothing
 //! beyond the committed length is touched.
 //!
-//! Invariant: no byte inside a [`Bytes`] changes while it exists. For windows the commit protocol
-//! sees to it, because writes go only into space to which no committed version refers. Another
-//! program that writes into the file behind our back breaks this; so does one that truncates it,
-//! which makes the kernel raise SIGBUS on access, or, where [`super::fault`] is installed, turns
-//! the window into zeros. All records accept any bit pattern, so what such a program can cause is a
-//! wrong answer, an error or a dead process, as with any file that is changed while it is in use.
-//! Opening a store is therefore safe in Rust's sense of the contract that the caller leaves the
-//! file alone.
+//! Invariant: no byte inside a [`Bytes`] changes while anybody may read it. For windows the commit
+//! protocol sees to it, because writes go only into space to which no committed version refers. To
+//! what a transaction has written early, which no version refers to yet, the same transaction may
+//! write again: only when it has changed the segment, for which the bytes were copied and let go,
+//! or has given up the whole tree, which is read no more. Another program that writes into the file
+//! behind our back breaks this; so does one that truncates it, which makes the kernel raise SIGBUS
+//! on access, or, where [`super::fault`] is installed, turns the window into zeros. All records
+//! accept any bit pattern, so what such a program can cause is a wrong answer, an error or a dead
+//! process, as with any file that is changed while it is in use. Opening a store is therefore safe
+//! in Rust's sense of the contract that the caller leaves the file alone.
 
 #![expect(unsafe_code, reason = "a map is memory that only the operating system knows of")]
 

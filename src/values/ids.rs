@@ -2,8 +2,7 @@
 //!
 //! A *point id* is the user's and never changes. A *slot* is a row of the point arrays and a *node
 //! number* a row of the node arrays; both move when the tree is packed, so neither ever leaves the
-//! crate. This is also the one file in which the on-disk sentinel for "none" turns into an
-//! [`Option`].
+//! crate.
 
 use std::fmt;
 

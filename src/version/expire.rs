@@ -164,9 +164,8 @@ impl Database {
 }
 
 /// Chooses the versions that a rule does not keep, keeps readers out of them, and finds what they
-/// free. Costs in proportion to what expires. `added`: a version is about to be made from version
-/// `spared`, which therefore stays this time: what the new one shares with it is not yet written
-/// down.
+/// free. Costs in proportion to what expires. `added`: the version from which one is about to be
+/// made. It stays this time, because what the new one shares with it is not yet written down.
 pub(super) fn plan(
     db: &Database,
     slot: &CommitSlot,

@@ -388,7 +388,7 @@ impl Lanes for Avx2 {
         fn compiled<J: Job>(lanes: Avx2, job: J) -> J::Output {
             job.run(lanes)
         }
-        // SAFETY: the processor has AVX2 (X1).
+        // SAFETY: the processor has AVX2 and FMA (X1).
         unsafe { compiled(self, job) }
     }
 
