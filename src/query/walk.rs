@@ -67,7 +67,7 @@ pub(super) fn scan(
     sink: &mut impl Sink,
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
-    scratch.visits.begin();
+    scratch.visits.forget();
     scratch.visits.scan(tree, query, range, sink)
 }
 
@@ -82,7 +82,7 @@ pub(super) fn neighbourhood(
     if tree.node_rows() == 0 {
         return Ok(0);
     }
-    scratch.visits.begin();
+    scratch.visits.forget();
     let mut node = ROOT;
     loop {
         let links = tree.link(node)?;

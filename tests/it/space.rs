@@ -1,7 +1,7 @@
 //! Accounts of space that are wrong although every checksum is right: `verify --all` says so, and
 //! where.
 
-use treering::{Retention, Store, VerifyOptions, VersionId};
+use treering::{Durability, Retention, Store, VerifyOptions, VersionId};
 
 use crate::common::{Random, threads, tiny};
 use crate::format::{Image, Spec};
@@ -71,6 +71,35 @@ fn a_block_in_use_that_is_marked_free_and_one_that_nobody_uses() {
         assert!(!told.is_empty(), "the block at {at}");
     }
     assert!(leaks > 0, "some of what is free is a leak when it is marked");
+}
+
+/// A writer that goes by a map which has a used block as free gets an error, or writes over
+/// something that is then told as damage; it never panics, whether its versions wait or not.
+#[test]
+fn writing_by_a_wrong_map_ends_in_an_error_at_most() {
+    const BLOCK: usize = 256;
+    let (spec, bytes) = (Spec::parse(), file());
+    let mut image = Image::new(&spec, &bytes);
+    image.check_all();
+    let (mut refused, mut random) = (0, Random(7));
+    for piece in image.pieces.values() {
+        let hurt = with_bit_changed(&spec, &bytes, piece.range.start, BLOCK);
+        for durability in [Durability::Full, Durability::Deferred { versions: 10 }] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("s.tre");
+            std::fs::write(&path, &hurt).unwrap();
+            let opened = Store::open_with(&path, threads(1).durability(durability));
+            let mut store = opened.expect("the map is not read yet");
+            for round in 0..4 {
+                let inserted = store.insert(&random.points(5, 2)).is_ok();
+                let tagged = store.tag(&format!("{round}"), VersionId(4)).is_ok();
+                refused += u32::from(!inserted || !tagged);
+                let _ = store.delete(&[40 + round]);
+            }
+            let _ = store.sync();
+        }
+    }
+    assert!(refused > 0, "some of it is seen");
 }
 
 /// Two entries for one place: checksums that are seeded with what a piece is do not let it pass, so

@@ -21,10 +21,15 @@ pub(in crate::query) struct Visits {
 }
 
 impl Visits {
-    /// A walk begins.
+    /// A search begins.
     pub(super) fn begin(&mut self) {
-        self.met = VisitLimit::default();
+        self.forget();
         self.pressure.step();
+    }
+
+    /// Nothing has been met.
+    pub(super) fn forget(&mut self) {
+        self.met = VisitLimit::default();
     }
 
     /// Offers every point of a range of slots.
