@@ -27,12 +27,8 @@ impl<'a> List<'a> {
 }
 
 impl Sink for List<'_> {
-    fn reach(&self) -> f32 {
-        self.reach.distance
-    }
-
-    fn sum_limit(&self) -> f32 {
-        self.reach.sum_limit
+    fn bound(&self) -> Reach {
+        self.reach
     }
 
     fn offer_all(&mut self, tree: &Tree, found: &mut Vec<Near>) -> Result<(), ReadError> {
@@ -66,12 +62,8 @@ struct Count {
 }
 
 impl Sink for Count {
-    fn reach(&self) -> f32 {
-        self.reach.distance
-    }
-
-    fn sum_limit(&self) -> f32 {
-        self.reach.sum_limit
+    fn bound(&self) -> Reach {
+        self.reach
     }
 
     fn offer_all(&mut self, tree: &Tree, found: &mut Vec<Near>) -> Result<(), ReadError> {

@@ -166,13 +166,8 @@ impl KBest {
 
 impl Sink for KBest {
     #[inline]
-    fn reach(&self) -> f32 {
-        self.reach.distance
-    }
-
-    #[inline]
-    fn sum_limit(&self) -> f32 {
-        self.reach.sum_limit
+    fn bound(&self) -> Reach {
+        self.reach
     }
 
     #[inline]

@@ -10,11 +10,20 @@ use crate::values::error::ReadError;
 
 /// Takes the points that a walk or a scan comes upon.
 pub(crate) trait Sink {
-    /// The distance that a point must not exceed. It never grows.
-    fn reach(&self) -> f32;
+    /// What a point must not exceed. It never grows.
+    fn bound(&self) -> Reach;
+
+    /// The distance that a point must not exceed.
+    #[inline]
+    fn reach(&self) -> f32 {
+        self.bound().distance
+    }
 
     /// The sum of squares that a point must not exceed. It may let a few more through.
-    fn sum_limit(&self) -> f32;
+    #[inline]
+    fn sum_limit(&self) -> f32 {
+        self.bound().sum_limit
+    }
 
     /// Takes those of some slots, at their distances, that belong to the answer so far. Those that
     /// are not admitted are struck out.
@@ -74,7 +83,7 @@ fn retain_live(tree: &Tree, found: &mut Vec<Near>) -> Result<(), ReadError> {
 
 /// The reach of a sink, as a distance and as a sum of squares.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Reach {
+pub(crate) struct Reach {
     pub(super) distance: f32,
     pub(super) sum_limit: f32,
 }

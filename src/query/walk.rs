@@ -10,7 +10,7 @@ mod visit;
 use super::sink::Sink;
 use crate::tree::columns::{ROOT, Range, Tree};
 use crate::values::error::ReadError;
-use visit::Visits;
+use visit::{Visits, Walk};
 
 /// Queries are sorted by subtrees of about this many points.
 const SORTING_POINTS: u32 = 16_384;
@@ -43,8 +43,8 @@ pub(super) fn nearest_first(
     let Scratch { best_first, depth_first, visits, .. } = scratch;
     visits.begin();
     match tree.has_boxes() {
-        true => depth_first::search(tree, query, most, sink, depth_first, visits),
-        false => best_first::search(tree, query, most, sink, best_first, visits),
+        true => Walk { tree, query, sink, buffers: depth_first, visits }.run(most),
+        false => Walk { tree, query, sink, buffers: best_first, visits }.run(most),
     }
 }
 
@@ -55,8 +55,9 @@ pub(super) fn all_within_reach(
     sink: &mut impl Sink,
     scratch: &mut Scratch,
 ) -> Result<(), ReadError> {
-    scratch.visits.begin();
-    exhaustive::search(tree, query, sink, &mut scratch.exhaustive, &mut scratch.visits)
+    let Scratch { exhaustive, visits, .. } = scratch;
+    visits.begin();
+    Walk { tree, query, sink, buffers: exhaustive, visits }.run()
 }
 
 /// Offers every point of a range of slots.

@@ -135,6 +135,14 @@ impl Reserved {
     }
 }
 
+/// What is taken out of use is in use, or the map is wrong.
+fn check_used(rows: &[FreedRow], space: &FreeSpace) -> Result<(), ReadError> {
+    match rows.iter().all(|row| space.is_range_used(row.address, row.bytes)) {
+        true => Ok(()),
+        false => Err(ReadError::row("free_map", 0, "a free block is referred to")),
+    }
+}
+
 fn freed_row(entry: Entry) -> FreedRow {
     FreedRow { address: entry.address, bytes: entry.bytes as u64 }
 }
@@ -147,9 +155,7 @@ impl StatePlan {
         space: &mut FreeSpace,
         change: StateChange,
     ) -> Result<Self, ReadError> {
-        if !change.retired.iter().all(|row| space.is_range_used(row.address, row.bytes)) {
-            return Err(ReadError::row("free_map", 0, "a version refers to a free block"));
-        }
+        check_used(&change.retired, space)?;
         let mut replaced = Vec::new();
         let Table { arena, spec, root, access } = db.state_table(old, Array::Versions);
         let mut column: Column<VersionRow> = Column::new(arena, spec, root, access)?;
@@ -165,14 +171,10 @@ impl StatePlan {
         let versions = Placement::new(column, changed, space, |entry| replaced.push(entry))?;
         let tags = plan_tags(db, old, space, change.tags, tail, &mut replaced)?;
         let accounts = if change.waits {
-            let is_used = |entry: &Entry| space.is_range_used(entry.address, entry.bytes.into());
-            if !replaced.iter().all(is_used) {
-                return Err(ReadError::row(
-                    "free_map",
-                    0,
-                    "the store state refers to a free block",
-                ));
-            }
+            let own = replaced.iter().map(|&entry| freed_row(entry));
+            let mut retired: Vec<FreedRow> = change.retired.iter().copied().chain(own).collect();
+            coalesce(&mut retired)?;
+            check_used(&retired, space)?;
             change.released.iter().for_each(|row| space.free(row.address, row.bytes));
             None
         } else {
@@ -366,13 +368,8 @@ impl Accounts {
             }
             // Nothing new was touched: the plan describes itself. What is taken out of use was in
             // use, or the map is wrong.
-            let was_used = |row: &FreedRow| space.is_range_used(row.address, row.bytes);
-            if !freed.iter().all(was_used) && !SeededBug::ReuseAtOnce.is_planted() {
-                return Err(ReadError::row(
-                    "free_map",
-                    0,
-                    "the store state refers to a free block",
-                ));
+            if !SeededBug::ReuseAtOnce.is_planted() {
+                check_used(&freed, space)?;
             }
             released.iter().for_each(|row| space.free(row.address, row.bytes));
             space.take_changes();

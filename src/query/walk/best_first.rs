@@ -7,7 +7,7 @@
 //! A bound is the distance to the center less the radius, with the slack that makes it exact (B1).
 
 use super::frontier::Frontier;
-use super::visit::{Visits, is_leaf, prefetch_links, small_subtree};
+use super::visit::{Visits, Walk, is_leaf, prefetch_links, small_subtree};
 use crate::format::rows::NONE;
 use crate::query::sink::Sink;
 use crate::space::{self, Near};
@@ -37,6 +37,8 @@ pub(super) struct Candidate {
 /// Buffers, reused from one query to the next.
 #[derive(Default)]
 pub(super) struct Buffers {
+    /// The most rows of a subtree that is scanned as a whole.
+    flat_rows: u32,
     frontier: Frontier,
     swept: Vec<Candidate>,
     path: Vec<Step>,
@@ -54,35 +56,14 @@ struct Step {
     next: u32,
 }
 
-/// One search, and what it works with.
-struct Search<'a, S> {
-    tree: &'a Tree,
-    query: &'a [f32],
-    sink: &'a mut S,
-    buffers: &'a mut Buffers,
-    visits: &'a mut Visits,
-    /// The most rows of a subtree that is scanned as a whole.
-    flat_rows: u32,
-}
-
-/// Offers all that is within reach, the likely nearest first; false if that takes more than `most`
-/// evaluations.
-pub(super) fn search(
-    tree: &Tree,
-    query: &[f32],
-    most: u64,
-    sink: &mut impl Sink,
-    buffers: &mut Buffers,
-    visits: &mut Visits,
-) -> Result<bool, ReadError> {
-    let most = visits.evaluations.saturating_add(most);
-    let flat_rows = (FLAT_VALUES / tree.dim).clamp(*FLAT_ROWS.start(), *FLAT_ROWS.end()) as u32;
-    Search { tree, query, sink, buffers, visits, flat_rows }.run(most)
-}
-
-impl<S: Sink> Search<'_, S> {
-    fn run(&mut self, most: u64) -> Result<bool, ReadError> {
+impl<S: Sink> Walk<'_, S, Buffers> {
+    /// Offers all that is within reach, the likely nearest first; false if that takes more than
+    /// `most` evaluations.
+    pub(super) fn run(mut self, most: u64) -> Result<bool, ReadError> {
         let tree = self.tree;
+        let most = self.visits.evaluations.saturating_add(most);
+        self.buffers.flat_rows =
+            (FLAT_VALUES / tree.dim).clamp(*FLAT_ROWS.start(), *FLAT_ROWS.end()) as u32;
         self.buffers.frontier.clear();
         self.descend()?;
         self.unwind()?;
@@ -99,7 +80,7 @@ impl<S: Sink> Search<'_, S> {
             };
             if let Some(after) = self.buffers.frontier.peek() {
                 let links = tree.link(after.node)?;
-                prefetch_node(tree, after.node, &links, self.flat_rows);
+                prefetch_node(tree, after.node, &links, self.buffers.flat_rows);
                 foreseen = Some((after.node, links));
             }
             self.visit(next, &links)?;
@@ -123,9 +104,9 @@ impl<S: Sink> Search<'_, S> {
             self.visits.visits += 1;
             let links = tree.link(at.node)?;
             if self.visits.pressure.is_felt() {
-                ask_for(tree, &links, self.flat_rows);
+                ask_for(tree, &links, self.buffers.flat_rows);
             }
-            if let Some(range) = small_subtree(&links, self.flat_rows) {
+            if let Some(range) = small_subtree(&links, self.buffers.flat_rows) {
                 return self.scan_small(at, &links, range);
             }
             let children = self.buffers.path_children.len();
@@ -163,11 +144,11 @@ impl<S: Sink> Search<'_, S> {
     /// Visits the nodes of the way down in full, the last first, except for what the way has been
     /// through.
     fn unwind(&mut self) -> Result<(), ReadError> {
-        let Search { tree, query, sink, buffers, visits, flat_rows } = self;
+        let Walk { tree, query, sink, buffers, visits } = self;
         while let Some(Step { at, links, children, next }) = buffers.path.pop() {
             visits.own_points(tree, query, at.node, &links, at.distance, *sink)?;
             let reach = sink.reach();
-            let Buffers { frontier, path_children, .. } = &mut **buffers;
+            let Buffers { flat_rows, frontier, path_children, .. } = &mut **buffers;
             for &child in &path_children[children..] {
                 if child.bound <= reach && child.node != next {
                     prefetch_links(tree, child.node);
@@ -185,14 +166,14 @@ impl<S: Sink> Search<'_, S> {
     /// Offers the points of a node, and queues the children that may hold something within reach.
     fn visit(&mut self, at: Candidate, links: &Links) -> Result<(), ReadError> {
         self.visits.visits += 1;
-        if let Some(range) = small_subtree(links, self.flat_rows) {
+        if let Some(range) = small_subtree(links, self.buffers.flat_rows) {
             return self.scan_small(at, links, range);
         }
-        let Search { tree, query, sink, buffers, visits, flat_rows } = self;
+        let Walk { tree, query, sink, buffers, visits } = self;
         visits.own_points(tree, query, at.node, links, at.distance, *sink)?;
         let reach = sink.reach();
         let Visits { found, evaluations, pressure, met, .. } = &mut **visits;
-        let Buffers { frontier, swept, .. } = &mut **buffers;
+        let Buffers { flat_rows, frontier, swept, .. } = &mut **buffers;
         swept.clear();
         met.runs(tree, at.node, links)?;
         tree.for_children(at.node, links, |block| {
@@ -213,7 +194,7 @@ impl<S: Sink> Search<'_, S> {
     /// Offers the points of a small subtree. The twins of a leaf are as far as its center, which is
     /// known.
     fn scan_small(&mut self, at: Candidate, links: &Links, range: Range) -> Result<(), ReadError> {
-        let Search { tree, query, sink, visits, .. } = self;
+        let Walk { tree, query, sink, visits, .. } = self;
         match is_leaf(links) {
             true => visits.own_points(tree, query, at.node, links, at.distance, *sink),
             false => visits.scan(tree, query, range, *sink),

@@ -5,7 +5,7 @@
 //! Boxes bound closely, so that the first leaf leaves little to be found: a queue of all nodes in
 //! order would spare few visits, and cost more than those.
 
-use super::visit::{Visits, is_leaf, small_subtree};
+use super::visit::{Visits, Walk, is_leaf, small_subtree};
 use crate::format::rows::{LinkRow, NONE};
 use crate::query::sink::Sink;
 use crate::space::{self, BOX_GROUP, Near};
@@ -45,31 +45,11 @@ struct Step {
     next: u32,
 }
 
-/// One search, and what it works with.
-struct Search<'a, S> {
-    tree: &'a Tree,
-    query: &'a [f32],
-    sink: &'a mut S,
-    buffers: &'a mut Buffers,
-    visits: &'a mut Visits,
-}
-
-/// Offers all that is within reach, the likely nearest first; false if that takes more than `most`
-/// evaluations.
-pub(super) fn search(
-    tree: &Tree,
-    query: &[f32],
-    most: u64,
-    sink: &mut impl Sink,
-    buffers: &mut Buffers,
-    visits: &mut Visits,
-) -> Result<bool, ReadError> {
-    let most = visits.evaluations.saturating_add(most);
-    Search { tree, query, sink, buffers, visits }.run(most)
-}
-
-impl<S: Sink> Search<'_, S> {
-    fn run(&mut self, most: u64) -> Result<bool, ReadError> {
+impl<S: Sink> Walk<'_, S, Buffers> {
+    /// Offers all that is within reach, the likely nearest first; false if that takes more than
+    /// `most` evaluations.
+    pub(super) fn run(mut self, most: u64) -> Result<bool, ReadError> {
+        let most = self.visits.evaluations.saturating_add(most);
         let (tree, query) = (self.tree, self.query);
         self.buffers.pending.clear();
         self.descend()?;
@@ -106,7 +86,7 @@ impl<S: Sink> Search<'_, S> {
     /// enough to scan, which is done. Children have larger numbers than their parents, so this
     /// ends.
     fn descend(&mut self) -> Result<(), ReadError> {
-        let Search { tree, query, sink, buffers, visits } = self;
+        let Walk { tree, query, sink, buffers, visits } = self;
         buffers.path.clear();
         visits.evaluations += 1;
         let sum = tree.kernel.sum(query, tree.centers.row(ROOT.into())?);
@@ -171,7 +151,7 @@ impl<S: Sink> Search<'_, S> {
 
     /// Offers the points of a node, and adds its children.
     fn visit(&mut self, node: u32) -> Result<(), ReadError> {
-        let Search { tree, query, sink, visits, .. } = self;
+        let Walk { tree, query, sink, visits, .. } = self;
         visits.visits += 1;
         let links = &tree.link(node)?;
         if let Some(range) = small_subtree(links, FLAT_ROWS) {

@@ -8,6 +8,16 @@ use crate::tree::columns::{Links, Range, Tree};
 use crate::tree::visit_limit::VisitLimit;
 use crate::values::error::ReadError;
 
+/// One walk, and what it works with. Each file beside this one says how it goes, for buffers `B` of
+/// its own.
+pub(super) struct Walk<'a, S, B> {
+    pub(super) tree: &'a Tree,
+    pub(super) query: &'a [f32],
+    pub(super) sink: &'a mut S,
+    pub(super) buffers: &'a mut B,
+    pub(super) visits: &'a mut Visits,
+}
+
 /// What walks have taken, and what all of them need.
 #[derive(Default)]
 pub(in crate::query) struct Visits {
