@@ -148,12 +148,13 @@ impl SpaceLedger {
 pub(super) fn coalesce(ranges: &mut Vec<FreedRow>) -> Result<(), ReadError> {
     ranges.sort_unstable_by_key(|range| range.address);
     let mut joined: Vec<FreedRow> = Vec::with_capacity(ranges.len());
+    // By differences: bytes of a file may say that a range goes beyond all addresses.
     for range in ranges.drain(..) {
         match joined.last_mut() {
-            Some(last) if last.address + last.bytes > range.address => {
+            Some(last) if range.address - last.address < last.bytes => {
                 return Err(ReadError::row("versions", 0, "two versions own the same block"));
             }
-            Some(last) if last.address + last.bytes == range.address => last.bytes += range.bytes,
+            Some(last) if range.address - last.address == last.bytes => last.bytes += range.bytes,
             _ => joined.push(range),
         }
     }
@@ -226,5 +227,8 @@ mod tests {
         coalesce(&mut ranges).unwrap();
         assert_eq!(ranges, [row(0, 12_288), row(20_480, 4096)]);
         assert!(coalesce(&mut vec![row(0, 8192), row(4096, 4096)]).is_err());
+        let far = u64::MAX - 4095;
+        assert!(coalesce(&mut vec![row(far, 8192), row(far, 4096)]).is_err());
+        coalesce(&mut vec![row(far - 4096, 4096), row(far, 8192)]).unwrap();
     }
 }

@@ -173,8 +173,8 @@ impl StatePlan {
         let accounts = if change.waits {
             let own = replaced.iter().map(|&entry| freed_row(entry));
             let mut retired: Vec<FreedRow> = change.retired.iter().copied().chain(own).collect();
-            coalesce(&mut retired)?;
             check_used(&retired, space)?;
+            coalesce(&mut retired)?;
             change.released.iter().for_each(|row| space.free(row.address, row.bytes));
             None
         } else {
